@@ -1,0 +1,46 @@
+# `make demo` and `make test` are .ci/demo and .ci/test; the rest is for work on the project.
+PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PATH
+
+.PHONY: demo test setup check static unit scenario docs lab-up lab-down clean
+
+demo:
+	.ci/demo
+
+test:
+	.ci/test
+
+setup:
+	.ci/setup
+
+check: static unit
+
+static:
+	yamllint --strict .
+	ansible-lint --offline
+	ruff check .
+	ruff format --check .
+	mypy
+	python python/tools/check_roles.py
+	python python/tools/role_readme.py --check
+
+unit:
+	pytest
+
+# make scenario NAME=vllm
+scenario:
+	molecule create --scenario-name default
+	molecule reset --scenario-name $(NAME)
+	molecule test --scenario-name $(NAME) --destroy never
+
+docs:
+	python python/tools/role_readme.py
+
+lab-up:
+	rackserve lab up
+
+lab-down:
+	rackserve lab down
+
+clean:
+	rm -rf .test-results .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,68 @@
+"""The fleet as its operator sees it: the edge's address and certificate, and the controller's own commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from openai import OpenAI
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[3]
+INVENTORY = ROOT / "molecule" / "inventory"
+SERVER_NAME = "rackserve.lab"
+
+
+def command(*argv: str, timeout: int = 600) -> subprocess.CompletedProcess[str]:
+    """Run one of the controller's commands in the project's folder."""
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "ANSIBLE_FORCE_COLOR": "0"}
+    env["ANSIBLE_CONFIG"] = str(ROOT / "ansible.cfg")
+    return subprocess.run(argv, capture_output=True, text=True, check=False, cwd=ROOT, env=env, timeout=timeout)
+
+
+@pytest.fixture(scope="session")
+def hostvars() -> dict[str, str]:
+    """Return the templated variables of the edge that a client needs."""
+    shown = command(
+        *("ansible", "edge1", "-i", str(INVENTORY), "-m", "ansible.builtin.debug", "--one-line"),
+        *("-a", "msg={{ {'address': ansible_host, 'ca': stack_ca_file} | to_json }}"),
+    )
+    text = shown.stdout[shown.stdout.index("=>") + 2 :]
+    found: dict[str, str] = json.loads(json.loads(text)["msg"])
+    return found
+
+
+class ByName(httpx.HTTPTransport):
+    """Reaches the edge by its address and holds its certificate against its name, as DNS would have it."""
+
+    def __init__(self, address: str, ca: str) -> None:
+        super().__init__(verify=httpx.create_ssl_context(verify=ca))
+        self._address = address
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request for the server's name to its address."""
+        request.extensions = {**request.extensions, "sni_hostname": SERVER_NAME}
+        request.url = request.url.copy_with(host=self._address)
+        return super().handle_request(request)
+
+
+@pytest.fixture(scope="session")
+def edge(hostvars: dict[str, str]) -> Iterator[httpx.Client]:
+    """Return a client of the edge that knows the lab's certificate authority only."""
+    transport = ByName(hostvars["address"], hostvars["ca"])
+    with httpx.Client(transport=transport, base_url=f"https://{SERVER_NAME}", timeout=120) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def openai(edge: httpx.Client) -> OpenAI:
+    """Return the OpenAI client over the edge."""
+    return OpenAI(base_url=f"https://{SERVER_NAME}/v1", api_key="none", http_client=edge, max_retries=0)

@@ -1,0 +1,102 @@
+"""Instances serve under their names, come back after a crash, and are closed to everyone else."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from testinfra.host import Host
+
+PORTS = {"tiny": 8000, "tiny-without-prefix-cache": 8001}
+BACK_WITHIN_S = 150
+EXPOSURE_LIMIT = 18  # tenths; systemd 252, offline: the figure for a unit that listens on TCP
+
+
+def journal(host: Host, name: str) -> str:
+    return host.run(f"journalctl --no-pager --output=cat --lines=30 --unit=vllm@{name}").stdout
+
+
+def ask(host: Host, name: str, address: str = "") -> str:
+    address = address or host.check_output("hostname -I").split()[0]
+    body = json.dumps({"model": "tiny", "prompt": "a", "max_tokens": 2, "ignore_eos": True})
+    code = (
+        "import sys, urllib.request as u;"
+        f"r = u.Request('http://{address}:{PORTS[name]}/v1/completions', sys.stdin.buffer.read(),"
+        " {'Content-Type': 'application/json'}); print(u.urlopen(r, timeout=60).read().decode())"
+    )
+    return host.run(f"echo '{body}' | python3 -c \"{code}\"").stdout
+
+
+@pytest.mark.parametrize("name", PORTS)
+def test_an_instance_generates_under_its_served_name(host: Host, name: str) -> None:
+    answer = ask(host, name)
+    assert answer, journal(host, name)
+    assert json.loads(answer)["usage"]["completion_tokens"] == 2
+
+
+@pytest.mark.parametrize(("name", "on"), [("tiny", "True"), ("tiny-without-prefix-cache", "False")])
+def test_the_prefix_cache_is_as_the_inventory_says(host: Host, name: str, on: str) -> None:
+    found = host.check_output(
+        f"journalctl --no-pager --output=cat --unit=vllm@{name} | grep -o 'enable_prefix_caching=[A-Za-z]*'"
+    )
+    assert set(found.split()) == {f"enable_prefix_caching={on}"}
+
+
+def test_an_instance_that_is_not_in_the_inventory_is_gone(host: Host) -> None:
+    assert host.check_output("ls /etc/vllm/instances").split() == sorted(
+        f"{n}.{s}" for n in PORTS for s in ("env", "yaml")
+    )
+
+
+@pytest.mark.parametrize("name", PORTS)
+def test_the_environment_is_for_root_alone(host: Host, name: str) -> None:
+    file = host.file(f"/etc/vllm/instances/{name}.env")
+    assert (file.user, file.mode) == ("root", 0o600)
+
+
+def test_the_unit_has_no_unknown_key(host: Host) -> None:
+    checked = host.run("systemd-analyze verify vllm@tiny.service")
+    assert (checked.rc, checked.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("limit", "fits"), [(EXPOSURE_LIMIT, True), (5, False)], ids=["ours", "a limit nobody meets"])
+def test_the_unit_is_as_closed_as_promised(host: Host, limit: int, fits: bool) -> None:  # noqa: FBT001
+    command = "systemd-analyze security --offline=true --no-pager --threshold={} /etc/systemd/system/vllm@.service"
+    assert (host.run(command.format(limit)).rc == 0) is fits
+
+
+def test_only_the_api_listens_outside_the_loopback(host: Host) -> None:
+    listening = host.check_output("ss --tcp --listening --numeric --no-header").splitlines()
+    ports = {line.split()[3].rsplit(":", 1)[1] for line in listening if not line.split()[3].startswith("127.")}
+    assert ports == {"22", *(str(port) for port in PORTS.values())}
+
+
+def test_the_engine_reaches_no_other_host(host: Host) -> None:
+    probe = "import socket; socket.create_connection(('{}', 22), 3).close()"
+    bridge = ".".join([*host.check_output("hostname -I").split()[0].split(".")[:3], "1"])
+    inside = (
+        "systemd-run --quiet --wait --pipe --property=IPAddressDeny=any --property=IPAddressAllow=localhost python3 -c"
+    )
+    assert host.run(f'python3 -c "{probe.format(bridge)}"').rc == 0, "the bridge answers, so the next line can fail"
+    assert host.run(f'{inside} "{probe.format(bridge)}"').rc != 0, "this lab does not enforce IPAddressDeny"
+    allowed = host.check_output("systemctl show --property=IPAddressAllow --value vllm@tiny.service").split()
+    assert not any(address.startswith(bridge) for address in allowed)
+
+
+def test_an_instance_whose_engine_was_killed_is_restarted(host: Host) -> None:
+    before = host.check_output("systemctl show --property=NRestarts --value vllm@tiny.service")
+    host.check_output("pkill --signal KILL --full VLLM::EngineCore --oldest")
+    deadline = time.monotonic() + BACK_WITHIN_S
+    restarted = dict.fromkeys(PORTS, "0")
+    while time.monotonic() < deadline:
+        for name in PORTS:
+            restarted[name] = host.check_output(f"systemctl show --property=NRestarts --value vllm@{name}.service")
+        if any(count != before for count in restarted.values()) and all(ask(host, name) for name in PORTS):
+            break
+        time.sleep(2)
+    assert sum(int(count) for count in restarted.values()) > 2 * int(before), journal(host, "tiny")
+    assert all(ask(host, name) for name in PORTS)

@@ -1,0 +1,176 @@
+"""Filters: the doors from inventory data to the package's pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from ansible.errors import AnsibleFilterError
+
+from rackserve import bundle, preflight, vllm_config
+from rackserve._checks import host_checks, host_facts, status_checks
+from rackserve.errors import RackserveError
+from rackserve.instances import parse_instances
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    """Return Ansible's lazy, tagged containers and strings as Python's own, which schemas can read."""
+    if isinstance(value, dict):
+        return {_plain(key): _plain(value[key]) for key in value}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, str) else value
+
+
+def _one_message(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Hand a function plain data, and turn the package's errors into Ansible's, message unchanged."""
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        try:
+            return function(*map(_plain, args), **{key: _plain(value) for key, value in kwargs.items()})
+        except RackserveError as refused:
+            raise AnsibleFilterError(str(refused)) from refused
+
+    return call
+
+
+def rackserve_instances(raw: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return validated instances with their ports and served names."""
+    return [{**i.model_dump(), "served_names": list(i.served_names)} for i in parse_instances(raw)]
+
+
+def rackserve_config(raw: list[dict[str, Any]], name: str, address: str, flavour: str, timeout: int) -> dict[str, Any]:
+    """Return the `--config` file of the instance of that name."""
+    instance = next(i for i in parse_instances(raw) if i.name == name)
+    return vllm_config.config_of(instance, address, flavour, timeout)
+
+
+def rackserve_environment(raw: list[dict[str, Any]], name: str, flavour: str, kvcache_gib: int) -> dict[str, str]:
+    """Return the environment of the instance of that name."""
+    instance = next(i for i in parse_instances(raw) if i.name == name)
+    return vllm_config.environment_of(instance, flavour, kvcache_gib)
+
+
+def rackserve_backends(hostvars: dict[str, Any], hosts: list[str]) -> list[dict[str, Any]]:
+    """Return every instance of a group of hosts: host, instance, address, port, model, served_names."""
+    return [
+        {
+            "host": host,
+            "instance": instance.name,
+            "address": hostvars[host]["ansible_host"],
+            "port": instance.port,
+            "model": instance.served_names[0],
+            "served_names": list(instance.served_names),
+        }
+        for host in hosts
+        for instance in parse_instances(_plain(hostvars[host].get("vllm_instances", [])))
+    ]
+
+
+def rackserve_targets(hostvars: dict[str, Any], hosts: list[str], port: int) -> list[dict[str, Any]]:
+    """Return a scrape target on one port of each host: host, address, port."""
+    return [{"host": host, "address": str(hostvars[host]["ansible_host"]), "port": port} for host in hosts]
+
+
+def rackserve_sha256(path: str) -> str:
+    """Return the sha256 of a file on the controller in hex; "missing" when it is not there."""
+    return bundle.sha256_of(Path(path)) if Path(path).is_file() else "missing"
+
+
+def rackserve_bundle_problems(path: str) -> list[str]:
+    """Return what is wrong with the bundle on the controller, byte for byte; an empty list means nothing."""
+    try:
+        manifest = bundle.read_manifest(Path(path))
+        return bundle.problems(Path(path), manifest)
+    except RackserveError as refused:
+        return [str(refused)]
+
+
+def rackserve_host_problems(wanted: dict[str, Any], path: str, facts: dict[str, Any]) -> list[str]:
+    """Return what is wrong with a host; see `rackserve.preflight`."""
+    manifest = bundle.read_manifest(Path(path))
+    names = preflight.HostFacts.__dataclass_fields__
+    known = preflight.HostFacts(**{key: value for key, value in facts.items() if key in names})
+    return preflight.host_problems(preflight.Wanted(**wanted), manifest, known)
+
+
+def rackserve_instance_files(name: str, folder: str, shared: list[str]) -> list[str]:
+    """Return the files that the unit of an instance reads: its own two, and those that all share."""
+    return [f"{folder}/{name}.yaml", f"{folder}/{name}.env", *shared]
+
+
+def rackserve_parts(path: str, release: str, instances: list[dict[str, Any]], runtime: dict[str, str]) -> list[str]:
+    """Return the paths of the bundle that a host needs; see `rackserve.preflight.parts_for`."""
+    manifest = bundle.read_manifest(Path(path))
+    return list(preflight.parts_for(manifest, release, instances, **runtime))
+
+
+def rackserve_runtime(path: str, vllm: str, flavour: str, python: str) -> dict[str, str]:
+    """Return the bundle's runtime: id, lock, lock_sha256, wheels."""
+    found: dict[str, str] = asdict(preflight.find_runtime(bundle.read_manifest(Path(path)), vllm, flavour, python))
+    return found
+
+
+def rackserve_snapshots(path: str, instances: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the snapshots that instances need: repo, revision, path in the bundle, and files relative to it."""
+    manifest = bundle.read_manifest(Path(path))
+    wanted = {(i.model.repo, i.model.revision) for i in parse_instances(instances)}
+    return [
+        {
+            "repo": model.repo,
+            "revision": model.revision,
+            "path": model.path,
+            "files": [
+                {**asdict(entry), "path": entry.path.removeprefix(f"{model.path}/")}
+                for entry in manifest.under((model.path,))
+            ],
+        }
+        for model in manifest.models
+        if (model.repo, model.revision) in wanted
+    ]
+
+
+def rackserve_unknown(names: Iterable[str], role: str, role_path: str) -> list[str]:
+    """Return the variables with a role's prefix that its argument specification does not know.
+
+    A name belongs to the role with the longest matching prefix: `nginx_exporter_port` is not a variable of `nginx`.
+    """
+    spec = yaml.safe_load((Path(role_path) / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))
+    known = set(spec["argument_specs"]["main"].get("options") or {})
+    siblings = [path.name for path in Path(role_path).parent.iterdir() if path.name.startswith(f"{role}_")]
+    mine = (n for n in names if n.startswith(f"{role}_") and not any(n.startswith(f"{other}_") for other in siblings))
+    return sorted(set(mine) - known)
+
+
+class FilterModule:
+    """What Ansible loads."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return the filters by name."""
+        functions = (
+            rackserve_backends,
+            rackserve_bundle_problems,
+            rackserve_config,
+            rackserve_environment,
+            rackserve_host_problems,
+            rackserve_instance_files,
+            rackserve_instances,
+            rackserve_parts,
+            rackserve_runtime,
+            rackserve_sha256,
+            rackserve_snapshots,
+            rackserve_targets,
+            rackserve_unknown,
+        )
+        plans = (host_checks, host_facts, status_checks)
+        return {
+            **{function.__name__: _one_message(function) for function in functions},
+            **{f"rackserve_{function.__name__}": _one_message(function) for function in plans},
+        }

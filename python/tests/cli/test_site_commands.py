@@ -1,0 +1,248 @@
+"""apply, verify, status and init through `main(argv)`; the runner and the inventory are faked."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from rackserve import _runner
+from rackserve._checks import CheckResult, _edge
+from rackserve._fleet import Fleet, FleetHost
+from rackserve._runner import EventKind, HostStats, RunEvent, RunResult, TaskFailure
+from rackserve.cli import _apply, _status, _verify, main
+from rackserve.errors import RunError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+EDGE = {"port": 443, "server_name": "n", "ca_file": "", "model": "m", "expect": "Paris", "rate": 1, "burst": 2}
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a site whose inventory has gpu1 and edge1, in a project with a site.yml."""
+    project, inventory = tmp_path / "project", tmp_path / "site"
+    project.mkdir()
+    inventory.mkdir()
+    (project / "site.yml").touch()
+    monkeypatch.setenv("RACKSERVE_PROJECT", str(project))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    hosts = (FleetHost("gpu1", ("vllm_hosts",), "10.0.0.11"), FleetHost("edge1", ("edge_hosts",), None))
+    for module in (_apply, _verify, _status):
+        monkeypatch.setattr(module, "load_fleet", lambda path: Fleet(path, hosts))
+    return inventory
+
+
+@pytest.fixture
+def fake_run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Return a function that sets what the next run gives; it returns what the run was called with."""
+
+    def prepare(
+        events: tuple[RunEvent, ...] = (),
+        *,
+        hosts: tuple[HostStats, ...] = (HostStats("edge1", ok=1), HostStats("gpu1", ok=2, changed=1)),
+        failures: tuple[TaskFailure, ...] = (),
+        unreachable: tuple[TaskFailure, ...] = (),
+    ) -> dict[str, Any]:
+        seen: dict[str, Any] = {}
+
+        def run(playbook: Path, inventory: Path, **options: Any) -> RunResult:
+            seen.update(options, playbook=playbook.name, inventory=inventory)
+            for event in events:
+                options["on_event"](event)
+            rc = 2 if failures else 4 if unreachable else 0
+            return RunResult(rc, "done", hosts, failures, unreachable, options["record_dir"])
+
+        monkeypatch.setattr(_runner, "run_playbook", run)
+        return seen
+
+    return prepare
+
+
+def evidence(host: str, *checks: dict[str, Any], edge: dict[str, Any] | None = None) -> RunEvent:
+    failed = any(not check["ok"] for check in checks)
+    kind = EventKind.FAILED if failed else EventKind.OK
+    facts = {"address": f"addr-{host}", "edge": edge}
+    return RunEvent(kind, task="t", host=host, data={"checks": list(checks), "facts": facts})
+
+
+def check(name: str, *, ok: bool = True) -> dict[str, Any]:
+    return {"name": name, "ok": ok, "detail": "seen"}
+
+
+def test_apply(site: Path, fake_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    events = (
+        RunEvent(EventKind.PLAY, play="Edge"),
+        RunEvent(EventKind.TASK, role="nginx", task="nginx : install | Install it"),
+        RunEvent(EventKind.CHANGED, host="gpu1", data={"stdout": "canary"}),
+        RunEvent(EventKind.OK, host="edge1"),
+        RunEvent(EventKind.TASK, role="nginx", task="nginx : install | Skipped everywhere"),
+        RunEvent(EventKind.SKIPPED, host="gpu1"),
+        RunEvent(EventKind.STATS),
+    )
+    seen = fake_run(events)
+    assert main(["apply", "-i", str(site), "--limit", "gpu1", "--check"]) == 0
+    out, err = capsys.readouterr()
+    assert (seen["playbook"], seen["inventory"], seen["limit"], seen["check"]) == ("site.yml", site, "gpu1", True)
+    assert out.splitlines()[0].split() == ["HOST", "OK", "CHANGED", "FAILED", "UNREACHABLE", "SKIPPED"]
+    assert out.splitlines()[2].split() == ["gpu1", "2", "1", "0", "0", "0"]
+    assert "nginx | install | Install it  0.0 s  ok 1 changed 1" in err
+    assert "Skipped everywhere" not in err
+    assert "canary" not in out + err
+
+
+def test_apply_that_fails_prints_one_message_per_host(
+    site: Path, fake_run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_run(
+        hosts=(HostStats("edge1", unreachable=1), HostStats("gpu1", failed=1)),
+        failures=(TaskFailure("gpu1", "preflight | Disk", "too little disk"),),
+        unreachable=(TaskFailure("edge1", "t", "ssh: connect to host 10.0.0.21 port 22: No route to host"),),
+    )
+    assert main(["apply", "-i", str(site)]) == 1
+    err = capsys.readouterr().err
+    assert err.count("gpu1: preflight | Disk: too little disk") == 1
+    assert err.count("cannot reach edge1 (10.0.0.21) over SSH: connect to host") == 1
+    assert main(["apply", "-i", str(site), "--json"]) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert sorted(said) == ["failures", "hosts", "messages", "ok", "record", "unreachable"]
+    assert said["ok"] is False
+
+
+def test_apply_while_another_run_goes_on(site: Path, fake_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = fake_run()
+    with _runner.run_lock(site):
+        assert main(["apply", "-i", str(site)]) == 2
+    assert "is going on" in capsys.readouterr().err
+    assert seen == {}
+
+
+def test_what_cannot_start_ends_with_2(
+    site: Path, fake_run: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["apply", "-i", str(site / "none")]) == 2
+    assert "rackserve init" in capsys.readouterr().err
+    fake_run(hosts=())
+    for command in ("apply", "verify", "status"):
+        assert main([command, "-i", str(site)]) == 2
+        assert "--limit" in capsys.readouterr().err
+
+    def fail(*_args: Any, **_options: Any) -> RunResult:
+        raise RunError("ansible-playbook could not run")
+
+    monkeypatch.setattr(_runner, "run_playbook", fail)
+    for command in ("apply", "verify", "status"):
+        assert main([command, "-i", str(site)]) == 2
+        assert "could not run" in capsys.readouterr().err
+
+
+def test_verify(
+    site: Path,
+    fake_run: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    seen = fake_run((evidence("gpu1", check("chat a")), evidence("edge1", check("unit nginx"), edge=EDGE)))
+    through = [CheckResult("tls", "edge1", ok=True, detail="TLSv1.3")]
+    monkeypatch.setattr(_edge, "run_edge_checks", lambda _target: tuple(through))
+    report = tmp_path / "junit.xml"
+    assert main(["verify", "-i", str(site), "--json", "--junit", str(report)]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (seen["tags"], seen["playbook"]) == (["verify"], "verify_fleet.yml")
+    assert said["ok"] is True
+    assert said["checks"][0] == {"name": "chat a", "host": "gpu1", "ok": True, "detail": "seen"}
+    assert [item["name"] for item in said["checks"]] == ["chat a", "unit nginx", "tls"]
+    assert suites(report)[1] == {"name": "edge1", "tests": "2", "failures": "0"}
+
+    through[0] = CheckResult("tls", "edge1", ok=False, detail="<expired>")
+    assert main(["verify", "-i", str(site), "--junit", str(report)]) == 1
+    out = capsys.readouterr().out
+    assert "tls         FAILED   <expired>" in out
+    assert out.endswith("3 checks, 1 failed\n")
+    assert suites(report)[1]["failures"] == "1"
+
+
+def suites(report: Path) -> list[dict[str, str]]:
+    return [suite.attrib for suite in ET.parse(report).getroot()]  # noqa: S314 - written by the command under test
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        (evidence("gpu1", check("chat a", ok=False)), evidence("edge1", check("unit nginx"))),
+        (evidence("edge1", check("unit nginx")),),
+        (),
+    ],
+)
+def test_verify_fails_for_a_failed_check_and_for_missing_evidence(
+    site: Path, fake_run: Any, events: tuple[RunEvent, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_run(events)
+    assert main(["verify", "-i", str(site), "--json"]) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert said["ok"] is False
+    assert {item["host"] for item in said["checks"]} == {"gpu1", "edge1"}
+
+
+def test_verify_refuses_a_report_it_could_not_write_before_it_looks(site: Path, fake_run: Any) -> None:
+    seen = fake_run()
+    assert main(["verify", "-i", str(site), "--junit", str(site / "no" / "junit.xml")]) == 2
+    assert seen == {}
+
+
+ROW = {
+    "instance": "a",
+    "device": "cpu",
+    "release": "0.32.0-abc",
+    "state": "answering",
+    "waiting": 2.0,
+    "running": 1.0,
+    "kv_use": 0.25,
+    "tokens_per_s": 12.5,
+}
+
+
+def test_status(site: Path, fake_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = fake_run((evidence("gpu1", {**check("status a"), "data": ROW}),))
+    assert main(["status", "-i", str(site)]) == 0
+    assert seen["tags"] == ["status"]
+    row = capsys.readouterr().out.splitlines()[1].split()
+    assert row == ["gpu1", "a", "cpu", "0.32.0-abc", "answering", "2", "1", "25.0%", "12.5"]
+    assert main(["status", "-i", str(site), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"ok": True, "instances": [{"host": "gpu1", **ROW}], "problems": []}
+
+
+def test_status_of_an_instance_that_is_down_and_of_a_host_that_is(
+    site: Path, fake_run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    down = {**ROW, "state": "failed", "waiting": None}
+    fake_run((evidence("gpu1", {**check("status a", ok=False), "data": down}),))
+    assert main(["status", "-i", str(site)]) == 1
+    assert "gpu1: seen" in capsys.readouterr().out
+    fake_run(unreachable=(TaskFailure("gpu1", "t", "timed out"),))
+    assert main(["status", "-i", str(site), "--json"]) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert said["instances"][0]["state"] == "unreachable"
+    assert "cannot reach gpu1" in said["problems"][0]
+
+
+def test_init(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "new" / "site"
+    assert main(["init", str(target)]) == 0
+    assert "rackserve apply -i" in capsys.readouterr().out
+    assert (target / "hosts.yml").is_file()
+    assert "stack_addresses:" in (target / "group_vars" / "all" / "stack.yml").read_text(encoding="utf-8")
+
+
+def test_init_refuses_a_folder_that_holds_something(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine").touch()
+    assert main(["init", str(tmp_path)]) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert main(["init", str(tmp_path / "mine")]) == 2
+    assert "is a file" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]

@@ -1,0 +1,88 @@
+"""A host takes only wanted bytes under wanted names."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from rackserve.ansible.action.bundle_transfer import batches
+from rackserve.ansible.modules.bundle_files import missing_files, unpack, unwanted
+from rackserve.bundle import FileEntry
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DATA = b"hello"
+WANTED = [{"path": "a/b.txt", "size": 5, "sha256": hashlib.sha256(DATA).hexdigest()}]
+
+
+def archive(path: Path, name: str = "a/b.txt", data: bytes = DATA, **attributes: Any) -> str:
+    with tarfile.open(path, "w") as target:
+        member = tarfile.TarInfo(name)
+        member.size = len(data)
+        for key, value in attributes.items():
+            setattr(member, key, value)
+        target.addfile(member, io.BytesIO(data))
+    return str(path)
+
+
+def test_a_wanted_member_is_placed_readable(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    unpack(str(root), archive(tmp_path / "t.tar", mode=0o4755), WANTED)
+    assert (root / "a/b.txt").read_bytes() == DATA
+    assert (root / "a/b.txt").stat().st_mode & 0o7777 == 0o644
+    assert missing_files(str(root), WANTED) == []
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        {"name": "../b.txt"},
+        {"name": "/a/b.txt"},
+        {"name": "other"},
+        {"data": b"hellO"},
+        {"data": b"hello!"},
+        {"data": b"", "type": tarfile.SYMTYPE, "linkname": "/etc/shadow"},
+        {"data": b"", "type": tarfile.LNKTYPE, "linkname": "x"},
+        {"data": b"", "type": tarfile.CHRTYPE},
+        {"data": b"", "type": tarfile.FIFOTYPE},
+    ],
+    ids=["traversal", "absolute", "planted", "flipped", "longer", "symlink", "hard link", "device", "fifo"],
+)
+def test_any_other_member_is_refused_and_leaves_no_file(tmp_path: Path, member: dict[str, Any]) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    with pytest.raises(ValueError, match="run the play again"):
+        unpack(str(root), archive(tmp_path / "t.tar", **member), WANTED)
+    assert [path for path in root.rglob("*") if not path.is_dir()] == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["root", "t.tar"]
+
+
+def test_absent_altered_and_linked_files_are_missing(tmp_path: Path) -> None:
+    assert missing_files(str(tmp_path), WANTED) == ["a/b.txt"]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/b.txt").write_bytes(b"hellO")
+    assert missing_files(str(tmp_path), WANTED) == ["a/b.txt"]
+    (tmp_path / "a/c.txt").write_bytes(DATA)
+    (tmp_path / "a/b.txt").unlink()
+    (tmp_path / "a/b.txt").symlink_to("c.txt")
+    assert missing_files(str(tmp_path), WANTED) == ["a/b.txt"]
+
+
+def test_what_is_not_wanted_is_found(tmp_path: Path) -> None:
+    (tmp_path / "old.whl").write_bytes(b"")
+    (tmp_path / "manifest.json").write_bytes(b"")
+    assert unwanted(str(tmp_path), WANTED) == ["old.whl"]
+
+
+def test_batches_hold_everything_once_within_the_limit() -> None:
+    entries = tuple(FileEntry(str(n), size, "") for n, size in enumerate([4, 4, 4, 20, 1, 1]))
+    groups = list(batches(entries, limit=8))
+    assert [entry for group in groups for entry in group] == list(entries)
+    assert all(len(group) == 1 or sum(e.size for e in group) <= 8 for group in groups)
+    assert len(groups) == 4
+    assert list(batches((), limit=8)) == []

@@ -1,0 +1,132 @@
+"""The pure parts of the modules that run on a host."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rackserve.ansible.module_utils.rackserve_host import switch_link, write_durably
+from rackserve.ansible.modules import hf_snapshot, host_facts, rackserve_packages, unit_freshness, vllm_release
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_switch_link_changes_only_what_points_elsewhere(tmp_path: Path) -> None:
+    link = str(tmp_path / "current")
+    assert switch_link(link, "a") is True
+    assert switch_link(link, "a") is False
+    assert switch_link(link, "b") is True
+    assert [path.name for path in tmp_path.iterdir()] == ["current"]
+
+
+def test_write_durably_replaces_and_leaves_no_draft(tmp_path: Path) -> None:
+    write_durably(str(tmp_path / "x"), b"1")
+    write_durably(str(tmp_path / "x"), b"2", 0o600)
+    assert (tmp_path / "x").read_bytes() == b"2"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_lock_is_read_with_normalised_names() -> None:
+    assert vllm_release.pins("# c\nFoo_Bar==1.0 \\\n    --hash=sha256:0\ntorch==2+cpu\n") == {
+        "foo-bar==1.0",
+        "torch==2+cpu",
+    }
+
+
+def test_an_environment_that_differs_from_its_lock_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text("a==1\nb==2\n")
+    vllm_release.compare_with_lock(str(tmp_path / "lock"), "b==2\na==1\n")
+    with pytest.raises(vllm_release.ReleaseError, match="b==2, b==3"):
+        vllm_release.compare_with_lock(str(tmp_path / "lock"), "a==1\nb==3\n")
+
+
+def test_a_release_without_a_stamp_has_none(tmp_path: Path) -> None:
+    assert vllm_release.stamp_of(str(tmp_path)) == ""
+    (tmp_path / vllm_release.STAMP).write_text("abc\n")
+    assert vllm_release.stamp_of(str(tmp_path)) == "abc"
+
+
+def test_the_installer_comes_out_of_its_wheel(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "uv-1-any.whl", "w") as wheel:
+        wheel.writestr("uv-1.data/scripts/uv", "#!")
+    assert vllm_release.extract_uv(str(tmp_path), str(tmp_path / "out")).endswith("scripts/uv")
+    with pytest.raises(vllm_release.ReleaseError, match="no uv wheel"):
+        vllm_release.extract_uv(str(tmp_path / "out"), str(tmp_path))
+
+
+def test_a_failed_installation_leaves_no_release_and_no_stamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with zipfile.ZipFile(tmp_path / "uv-1-any.whl", "w") as wheel:
+        wheel.writestr("uv-1.data/scripts/uv", "#!")
+    path = tmp_path / "opt/releases/x"
+    path.mkdir(parents=True)
+    (path / "half").touch()
+    monkeypatch.setattr(vllm_release, "run", lambda *_: (1, "", "disk full"))
+    with pytest.raises(vllm_release.ReleaseError, match="disk full"):
+        vllm_release.make_release(str(path), {"wheels": str(tmp_path), "python": "p", "lock": "l", "lock_sha256": "s"})
+    assert not path.exists()
+    assert not (tmp_path / "opt/.install").exists()
+
+
+def test_only_installed_packages_count() -> None:
+    rows = "nginx\t1.22\tinstalled\ncurl\t7\tconfig-files\nwget\t1\thalf-installed\n"
+    assert rackserve_packages.parse_installed(rows) == {"nginx": "1.22"}
+
+
+def test_a_repository_index_gives_versions() -> None:
+    text = "Package: a\nDepends: b (>= 1)\nVersion: 2-1\n\nPackage: c\nVersion: 3\n"
+    assert rackserve_packages.parse_index(text) == {"a": "2-1", "c": "3"}
+
+
+@pytest.mark.parametrize(
+    ("present", "carried", "older"),
+    [(None, "1", True), ("1.0-1", "1.0-2", True), ("1.0-2", "1.0-2", False), ("1.0-3", "1.0-2", False)],
+)
+def test_a_newer_package_is_kept(present: str | None, carried: str, older: bool) -> None:  # noqa: FBT001
+    assert rackserve_packages.is_older(present, carried) is older
+
+
+def test_the_repository_is_read_from_apts_configuration(tmp_path: Path) -> None:
+    (tmp_path / "list").write_text("deb [trusted=yes] file:/var/lib/b/apt/debian-12 ./\n")
+    (tmp_path / "conf").write_text(f'Dir::Etc::sourcelist "{tmp_path}/list";\n')
+    assert rackserve_packages.repository_of(str(tmp_path / "conf")) == "/var/lib/b/apt/debian-12"
+
+
+def test_a_unit_starts_when_systemd_says() -> None:
+    show = "ActiveState=active\nExecMainStartTimestampMonotonic=90000000\n"
+    assert unit_freshness.started_at(show, now=1000.0, monotonic=100.0) == pytest.approx(990.0)
+    assert unit_freshness.started_at(show.replace("=active", "=inactive"), 1000.0, 100.0) is None
+    assert unit_freshness.started_at("ActiveState=active\nExecMainStartTimestampMonotonic=0\n", 1000.0, 100.0) is None
+
+
+def test_os_release_is_read_without_quotes() -> None:
+    assert host_facts.os_release('ID=debian\nVERSION_ID="12"\n\n') == {"ID": "debian", "VERSION_ID": "12"}
+
+
+def test_free_space_is_that_of_the_nearest_folder(tmp_path: Path) -> None:
+    assert host_facts.free_bytes(str(tmp_path / "not/there/yet")) > 0
+
+
+def test_only_stamped_releases_are_complete(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a/.rackserve-complete").touch()
+    assert host_facts.complete_releases(str(tmp_path)) == ["a"]
+
+
+def test_an_altered_blob_is_found_and_replaced(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"hello")
+    digest = hashlib.sha256(b"hello").hexdigest()
+    files = [{"path": "source", "size": 5, "sha256": digest}]
+    (tmp_path / "blobs").mkdir()
+    assert hf_snapshot.differing(str(tmp_path), files) == files
+    hf_snapshot.place_blob(str(tmp_path / "source"), str(tmp_path / "blobs" / digest))
+    assert hf_snapshot.differing(str(tmp_path), files) == []
+    (tmp_path / "blobs" / digest).chmod(0o600)
+    assert hf_snapshot.differing(str(tmp_path), files) == files
+    (tmp_path / "blobs" / digest).unlink()
+    (tmp_path / "blobs" / digest).write_bytes(b"hellO")
+    assert hf_snapshot.differing(str(tmp_path), files) == files

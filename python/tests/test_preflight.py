@@ -1,0 +1,91 @@
+"""A host is refused for each reason, by name, and a fit one is not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from rackserve.bundle import FileEntry, Manifest, Model, Repository, Runtime
+from rackserve.errors import InputError
+from rackserve.preflight import HostFacts, Wanted, host_problems, parts_for
+
+REVISION = "0" * 40
+GB = 10**9
+MANIFEST = Manifest(
+    runtimes=(Runtime("0.32.0-abc", "0.32.0", "cpu", "3.11", "locks/l.txt", "0" * 64, "wheels/w"),),
+    models=(Model("o/m", REVISION, f"models/o--m/{REVISION}", 5),),
+    repositories=(Repository("12", "apt/debian-12", {"nginx": "1"}),),
+    files=(
+        FileEntry("apt/debian-12/Packages", GB, "0" * 64),
+        FileEntry("wheels/w/a.whl", GB, "0" * 64),
+        FileEntry("locks/l.txt", 1, "0" * 64),
+        FileEntry(f"models/o--m/{REVISION}/config.json", 5, "0" * 64),
+    ),
+)
+INSTANCE: dict[str, Any] = {
+    "name": "a",
+    "model": {"repo": "o/m", "revision": REVISION},
+    "max_num_seqs": 1,
+    "max_model_len": 8,
+}
+WANTED = Wanted((INSTANCE,), "0.32.0", "cpu", "3.11", serves=True, store="/s", releases="/r")
+FIT = HostFacts(0, "debian", "12", "x86_64", {"3.11": "/usr/bin/python3.11"}, {"/s": 9 * GB, "/r": 9 * GB}, 0, ())
+
+
+def test_a_fit_host_is_let_through() -> None:
+    assert host_problems(WANTED, MANIFEST, FIT) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"euid": 1000}, "user id 1000, not as root"),
+        ({"distribution": "alpine", "release": "3"}, "runs alpine 3"),
+        ({"release": "13"}, "carries packages for 12"),
+        ({"architecture": "aarch64"}, "is aarch64"),
+        ({"pythons": {}}, "python3.11 is not on the host"),
+        ({"free_bytes": {"/s": 1 * GB, "/r": 9 * GB}}, "/s has 1.0 GB free and needs 2.0 GB"),
+        ({"free_bytes": {"/s": 9 * GB, "/r": 4 * GB}}, "/r has 4.0 GB free and needs 5.0 GB"),
+    ],
+)
+def test_an_unfit_host_is_refused_with_the_value_found(change: dict[str, Any], reason: str) -> None:
+    (problem,) = host_problems(WANTED, MANIFEST, replace(FIT, **change))
+    assert reason in problem
+
+
+def test_what_is_there_already_needs_no_room() -> None:
+    full = replace(FIT, free_bytes={"/s": 0, "/r": 0}, stored_bytes=3 * GB, releases=("0.32.0-abc",))
+    assert host_problems(WANTED, MANIFEST, full) == []
+
+
+def test_a_model_that_the_bundle_lacks_is_named() -> None:
+    other = {**INSTANCE, "model": {"repo": "o/other", "revision": REVISION}}
+    (problem,) = host_problems(replace(WANTED, instances=(other,)), MANIFEST, FIT)
+    assert "o/other" in problem
+    assert f"which has o/m at {REVISION}" in problem
+
+
+def test_a_version_that_the_bundle_lacks_is_named() -> None:
+    (problem,) = host_problems(replace(WANTED, vllm="0.33.0"), MANIFEST, FIT)
+    assert "no vLLM 0.33.0" in problem
+    assert "0.32.0 (cpu, Python 3.11)" in problem
+
+
+def test_every_reason_is_told_at_once() -> None:
+    bad = replace(FIT, euid=1, architecture="aarch64", pythons={})
+    assert len(host_problems(WANTED, MANIFEST, bad)) == 3
+
+
+def test_a_host_that_serves_nothing_needs_packages_only() -> None:
+    idle = replace(WANTED, instances=(), serves=False)
+    assert host_problems(idle, MANIFEST, replace(FIT, pythons={}, free_bytes={"/s": GB, "/r": 0})) == []
+    assert parts_for(MANIFEST, "12", (), vllm="0.32.0", flavour="cpu", python="3.11") == ("apt/debian-12",)
+
+
+def test_a_host_that_serves_needs_lock_wheels_and_its_models() -> None:
+    parts = parts_for(MANIFEST, "12", (INSTANCE,), vllm="0.32.0", flavour="cpu", python="3.11")
+    assert parts == ("apt/debian-12", "locks/l.txt", "wheels/w", f"models/o--m/{REVISION}")
+    with pytest.raises(InputError):
+        parts_for(MANIFEST, "12", (INSTANCE,), vllm="9", flavour="cpu", python="3.11")

@@ -1,0 +1,132 @@
+"""Checks the form of every role: what ansible-lint does not look at.
+
+Rules:
+    specs      meta/argument_specs.yml is there, and its options are the keys of defaults/main.yml. A line `# <role>_x:`
+               in the defaults, from the first column on, declares a required input without a default.
+    required   an option is required exactly when the defaults give it no value, unless it is only described.
+    main       tasks/main.yml has 40 lines at most and holds import_tasks only.
+    tasks      every other task file has 120 lines at most.
+    readme     README.md is there and has the two markers of the generated table.
+
+    python python/tools/check_roles.py   # exit 1 names every finding
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MAIN_LINES = 40
+TASK_LINES = 120
+MARKERS = ("<!-- argument_specs:begin -->", "<!-- argument_specs:end -->")
+IMPORTS = {"ansible.builtin.import_tasks"}
+BESIDE_IMPORT = {"name", "tags"}
+
+
+def _load(path: Path) -> Any:  # noqa: ANN401  YAML may hold anything
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def _declared(role: str, defaults: Path) -> tuple[set[str], set[str]]:
+    """Reads the variables that a role's defaults name.
+
+    Returns:
+        Those with a value, and those declared as required inputs.
+    """
+    if not defaults.is_file():
+        return set(), set()
+    pattern = re.compile(rf"^# ({re.escape(role)}_\w+):(?:\s|$)", re.MULTILINE)
+    inputs = set(pattern.findall(defaults.read_text(encoding="utf-8")))
+    return set(_load(defaults) or {}), inputs
+
+
+def _check_specs(role: Path) -> list[str]:
+    path = role / "meta" / "argument_specs.yml"
+    if not path.is_file():
+        return ["specs: meta/argument_specs.yml is missing"]
+    loaded = _load(path)
+    entries = loaded.get("argument_specs") if isinstance(loaded, dict) else None
+    if not isinstance(entries, dict) or not entries:
+        return ["specs: meta/argument_specs.yml has no mapping 'argument_specs'"]
+    options: dict[str, dict[str, Any]] = {}
+    for entry in entries.values():
+        options |= entry.get("options") or {}
+    valued, inputs = _declared(role.name, role / "defaults" / "main.yml")
+    found = [f"specs: {name} is in the specification, not in the defaults" for name in options.keys() - valued - inputs]
+    found += [
+        f"specs: {name} is in the defaults, not in the specification" for name in (valued | inputs) - options.keys()
+    ]
+    for name, option in options.items():
+        required = bool(option.get("required"))
+        if required and name in valued:
+            found.append(f"required: {name} is required and has a default; comment it out in the defaults")
+        if not required and name in inputs - valued:
+            found.append(f"required: {name} has no default; set 'required: true' in the specification")
+    return sorted(found)
+
+
+def _check_tasks(role: Path) -> list[str]:
+    found: list[str] = []
+    main = role / "tasks" / "main.yml"
+    if not main.is_file():
+        return ["main: tasks/main.yml is missing"]
+    for path in sorted((role / "tasks").glob("**/*.yml")):
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        rule, limit = ("main", MAIN_LINES) if path == main else ("tasks", TASK_LINES)
+        if lines > limit:
+            found.append(f"{rule}: {path.relative_to(role)} has {lines} lines, more than {limit}")
+    for task in _load(main) or []:
+        others = set(task) - IMPORTS - BESIDE_IMPORT
+        if others or not IMPORTS & set(task):
+            what = ", ".join(sorted(others)) or "no import"
+            found.append(f"main: task '{task.get('name', '')}' of tasks/main.yml is not import_tasks alone: {what}")
+    return found
+
+
+def _check_readme(role: Path) -> list[str]:
+    readme = role / "README.md"
+    if not readme.is_file():
+        return ["readme: README.md is missing"]
+    text = readme.read_text(encoding="utf-8")
+    return [f"readme: README.md has not once the line '{marker}'" for marker in MARKERS if text.count(marker) != 1]
+
+
+def check(role: Path) -> list[str]:
+    """Checks one role.
+
+    Args:
+        role: Its folder.
+
+    Returns:
+        The findings, each starting with the name of its rule.
+    """
+    return [*_check_specs(role), *_check_tasks(role), *_check_readme(role)]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Checks every role of the repository.
+
+    Args:
+        argv: Arguments, or None for those of the process.
+
+    Returns:
+        0 when every role is well formed, else 1.
+    """
+    parser = argparse.ArgumentParser(description="Checks the form of every role.")
+    parser.add_argument("--root", type=Path, default=Path(__file__).parents[2], help="the repository")
+    args = parser.parse_args(argv)
+    roles = sorted(path for path in args.root.glob("roles/*") if path.is_dir())
+    findings = [f"{role.relative_to(args.root)}: {finding}" for role in roles for finding in check(role)]
+    for finding in findings:
+        print(finding)
+    if not findings:
+        print(f"{len(roles)} roles are well formed")
+    return 1 if findings or not roles else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,152 @@
+"""Writes the variable table of every role's README from its meta/argument_specs.yml.
+
+The table stands between two markers; the rest of the file is written by hand and is left alone.
+
+    python python/tools/role_readme.py           # writes the tables
+    python python/tools/role_readme.py --check   # changes nothing; exit 1 names the stale files
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+BEGIN = "<!-- argument_specs:begin -->"
+END = "<!-- argument_specs:end -->"
+HEADER = ("| variable | type | default | what |", "|---|---|---|---|")
+
+
+class ReadmeError(Exception):
+    """A README without its two markers, or a specification that cannot be read."""
+
+
+def _cell(text: str) -> str:
+    """Makes a text fit into one cell of a table."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _code(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return f"`{_cell(text)}`" if text else '`""`'
+
+
+def _type(option: dict[str, Any]) -> str:
+    kind = str(option.get("type", "str"))
+    elements = option.get("elements")
+    return f"{kind} of {elements}" if elements else kind
+
+
+def _default(option: dict[str, Any]) -> str:
+    if option.get("required"):
+        return "required"
+    return _code(option["default"]) if "default" in option else "none"
+
+
+def _what(option: dict[str, Any]) -> str:
+    description = option.get("description", "")
+    text = " ".join(description) if isinstance(description, list) else str(description)
+    choices = option.get("choices")
+    if choices:
+        text = f"{text} One of {', '.join(_code(choice) for choice in choices)}."
+    return _cell(text)
+
+
+def _rows(options: dict[str, dict[str, Any]], parent: str = "") -> list[str]:
+    rows: list[str] = []
+    for name, option in options.items():
+        path = f"{parent}{name}"
+        rows.append(f"| `{path}` | {_type(option)} | {_default(option)} | {_what(option)} |")
+        rows.extend(_rows(option.get("options", {}), f"{path}."))
+    return rows
+
+
+def table(specs: dict[str, Any]) -> str:
+    """Makes the table of a role.
+
+    Args:
+        specs: What stands under `argument_specs` in the role's file.
+
+    Returns:
+        A Markdown table for each entry point, without a line break at its end.
+    """
+    parts: list[str] = []
+    for entry, spec in specs.items():
+        rows = _rows(spec.get("options") or {})
+        body = "\n".join([*HEADER, *rows]) if rows else "No variables."
+        parts.append(body if len(specs) == 1 else f"Entry point `{entry}`:\n\n{body}")
+    return "\n\n".join(parts)
+
+
+def render(readme: str, specs: dict[str, Any]) -> str:
+    """Puts the table of a role into the text of its README.
+
+    Args:
+        readme: The README as it is.
+        specs: What stands under `argument_specs` in the role's file.
+
+    Returns:
+        The README with the table between its markers.
+
+    Raises:
+        ReadmeError: A marker is absent, doubled, or the end comes first.
+    """
+    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
+        raise ReadmeError(f"needs the line '{BEGIN}' once, and after it the line '{END}' once")
+    before, rest = readme.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{table(specs)}\n{END}{after}"
+
+
+def _specs(path: Path) -> dict[str, Any]:
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ReadmeError(f"cannot read {path}: {error}") from error
+    specs = loaded.get("argument_specs") if isinstance(loaded, dict) else None
+    if not isinstance(specs, dict):
+        raise ReadmeError(f"{path} has no mapping 'argument_specs'")
+    return specs
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Writes or checks the tables of every role.
+
+    Args:
+        argv: Arguments, or None for those of the process.
+
+    Returns:
+        0 when all is well, 1 when a table is stale under `--check`, 2 when one cannot be made.
+    """
+    parser = argparse.ArgumentParser(description="Writes the variable tables of the roles' READMEs.")
+    parser.add_argument("--check", action="store_true", help="change nothing; name stale files and exit 1")
+    parser.add_argument("--root", type=Path, default=Path(__file__).parents[2], help="the repository")
+    args = parser.parse_args(argv)
+    stale = broken = False
+    for readme in sorted(args.root.glob("roles/*/README.md")):
+        try:
+            old = readme.read_text(encoding="utf-8")
+            new = render(old, _specs(readme.parent / "meta" / "argument_specs.yml"))
+        except ReadmeError as error:
+            broken = True
+            print(f"{readme.relative_to(args.root)}: {error}", file=sys.stderr)
+            continue
+        if new == old:
+            continue
+        if args.check:
+            stale = True
+            print(f"{readme.relative_to(args.root)}: table is stale; run python/tools/role_readme.py")
+        else:
+            readme.write_text(new, encoding="utf-8")
+            print(f"{readme.relative_to(args.root)}: written")
+    if broken:
+        return 2
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
