@@ -57,7 +57,7 @@ def find_runtime(manifest: Manifest, vllm: str, flavour: str, python: str) -> Ru
     has = ", ".join(f"{r.vllm} ({r.flavour}, Python {r.python})" for r in manifest.runtimes) or "none"
     raise InputError(
         f"the bundle has no vLLM {vllm} for {flavour} and Python {python}, it has {has}; "
-        "set vllm_version, or add the runtime to bundle.yml and build the bundle again"
+        "set stack_runtime.vllm, or add the runtime to bundle.yml and build the bundle again"
     )
 
 
@@ -129,7 +129,7 @@ def _runtime_problems(wanted: Wanted, manifest: Manifest, facts: HostFacts) -> l
     if wanted.python not in facts.pythons:
         found.append(
             f"/usr/bin/python{wanted.python} is not on the host, which the locked wheels are for; "
-            f"use the Debian release that has it, or set vllm_runtime_python to one that the bundle and the host share"
+            f"use the Debian release that has it, or set stack_runtime.python to one that the bundle and the host share"
         )
     return found
 

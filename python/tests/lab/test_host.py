@@ -3,7 +3,7 @@ from __future__ import annotations
 from rackserve.lab._host import hosts_file, network_file
 from rackserve.lab._processes import is_container, is_supervisor
 from rackserve.lab._spec import make_spec
-from rackserve.lab._ssh import argv, known_hosts_line
+from rackserve.lab._ssh import argv, config_text, known_hosts_line
 from rackserve.lab._state import merge
 from rackserve.lab._supervisor import nspawn_argv
 
@@ -35,9 +35,10 @@ def test_host_keys_are_known_by_address_and_name() -> None:
 
 
 def test_ssh_checks_host_keys() -> None:
-    words = argv(GPU1, ["uptime"])
-    assert "StrictHostKeyChecking=yes" in words
-    assert words[-2:] == ["root@10.89.0.11", "uptime"]
+    text = config_text(LAB)
+    assert "StrictHostKeyChecking yes" in text
+    assert "Host gpu1\n  HostName 10.89.0.11\n" in text
+    assert argv(GPU1, ["uptime"])[-2:] == ["gpu1", "uptime"]
 
 
 def test_a_machine_name_carries_the_lab() -> None:
