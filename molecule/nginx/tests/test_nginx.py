@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from testinfra.host import Host
 
-CANARY = "canary-prompt-8e1f"
+CANARY = f"canary-{secrets.token_hex(8)}"
 PROBE = """
 import http.client, json, ssl, sys
 context = ssl.create_default_context(cafile=sys.argv[1])
