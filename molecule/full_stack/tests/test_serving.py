@@ -93,6 +93,18 @@ class TestIsolation:
             ("gpu1", "gpu2", "edge1"), 0
         )
 
+    def test_nothing_leaves_the_lab_when_every_unit_is_restarted(self, host: Host, openai: OpenAI) -> None:
+        units = (
+            "nginx prometheus prometheus-alertmanager prometheus-node-exporter prometheus-nginx-exporter grafana-server"
+        )
+        host.check_output(f"systemctl restart {units}")
+        restart = ("rackserve", "lab", "ssh", "--name", LAB, "gpu1", "--", "systemctl restart vllm@smollm2")
+        assert command(*restart).returncode == 0
+        answer = openai.completions.create(model="smollm2", prompt="a", max_tokens=1)
+        assert answer.usage is not None
+        assert answer.usage.completion_tokens == 1
+        assert {host["packets_left_lab"] for host in lab_status().values()} == {0}
+
 
 @pytest.mark.testinfra_hosts("ssh://gpu2")
 class TestReboot:

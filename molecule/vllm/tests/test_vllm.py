@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from testinfra.host import Host
 
+ROOT = Path(__file__).parents[3]
 PORTS = {"tiny": 8000, "tiny-without-prefix-cache": 8001}
 BACK_WITHIN_S = 150
 EXPOSURE_LIMIT = 18  # tenths; systemd 252, offline: the figure for a unit that listens on TCP
@@ -103,3 +108,29 @@ def test_an_instance_whose_engine_was_killed_is_restarted_and_no_other(host: Hos
     assert json.loads(ask(host, "tiny"))["usage"]["completion_tokens"] == 2, journal(host, "tiny")
     after = {name: restarts(host, name) for name in PORTS}
     assert after == {**before, "tiny": before["tiny"] + 1}
+
+
+def test_a_play_whose_instance_cannot_start_fails_and_leaves_it_stopped(host: Host) -> None:
+    instance = {
+        "name": "tiny",
+        "model": {"repo": "rackserve/tiny-random-llama", "revision": "d88aadc75415c0ec9d71cb4d2a82c133e537634f"},
+        "max_model_len": 256,
+        "max_num_seqs": 2,
+        "extra_args": {"no-such-flag": True},
+    }
+    variables = json.dumps({"vllm_instances": [instance], "vllm_start_timeout": 30})
+    playbook = str(Path(sys.executable).with_name("ansible-playbook"))
+    done = subprocess.run(
+        [playbook, "molecule/vllm/converge.yml", "-i", "molecule/inventory", "-e", variables],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    words = " ".join(done.stdout.split())
+    assert done.returncode != 0
+    assert "stopped on gpu1: tiny; mend the cause" in words
+    assert "no-such-flag" in words.rpartition("Its last lines:")[2]
+    assert not host.service("vllm@tiny").is_running
+    assert host.check_output("ls /etc/vllm/instances").split() == ["tiny.env", "tiny.yaml"]

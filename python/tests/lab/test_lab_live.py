@@ -24,7 +24,7 @@ pytestmark = pytest.mark.lab
 @pytest.fixture(scope="module", autouse=True)
 def _lab() -> Iterator[None]:
     lab.down(NAME)
-    lab.up(lab.lab_spec(NAME, prefix="10.89.8"), only=["gpu1", "edge1"])
+    lab.up(lab.lab_spec(NAME, prefix="10.89.7"), only=["gpu1", "edge1"])
     yield
     lab.down(NAME)
 
@@ -80,7 +80,7 @@ def test_guests_have_control_groups_of_their_own() -> None:
 
 
 def test_a_unit_may_be_kept_to_addresses_and_devices() -> None:
-    send = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('10.89.8.1', 9))"
+    send = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('10.89.7.1', 9))"
     command = f'systemd-run --wait --pipe -q -p IPAddressDeny=any python3 -c "{send}" 2>&1 || :'
     assert "Operation not permitted" in ssh("gpu1", command)
     read = (
