@@ -21,6 +21,7 @@ static:
 	ruff check .
 	ruff format --check .
 	mypy
+	mypy python/tools
 	python python/tools/check_roles.py
 	python python/tools/role_readme.py --check
 

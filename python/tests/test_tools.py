@@ -153,8 +153,9 @@ def test_well_formed_role_has_no_finding(role: Path, tmp_path: Path) -> None:
     assert check_roles.main(["--root", str(tmp_path)]) == 0
 
 
-def test_folder_without_roles_fails(tmp_path: Path) -> None:
+def test_folder_without_roles_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check_roles.main(["--root", str(tmp_path)]) == 1
+    assert "has no role; set --root" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,8 @@ def main() -> int:
         request.extensions = {**request.extensions, "sni_hostname": NAME}
 
     with httpx.Client(transport=transport, event_hooks={"request": [by_name]}, timeout=120) as http:
-        client = OpenAI(base_url=f"https://{address}/v1", api_key="none", http_client=http)
+        # openai takes httpx too; its annotation names only httpx2.
+        client = OpenAI(base_url=f"https://{address}/v1", api_key="none", http_client=http)  # type: ignore[arg-type]
         question = " ".join(sys.argv[1:])
         print(f"> {question}\n< ", end="")
         stream = client.chat.completions.create(

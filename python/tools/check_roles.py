@@ -123,7 +123,9 @@ def main(argv: list[str] | None = None) -> int:
     findings = [f"{role.relative_to(args.root)}: {finding}" for role in roles for finding in check(role)]
     for finding in findings:
         print(finding)
-    if not findings:
+    if not roles:
+        print(f"{args.root / 'roles'} has no role; set --root to the repository")
+    elif not findings:
         print(f"{len(roles)} roles are well formed")
     return 1 if findings or not roles else 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,13 +32,11 @@ def command(*argv: str, timeout: int = 600) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="session")
 def hostvars() -> dict[str, str]:
     """Return the templated variables of the edge that a client needs."""
-    shown = command(
-        *("ansible", "edge1", "-i", str(INVENTORY), "-m", "ansible.builtin.debug", "--one-line"),
-        *("-a", "msg={{ {'address': ansible_host, 'ca': stack_ca_file} | to_json }}"),
-    )
-    text = shown.stdout[shown.stdout.index("=>") + 2 :]
-    found: dict[str, str] = json.loads(json.loads(text)["msg"])
-    return found
+    message = json.dumps({"msg": "address={{ ansible_host }} ca={{ stack_ca_file }} end"})
+    shown = command(*("ansible", "edge1", "-i", str(INVENTORY), "-m", "ansible.builtin.debug", "-a", message))
+    found = re.search(r"address=(?P<address>\S+) ca=(?P<ca>\S+) end", shown.stdout)
+    assert found, shown.stdout + shown.stderr
+    return found.groupdict()
 
 
 class ByName(httpx.HTTPTransport):

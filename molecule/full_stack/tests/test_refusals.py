@@ -15,9 +15,6 @@ from conftest import INVENTORY, command
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from testinfra.host import Host
-
-pytestmark = pytest.mark.testinfra_hosts("ssh://gpu1")
 LAB = "molecule"
 HOSTS = ("gpu1", "gpu2", "edge1")
 STATE = (
@@ -107,7 +104,7 @@ def unfit(request: pytest.FixtureRequest) -> Iterator[None]:
         command("rackserve", "lab", "ssh", "--name", LAB, name, "--", f"umount {SMALL}; userdel --remove plain")
 
 
-@pytest.mark.usefixtures("unfit", "host")
+@pytest.mark.usefixtures("unfit")
 @pytest.mark.parametrize(("make", "message"), CASES.values(), ids=CASES)
 def test_a_wrong_input_is_refused_and_changes_nothing(
     tmp_path: Path, make: Callable[[Path], dict[str, Any]], message: str
@@ -122,8 +119,6 @@ def test_a_wrong_input_is_refused_and_changes_nothing(
     assert states() == before
 
 
-@pytest.mark.usefixtures("host")
-def test_the_right_input_is_not_refused(host: Host) -> None:
-    del host
+def test_the_right_input_is_not_refused() -> None:
     done = command("ansible-playbook", "playbooks/check_preflight.yml", "-i", str(INVENTORY))
     assert done.returncode == 0, done.stdout
