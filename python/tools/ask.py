@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import sys
 
 import httpx
@@ -17,7 +18,7 @@ def main() -> int:
     """Stream the answer to the question on the command line."""
     name = os.environ.get("RACKSERVE_LAB", "demo")
     address = next(host.address for host in lab.status(name).hosts if host.name == "edge1")
-    context = httpx.create_ssl_context(verify=str(lab.lab_dir(name) / "pki" / "ca.crt"))
+    context = ssl.create_default_context(cafile=lab.lab_dir(name) / "pki" / "ca.crt")
     transport = httpx.HTTPTransport(verify=context)
 
     def by_name(request: httpx.Request) -> None:

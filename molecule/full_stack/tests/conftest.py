@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -43,7 +44,7 @@ class ByName(httpx.HTTPTransport):
     """Reaches the edge by its address and holds its certificate against its name, as DNS would have it."""
 
     def __init__(self, address: str, ca: str) -> None:
-        super().__init__(verify=httpx.create_ssl_context(verify=ca))
+        super().__init__(verify=ssl.create_default_context(cafile=ca))
         self._address = address
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:

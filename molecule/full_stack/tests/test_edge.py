@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from typing import TYPE_CHECKING
 
 import httpx
@@ -63,7 +64,7 @@ def test_the_certificate_holds_for_the_servers_name_only(
     name: str,
     holds: bool,  # noqa: FBT001
 ) -> None:
-    with httpx.Client(verify=httpx.create_ssl_context(verify=hostvars["ca"])) as client:
+    with httpx.Client(verify=ssl.create_default_context(cafile=hostvars["ca"])) as client:
         request = client.build_request(
             "GET", f"https://{hostvars['address']}/healthz", extensions={"sni_hostname": name}
         )
