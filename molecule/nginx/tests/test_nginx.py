@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import shlex
+import subprocess
+import sys
 import time
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from testinfra.host import Host
 
+ROOT = Path(__file__).parents[3]
+ENGINE = {"host": "h", "instance": "a", "address": "127.0.0.1", "port": 7001, "model": "m", "served_names": ["m"]}
+# New in every run: the logs of a run before are still there.
 CANARY = f"canary-{secrets.token_hex(8)}"
 PROBE = """
 import http.client, json, ssl, sys
@@ -25,6 +38,39 @@ def ask(method, path, body=None, headers={}):
     return [r.status, dict(r.getheaders()), r.read().decode()]
 print(json.dumps([ask(*request) for request in json.load(sys.stdin)]))
 """
+HANGS_UP = """
+import socket, threading
+def serve(port):
+    with socket.create_server(('127.0.0.1', port)) as door:
+        while True:
+            link, _ = door.accept()
+            if link.recv(65536):
+                print('one', file=open('/run/engines', 'a'))
+            link.close()
+for port in (7001, 7002):
+    threading.Thread(target=serve, args=(port,)).start()
+"""
+# The least of HTTP/2: a preface, empty settings, and a POST that says how large its body is.
+LARGE_OVER_HTTP_2 = r"""
+import socket, ssl
+context = ssl._create_unverified_context()
+context.set_alpn_protocols(['h2'])
+link = context.wrap_socket(socket.create_connection(('127.0.0.1', 443), 5))
+def frame(kind, flags, stream, body):
+    return len(body).to_bytes(3, 'big') + bytes([kind, flags]) + stream.to_bytes(4, 'big') + body
+def text(value):
+    return bytes([len(value)]) + value.encode()
+head = bytes([0x83, 0x87, 0x04]) + text('/v1/completions') + bytes([0x01]) + text('x')
+head += bytes([0x0F, 13]) + text('11534336')
+link.sendall(b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n' + frame(4, 0, 0, b'') + frame(1, 4, 1, head))
+got = b''
+while b'}}' not in got and b'</html>' not in got:
+    more = link.recv(65536)
+    if not more:
+        break
+    got += more
+print(got)
+"""
 Answer = tuple[int, dict[str, str], str]
 
 
@@ -34,6 +80,18 @@ def ask(host: Host, *requests: tuple[object, ...]) -> list[Answer]:
     text = json.dumps(requests).replace("'", "'\\''")
     shown = host.check_output(f"printf %s '{text}' | python3 -c '{lines}' /etc/nginx/tls/server.crt")
     return [(status, headers, body) for status, headers, body in json.loads(shown)]
+
+
+@contextmanager
+def engines_that_hang_up(host: Host) -> Iterator[Callable[[], int]]:
+    """Have both engines listen, read a request and close; give the number of requests that they have read."""
+    host.check_output(f"systemd-run --quiet --unit=engines python3 -c {shlex.quote(HANGS_UP)}")
+    try:
+        time.sleep(1)
+        yield lambda: len(host.check_output("cat /run/engines").splitlines())
+    finally:
+        host.check_output("systemctl stop engines")
+        host.check_output("rm -f /run/engines")
 
 
 def error(answer: Answer) -> dict[str, object]:
@@ -77,13 +135,33 @@ def test_no_other_path_gets_through(host: Host, path: str) -> None:
         (("GET", "/" + "a" * 9000), 414),
         (("GET", "/healthz", None, {"X-Long": "a" * 9000}), 431),
         (("POST", "/v1/completions", None, {"Content-Length": str(11 << 20)}), 413),
+        (("POST", "/v1/completions", None, {"Transfer-Encoding": "bogus"}), 501),
+        (("GET", "/healthz", None, {"If-Match": "x"}), 412),
     ],
-    ids=["method", "method on models", "no engine", "long address", "long header", "large body"],
+    ids=["method", "method on models", "no engine", "long address", "long header", "large body", "coding", "condition"],
 )
 def test_a_refusal_is_json_in_openais_shape(host: Host, request_: tuple[object, ...], status: int) -> None:
     (answer,) = ask(host, request_)
     assert answer[0] == status
     assert error(answer)["code"] == status
+
+
+def test_a_request_that_no_engine_has_had_may_be_sent_again(host: Host) -> None:
+    ((status, headers, _),) = ask(host, ("POST", "/v1/completions", "{}"))
+    assert (status, headers["Retry-After"]) == (502, "5")
+    assert "X-Should-Retry" not in headers
+
+
+def test_a_request_that_an_engine_has_had_is_not_sent_again(host: Host) -> None:
+    time.sleep(11)  # engines that were refused before are tried again after ten seconds
+    with engines_that_hang_up(host) as executions:
+        ((status, headers, _),) = ask(host, ("POST", "/v1/completions", "{}"))
+        assert (status, headers["X-Should-Retry"]) == (502, "false")
+        assert executions() == 1
+
+
+def test_a_large_body_is_refused_in_json_over_http_2(host: Host) -> None:
+    assert '"code":413' in host.check_output(f"python3 -c {shlex.quote(LARGE_OVER_HTTP_2)}")
 
 
 def test_a_client_over_its_limit_is_told_when_to_come_back(host: Host) -> None:
@@ -104,6 +182,7 @@ def test_no_prompt_and_no_key_is_logged(host: Host) -> None:
     ask(host, ("GET", f"/{CANARY}"))
     assert CANARY in host.file("/var/log/nginx/access.log").content_string, "the path of the control is logged"
     assert host.file("/var/log/nginx/access.log").content_string.count(CANARY) == 1
+    assert CANARY not in host.file("/var/log/nginx/error.log").content_string
 
 
 def test_the_key_is_for_root_alone(host: Host) -> None:
@@ -138,3 +217,43 @@ def test_nginx_comes_back_when_it_is_killed(host: Host) -> None:
 def test_the_exporter_tells_nginxs_counts(host: Host) -> None:
     code = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9113/metrics').read().decode())"
     assert "nginx_up 1" in host.check_output(f'python3 -c "{code}"')
+
+
+@pytest.fixture(scope="session")
+def other_key(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Give a key that belongs to no certificate, of another kind than the lab's: nginx does not notice that."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    path = tmp_path_factory.mktemp("pki") / "other.key"
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({"nginx_tls_key_src": "OTHER"}, "are not a certificate and its own, unencrypted key"),
+        ({"nginx_tls_key_src": "/nowhere.key"}, "/nowhere.key is not on the controller"),
+        ({"nginx_http_port": 443}, "must differ from each other"),
+        ({"nginx_limit_rate": 0}, "nginx_limit_rate is 0"),
+        ({"nginx_rate": 5}, "unknown variable(s) nginx_rate"),
+        ({"nginx_backends": []}, "nginx_backends is empty"),
+        ({"nginx_backends": [ENGINE, ENGINE]}, "two of nginx_backends have one address and port"),
+    ],
+    ids=["another key", "no key", "one port", "no rate", "a typing error", "no engine", "one engine twice"],
+)
+@pytest.mark.usefixtures("host")
+def test_what_cannot_work_is_refused(variables: dict[str, object], reason: str, other_key: str) -> None:
+    chosen = {name: other_key if value == "OTHER" else value for name, value in variables.items()}
+    done = subprocess.run(
+        [
+            *(str(Path(sys.executable).with_name("ansible-playbook")), "molecule/nginx/converge.yml"),
+            *("-i", "molecule/inventory", "--tags", "nginx_preflight", "-e", json.dumps(chosen)),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert reason in " ".join(done.stdout.split())

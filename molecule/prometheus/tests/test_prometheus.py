@@ -37,8 +37,9 @@ def test_every_alert_fires_and_is_silent_as_its_test_says(host: Host) -> None:
         ("values: 1x4 0x20", "values: 1x24"),
         ("values: 0+10x8 80x32", "values: 0+10x40"),
         ("values: 0x40", "values: 3x40"),
+        ('up{job="node", instance="x"}\', values: 1x40', 'up{job="vllm", instance="x"}\', values: 1x40'),
     ],
-    ids=["a target that answers", "an engine that works", "an idle engine that hangs"],
+    ids=["a target that answers", "an engine that works", "an idle engine that hangs", "an instance that is known"],
 )
 def test_the_rule_test_itself_can_fail(host: Host, sound: str, broken: str) -> None:
     assert sound in RULE_TESTS
@@ -70,3 +71,10 @@ def test_an_alert_reaches_alertmanager(host: Host) -> None:
 def test_nothing_of_it_is_open_to_others(host: Host, port: int) -> None:
     rows = host.check_output("ss --tcp --listening --numeric --no-header").splitlines()
     assert {row.split()[3] for row in rows if row.split()[3].endswith(f":{port}")} == {f"127.0.0.1:{port}"}
+
+
+def test_the_exporter_waits_for_its_address(host: Host) -> None:
+    shown = host.check_output(
+        "systemctl show prometheus-node-exporter --property=Restart,RestartUSec,StartLimitIntervalUSec"
+    )
+    assert set(shown.splitlines()) == {"Restart=always", "RestartUSec=2s", "StartLimitIntervalUSec=0"}
