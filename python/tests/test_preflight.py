@@ -7,21 +7,24 @@ from typing import Any
 
 import pytest
 
-from rackserve.bundle import FileEntry, Manifest, Model, Repository, Runtime
+from rackserve.bundle import Entry, Manifest, Model, Repository, Runtime
 from rackserve.errors import InputError
 from rackserve.preflight import HostFacts, Wanted, host_problems, parts_for
 
 REVISION = "0" * 40
 GB = 10**9
 MANIFEST = Manifest(
+    name="lab",
+    version=4,
+    expires=None,
     runtimes=(Runtime("0.32.0-abc", "0.32.0", "cpu", "3.11", "locks/l.txt", "0" * 64, "wheels/w"),),
     models=(Model("o/m", REVISION, f"models/o--m/{REVISION}", 5),),
     repositories=(Repository("12", "apt/debian-12", {"nginx": "1"}),),
     files=(
-        FileEntry("apt/debian-12/Packages", GB, "0" * 64),
-        FileEntry("wheels/w/a.whl", GB, "0" * 64),
-        FileEntry("locks/l.txt", 1, "0" * 64),
-        FileEntry(f"models/o--m/{REVISION}/config.json", 5, "0" * 64),
+        Entry("apt/debian-12/Packages", GB, "0" * 64),
+        Entry("wheels/w/a.whl", GB, "1" * 64),
+        Entry("locks/l.txt", 1, "0" * 64),
+        Entry(f"models/o--m/{REVISION}/config.json", 5, "0" * 64),
     ),
 )
 INSTANCE: dict[str, Any] = {
@@ -30,8 +33,8 @@ INSTANCE: dict[str, Any] = {
     "max_num_seqs": 1,
     "max_model_len": 8,
 }
-WANTED = Wanted((INSTANCE,), "0.32.0", "cpu", "3.11", serves=True, store="/s", releases="/r")
-FIT = HostFacts(0, "debian", "12", "x86_64", {"3.11": "/usr/bin/python3.11"}, {"/s": 9 * GB, "/r": 9 * GB}, 0, ())
+WANTED = Wanted((INSTANCE,), "0.32.0", "cpu", "3.11", serves=True, store="/s", releases="/r", downgrade_reason="")
+FIT = HostFacts(0, "debian", "12", "x86_64", {"3.11": "/usr/bin/python3.11"}, {"/s": 9 * GB, "/r": 9 * GB}, 0, (), {})
 
 
 def test_a_fit_host_is_let_through() -> None:
@@ -46,6 +49,8 @@ def test_a_fit_host_is_let_through() -> None:
         ({"release": "13"}, "carries packages for 12"),
         ({"architecture": "aarch64"}, "is aarch64"),
         ({"pythons": {}}, "python3.11 is not on the host"),
+        ({"floor": {"lab": {"version": 5, "id": "x"}}}, "older than version 5"),
+        ({"floor": {"lab": {"version": 4, "id": "x"}}}, "with other contents"),
         ({"free_bytes": {"/s": 1 * GB, "/r": 9 * GB}}, "/s has 1.0 GB free and needs 2.0 GB"),
         ({"free_bytes": {"/s": 9 * GB, "/r": 4 * GB}}, "/r has 4.0 GB free and needs 5.0 GB"),
     ],
@@ -53,6 +58,21 @@ def test_a_fit_host_is_let_through() -> None:
 def test_an_unfit_host_is_refused_with_the_value_found(change: dict[str, Any], reason: str) -> None:
     (problem,) = host_problems(WANTED, MANIFEST, replace(FIT, **change))
     assert reason in problem
+
+
+@pytest.mark.parametrize(
+    ("floor", "reason"),
+    [
+        ({"lab": {"version": 4, "id": MANIFEST.id}}, ""),
+        ({"lab": {"version": 3, "id": "x"}}, ""),
+        ({"other": {"version": 9, "id": "x"}}, ""),
+        ({"lab": {"version": 5, "id": "x"}}, "5 answers nonsense"),
+        ({"lab": {"version": 5, "id": "x", "installed": MANIFEST.id}}, ""),
+    ],
+    ids=["the same", "a newer one", "another's", "an older one with a reason", "an older one that is installed"],
+)
+def test_a_bundle_that_is_no_replay_is_let_through(floor: dict[str, Any], reason: str) -> None:
+    assert host_problems(replace(WANTED, downgrade_reason=reason), MANIFEST, replace(FIT, floor=floor)) == []
 
 
 def test_what_is_there_already_needs_no_room() -> None:

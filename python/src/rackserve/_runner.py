@@ -166,6 +166,7 @@ def run_playbook(
     limit: str | None = None,
     check: bool = False,
     tags: Sequence[str] = (),
+    variables: Mapping[str, str] | None = None,
 ) -> RunResult:
     """Run a playbook to its end and keep its record in `record_dir` (summary.json and Ansible's own output).
 
@@ -177,6 +178,7 @@ def run_playbook(
         limit: Ansible's host pattern, or all hosts.
         check: run in check mode: change nothing.
         tags: only the tasks of these tags.
+        variables: extra variables; they stand in the record, so no secrets.
 
     Raises:
         RunError: Ansible could not be started, or ended before any host had a task.
@@ -193,6 +195,7 @@ def run_playbook(
             limit=limit,
             cmdline="--check" if check else None,
             tags=",".join(tags) or None,
+            **({"extravars": dict(variables)} if variables else {}),
             envvars=_environment(),
             quiet=True,
             suppress_env_files=True,

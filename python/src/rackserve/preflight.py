@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from rackserve.bundle.verify_bundle import Refused, refuse_replay
 from rackserve.errors import InputError
 from rackserve.instances import parse_instances
 
@@ -30,6 +31,7 @@ class HostFacts:
     free_bytes: Mapping[str, int]
     stored_bytes: int
     releases: Sequence[str]
+    floor: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Wanted:
     serves: bool
     store: str
     releases: str
+    downgrade_reason: str
 
 
 def find_runtime(manifest: Manifest, vllm: str, flavour: str, python: str) -> Runtime:
@@ -80,7 +83,7 @@ def parts_for(
 
 def host_problems(wanted: Wanted, manifest: Manifest, facts: HostFacts) -> list[str]:
     """Return a sentence for everything that would make the play fail later; an empty list means go."""
-    problems = _system_problems(manifest, facts)
+    problems = _system_problems(manifest, facts) + _replay_problems(wanted, manifest, facts)
     if wanted.serves:
         problems += _instance_problems(wanted, manifest)
         problems += _runtime_problems(wanted, manifest, facts)
@@ -103,6 +106,14 @@ def _system_problems(manifest: Manifest, facts: HostFacts) -> list[str]:
     if facts.architecture != "x86_64":
         found.append(f"the host is {facts.architecture}; the bundle's wheels and packages are for x86_64")
     return found
+
+
+def _replay_problems(wanted: Wanted, manifest: Manifest, facts: HostFacts) -> list[str]:
+    try:
+        refuse_replay(manifest.name, manifest.version, manifest.id, dict(facts.floor), wanted.downgrade_reason)
+    except Refused as refused:
+        return [f"the bundle cannot be installed here: {refused}"]
+    return []
 
 
 def _instance_problems(wanted: Wanted, manifest: Manifest) -> list[str]:

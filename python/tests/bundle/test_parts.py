@@ -66,15 +66,26 @@ def test_another_seed_is_another_revision() -> None:
     assert len({derived_revision(source) for source in seeds}) == 3
 
 
+NAMED = "name: lab\nversion: 1\n"
+TARGET = "{distribution: debian, release: '12'}"
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("debian: ['11']\nruntimes: []\nmodels: []\n", "debian.0"),
-        ("debian: ['12']\nruntimes: []\nmodels: []\nmodel: []\n", "model: Extra inputs"),
-        ("debian: ['12']\nruntimes: []\nmodels: [{repo: a/b, revision: main, source: {kind: random_llama}}]\n", "main"),
-        ("debian: [", "not YAML"),
+        (f"{NAMED}targets: [{{distribution: debian, release: '11'}}]\nmodels: []\n", "targets.0.release"),
+        (f"{NAMED}targets: []\nmodels: []\n", "targets: Tuple should have at least 1 item"),
+        (f"{NAMED}targets: [{TARGET}, {TARGET}]\nmodels: []\n", "Debian 12 stands there twice"),
+        (f"{NAMED}targets: [{TARGET}]\nmodels: []\nmodel: []\n", "model: Extra inputs"),
+        (
+            f"{NAMED}targets: [{TARGET}]\nmodels: [{{repo: a/b, revision: main, source: {{kind: random_llama}}}}]\n",
+            "main",
+        ),
+        (f"name: A\nversion: 1\ntargets: [{TARGET}]\nmodels: []\n", "name: String should match"),
+        (f"name: a\nversion: 0\ntargets: [{TARGET}]\nmodels: []\n", "version: Input should be greater"),
+        ("targets: [", "not YAML"),
     ],
-    ids=["release", "unknown key", "branch for a revision", "syntax"],
+    ids=["release", "no target", "one twice", "unknown key", "branch for a revision", "name", "version", "syntax"],
 )
 def test_a_wrong_recipe_is_refused_by_key(tmp_path: Path, text: str, reason: str) -> None:
     (tmp_path / "bundle.yml").write_text(text)

@@ -11,7 +11,7 @@ import pytest
 
 from rackserve.ansible.action.bundle_transfer import batches
 from rackserve.ansible.modules.bundle_files import missing_files, unpack, unwanted
-from rackserve.bundle import FileEntry
+from rackserve.bundle import Entry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,7 +80,7 @@ def test_what_is_not_wanted_is_found(tmp_path: Path) -> None:
 
 
 def test_batches_hold_everything_once_within_the_limit() -> None:
-    entries = tuple(FileEntry(str(n), size, "") for n, size in enumerate([4, 4, 4, 20, 1, 1]))
+    entries = tuple(Entry(str(n), size, "") for n, size in enumerate([4, 4, 4, 20, 1, 1]))
     groups = list(batches(entries, limit=8))
     assert [entry for group in groups for entry in group] == list(entries)
     assert all(len(group) == 1 or sum(e.size for e in group) <= 8 for group in groups)

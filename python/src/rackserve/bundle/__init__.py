@@ -1,30 +1,38 @@
-"""Bundles: everything a site's hosts need, in one folder with a manifest of every byte."""
+"""Bundles: everything a site's hosts need, in one folder that is signed, with a manifest of every byte."""
 
 from __future__ import annotations
 
+from rackserve.bundle._accept import Verified, import_bundle, problems, verify
 from rackserve.bundle._build import build
-from rackserve.bundle._manifest import (
-    FileEntry,
-    Manifest,
-    Model,
-    Repository,
-    Runtime,
-    problems,
-    read_manifest,
-    sha256_of,
-)
-from rackserve.bundle._store import import_bundle, verify
+from rackserve.bundle._manifest import Manifest, Model, Repository, Runtime, read_manifest, sha256_of
+from rackserve.bundle._media import Difference, diff, split
+from rackserve.bundle._recipe import read_recipe
+from rackserve.bundle._sign import key_path, make_key, sign
+from rackserve.bundle._trust import TRUST, Trust, read_trust
+from rackserve.bundle.verify_bundle import Entry, read_parts
 
 __all__ = [
-    "FileEntry",
+    "TRUST",
+    "Difference",
+    "Entry",
     "Manifest",
     "Model",
     "Repository",
     "Runtime",
+    "Trust",
+    "Verified",
     "build",
+    "diff",
     "import_bundle",
+    "key_path",
+    "make_key",
     "problems",
     "read_manifest",
+    "read_parts",
+    "read_recipe",
+    "read_trust",
     "sha256_of",
+    "sign",
+    "split",
     "verify",
 ]

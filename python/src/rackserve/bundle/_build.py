@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -10,12 +9,15 @@ from typing import TYPE_CHECKING, Final
 
 from rackserve._apt import machine_sources, mirror_lines
 from rackserve._paths import cache_dir, project_root
+from rackserve.bundle import verify_bundle
 from rackserve.bundle._debs import build_repository
-from rackserve.bundle._manifest import MANIFEST, Manifest, Model, Repository, Runtime, scan, sha256_of
+from rackserve.bundle._manifest import Manifest, Model, Repository, Runtime, scan, sha256_of
 from rackserve.bundle._models import build_model
 from rackserve.bundle._recipe import debian_packages, read_recipe
+from rackserve.bundle._sign import require_key, sign
 from rackserve.bundle._wheels import build_wheelhouse
-from rackserve.errors import BundleError, InputError
+from rackserve.bundle.verify_bundle import MANIFEST, VERIFIER
+from rackserve.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,15 +27,20 @@ if TYPE_CHECKING:
 RELEASE_ID_DIGITS: Final = 12
 
 
-def build(inventory: Path, output: Path, say: Callable[[str], None]) -> Manifest:
-    """Build the bundle that an inventory's `bundle.yml` describes.
+def build(
+    inventory: Path, output: Path, say: Callable[[str], None], *, key: Path, version: int | None = None
+) -> Manifest:
+    """Build the bundle that an inventory's `bundle.yml` describes, and sign it.
 
-    Nothing is left at `output` unless the whole bundle is complete.
+    Nothing is left at `output` unless the whole bundle is complete. Equal inputs give an equal manifest, whenever,
+    wherever and by whomever it is built.
 
     Args:
         inventory: the site's folder.
         output: the bundle's folder; it must not exist.
         say: told of each step before it begins.
+        key: what to sign with.
+        version: instead of the recipe's.
 
     Raises:
         InputError: when the recipe is wrong or the output exists.
@@ -42,6 +49,7 @@ def build(inventory: Path, output: Path, say: Callable[[str], None]) -> Manifest
     recipe = read_recipe(inventory)
     if output.exists():
         raise InputError(f"{output} exists; name a new folder, or remove that one")
+    require_key(key)
     output.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
     scratch = Path(tempfile.mkdtemp(prefix="build-", dir=cache_dir()))
@@ -49,15 +57,42 @@ def build(inventory: Path, output: Path, say: Callable[[str], None]) -> Manifest
         draft.chmod(0o755)
         runtimes = tuple(_add_runtime(part, draft, scratch, say) for part in recipe.runtimes)
         models = tuple(_add_model(part, draft, scratch, say) for part in recipe.models)
-        repositories = tuple(_add_repository(release, draft, scratch, say) for release in recipe.debian)
+        repositories = tuple(_add_repository(target.release, draft, scratch, say) for target in recipe.targets)
+        shutil.copyfile(verify_bundle.__file__, draft / VERIFIER)
         say("hash every file")
-        manifest = Manifest(runtimes, models, repositories, scan(draft))
-        (draft / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        draft.rename(output)
+        manifest = Manifest(
+            name=recipe.name,
+            version=version or recipe.version,
+            expires=recipe.expires.isoformat() if recipe.expires else None,
+            runtimes=runtimes,
+            models=models,
+            repositories=repositories,
+            files=scan(draft),
+        )
+        parcel = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+        try:
+            pack(draft, manifest, parcel)
+            sign(parcel, key)
+            parcel.rename(output)
+        finally:
+            shutil.rmtree(parcel, ignore_errors=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         shutil.rmtree(draft, ignore_errors=True)
     return manifest
+
+
+def pack(tree: Path, manifest: Manifest, parcel: Path) -> None:
+    """Write what travels: each content once, under its hash."""
+    parcel.chmod(0o755)
+    by_path = {entry.path: entry for entry in manifest.files}
+    for entry in manifest.files:
+        blob = parcel / entry.blob
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        if not blob.exists():
+            (tree / entry.path).rename(blob)
+    shutil.copyfile(parcel / by_path[VERIFIER].blob, parcel / VERIFIER)
+    (parcel / MANIFEST).write_bytes(manifest.to_bytes())
 
 
 def _add_runtime(recipe: RuntimeRecipe, draft: Path, scratch: Path, say: Callable[[str], None]) -> Runtime:
@@ -71,7 +106,7 @@ def _add_runtime(recipe: RuntimeRecipe, draft: Path, scratch: Path, say: Callabl
     wheels = f"wheels/{recipe.lock_name}"
     (draft / wheels).mkdir(parents=True)
     for wheel in kept.glob("*.whl"):
-        link_or_copy(wheel, draft / wheels / wheel.name)
+        shutil.copyfile(wheel, draft / wheels / wheel.name)
     (draft / "locks").mkdir(exist_ok=True)
     shutil.copyfile(lock, draft / "locks" / lock.name)
     digest = sha256_of(lock)
@@ -103,18 +138,3 @@ def _add_repository(release: str, draft: Path, scratch: Path, say: Callable[[str
         raise InputError("/etc/apt names no archive of Debian; configure one on this machine, then run this again")
     versions = build_repository(sources, packages, draft / path, scratch / f"debian-{release}")
     return Repository(release=release, path=path, packages=versions)
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name, or a copy where a hard link cannot reach.
-
-    Raises:
-        BundleError: when the disk is full or the target cannot be written.
-    """
-    try:
-        os.link(source, target)
-    except OSError:
-        try:
-            shutil.copyfile(source, target)
-        except OSError as failed:
-            raise BundleError(f"cannot write {target}: {failed.strerror}") from failed

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from datetime import date  # noqa: TC003 - pydantic reads it
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from rackserve._paths import project_root
 from rackserve.errors import InputError
@@ -59,12 +60,36 @@ class ModelRecipe(_Part):
     source: Annotated[GgufSource | RandomSource, Field(discriminator="kind")]
 
 
+class TargetRecipe(_Part):
+    """One kind of host: its operating system, and the vLLM releases that it may run."""
+
+    distribution: Literal["debian"]
+    release: Literal["12", "13"]
+    architecture: Literal["amd64"] = "amd64"
+    runtimes: tuple[RuntimeRecipe, ...] = ()
+
+
 class Recipe(_Part):
     """The whole of `bundle.yml`."""
 
-    debian: tuple[Literal["12", "13"], ...] = Field(min_length=1)
-    runtimes: tuple[RuntimeRecipe, ...]
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    version: int = Field(ge=1)
+    expires: date | None = None
+    targets: tuple[TargetRecipe, ...] = Field(min_length=1)
     models: tuple[ModelRecipe, ...]
+
+    @field_validator("targets")
+    @classmethod
+    def _one_target_a_release(cls, targets: tuple[TargetRecipe, ...]) -> tuple[TargetRecipe, ...]:
+        releases = [target.release for target in targets]
+        if twice := sorted({release for release in releases if releases.count(release) > 1}):
+            raise ValueError(f"Debian {', '.join(twice)} stands there twice; put its runtimes under one target")
+        return targets
+
+    @property
+    def runtimes(self) -> tuple[RuntimeRecipe, ...]:
+        """Every runtime once, however many targets it is for."""
+        return tuple(dict.fromkeys(runtime for target in self.targets for runtime in target.runtimes))
 
 
 def read_recipe(inventory: Path) -> Recipe:

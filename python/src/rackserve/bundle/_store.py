@@ -1,67 +1,129 @@
-"""The controller's own bundles: imported ones side by side, and a link to the one in use."""
+"""The controller's own bundles: each content once, one tree of names a bundle, and a link to the one in use."""
 
 from __future__ import annotations
 
-import os
+import fcntl
 import shutil
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Self
 
-from rackserve._paths import state_dir
-from rackserve.bundle._build import link_or_copy
-from rackserve.bundle._manifest import MANIFEST, Manifest, problems, read_manifest
+from rackserve.bundle import verify_bundle
+from rackserve.bundle._durable import switch_link, sync
+from rackserve.bundle.verify_bundle import MANIFEST, SHOWN, SIGNATURE, Entry, Refused, attestations
 from rackserve.errors import BundleError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
 
-    from rackserve.bundle._manifest import FileEntry
+    from rackserve.bundle._manifest import Manifest
 
-_SHOWN: Final = 10
-
-
-def verify(bundle: Path, on_file: Callable[[FileEntry], None] = lambda _: None) -> Manifest:
-    """Read every byte of a bundle and compare it with its manifest.
-
-    Raises:
-        BundleError: naming what is missing, altered or not in the manifest.
-    """
-    manifest = read_manifest(bundle)
-    if found := problems(bundle, manifest, on_file):
-        more = f"\n  and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        listed = "\n  ".join(found[:_SHOWN])
-        raise BundleError(f"{bundle} is not what its manifest says; copy it again:\n  {listed}{more}")
-    return manifest
+_SLACK = 1 << 20
 
 
-def import_bundle(bundle: Path, on_file: Callable[[FileEntry], None] = lambda _: None) -> Path:
-    """Verify a bundle, place it beside the others and make it the one in use.
-
-    An import that is interrupted leaves the bundle in use as it was.
-
-    Returns:
-        The folder of the imported bundle.
+def refuse(found: list[str]) -> None:
+    """Refuse a bundle for what was found, if anything was.
 
     Raises:
-        BundleError: when it does not verify, or the disk is full.
+        Refused: naming the first findings, one a line.
     """
-    manifest = verify(bundle, on_file)
-    store = state_dir() / "bundles"
-    store.mkdir(mode=0o700, exist_ok=True)
-    home = store / manifest.id
-    if not home.exists():
-        draft = Path(tempfile.mkdtemp(prefix=".import-", dir=store))
+    if found:
+        more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+        raise Refused("\n  ".join(["it is not what its manifest says:", *found[:SHOWN], *more]))
+
+
+class Store:
+    """A folder of bundles, held by one process at a time.
+
+    `blobs/ab/<sha256>` has each content once; `<id>/` is a bundle's tree of hard links to them; `current` points at the
+    one in use. Names that begin with a dot are unfinished.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._lock: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        self.root.mkdir(mode=0o700, exist_ok=True)
+        self._lock = (self.root / ".lock").open("w")
         try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise BundleError(f"another rackserve is importing into {self.root}; wait until it has ended") from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            self._lock.close()
+
+    def incoming(self, name: str) -> Path:
+        """Return the folder where the parts of a bundle are joined; that of an earlier, other one is removed."""
+        mine = self.root / f".incoming-{name}"
+        self.tidy(keep=mine)
+        return mine
+
+    def tidy(self, keep: Path | None = None) -> None:
+        """Remove what is unfinished."""
+        for path in self.root.glob(".*-*"):
+            if path != keep:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def add(self, bundle: Path, manifest: Manifest, on_file: Callable[[Entry], None]) -> Path:
+        """Place a bundle or a difference, and make it the one in use.
+
+        Raises:
+            Refused: when a file is altered, additional, or neither in the bundle nor in the store.
+            OSError: when the disk is full.
+        """
+        self._place_blobs(bundle, manifest, on_file)
+        home = self._write_tree(bundle, manifest)
+        switch_link(self.root / "current", manifest.id)
+        return home
+
+    def _place_blobs(self, bundle: Path, manifest: Manifest, on_file: Callable[[Entry], None]) -> None:
+        wanted = verify_bundle.files_at(str(bundle), manifest.files)
+        known = {MANIFEST, SIGNATURE, *attestations(str(bundle)), *(entry.path for entry in wanted)}
+        brought = [entry for entry in wanted if (bundle / entry.path).is_symlink() or (bundle / entry.path).exists()]
+        found = verify_bundle.folder_problems(str(bundle), brought, known, on_file)
+        sources = {entry.sha256: entry for entry in brought}
+        for digest, entry in {entry.sha256: entry for entry in manifest.files}.items():
+            if digest not in sources and not self._holds(entry):
+                found.append(f"{entry.path} is missing, here and among the bundles imported before")
+        refuse(found)
+        lacking = [entry for entry in sources.values() if not self._holds(entry)]
+        self._refuse_full_disk(bundle, lacking)
+        for entry in lacking:
+            target = self.root / entry.blob
+            target.parent.mkdir(parents=True, exist_ok=True)
+            draft = target.with_name(f".{target.name}")
+            draft.unlink(missing_ok=True)
+            verify_bundle.place(str(bundle / entry.path), str(draft))
+            sync(draft)
+            draft.replace(target)
+
+    def _holds(self, entry: Entry) -> bool:
+        return verify_bundle.file_problem(str(self.root), entry._replace(path=entry.blob)) is None
+
+    def _refuse_full_disk(self, bundle: Path, lacking: Iterable[Entry]) -> None:
+        need = sum(entry.size for entry in lacking)
+        free = shutil.disk_usage(self.root).free
+        if bundle.stat().st_dev != self.root.stat().st_dev and need + _SLACK > free:
+            raise Refused(f"{self.root} has {free / 1e9:.1f} GB free and it needs {need / 1e9:.1f} GB; free that much")
+
+    def _write_tree(self, bundle: Path, manifest: Manifest) -> Path:
+        home = self.root / manifest.id
+        known = {MANIFEST, SIGNATURE}
+        if not home.exists() or verify_bundle.folder_problems(str(home), manifest.files, known):
+            draft = self.root / f".tree-{manifest.id}"
+            shutil.rmtree(draft, ignore_errors=True)
             for entry in manifest.files:
                 (draft / entry.path).parent.mkdir(parents=True, exist_ok=True)
-                link_or_copy(bundle / entry.path, draft / entry.path)
-            link_or_copy(bundle / MANIFEST, draft / MANIFEST)
+                verify_bundle.place(str(self.root / entry.blob), str(draft / entry.path))
+            for name in sorted(known):
+                shutil.copyfile(bundle / name, draft / name)
+                sync(draft / name)
+            sync(draft)
+            shutil.rmtree(home, ignore_errors=True)
             draft.rename(home)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-    link = store / ".current"
-    link.unlink(missing_ok=True)
-    link.symlink_to(manifest.id)
-    os.replace(link, store / "current")  # noqa: PTH105 - the atomic rename is the point
-    return home
+        shutil.copyfile(bundle / SIGNATURE, home / SIGNATURE)
+        return home

@@ -27,6 +27,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("-i", "--inventory", metavar="DIR", help="the site's inventory (default: the lab's)")
     parser.add_argument("--limit", metavar="PATTERN", help="only these hosts")
     parser.add_argument("--check", action="store_true", help="change nothing; show what would change")
+    parser.add_argument(
+        "--allow-downgrade", metavar="REASON", help="install a bundle older than one installed before; it is recorded"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(handler=apply)
 
@@ -46,6 +49,7 @@ def apply(args: argparse.Namespace) -> int:
             record_dir=_runner.new_record_dir(playbook),
             limit=args.limit,
             check=args.check,
+            variables={"stack_downgrade_reason": args.allow_downgrade} if args.allow_downgrade else None,
         )
     if not result.hosts:
         raise InputError(f"no host of {inventory} was in any play; look at --limit and the groups in hosts.yml")

@@ -33,7 +33,8 @@ Next:
   1. Put your hosts and addresses into {target}/hosts.yml and {target}/group_vars/all/stack.yml.
   2. Choose the models in {target}/group_vars/vllm_hosts/vllm.yml.
   3. Read it back:       ansible-inventory -i {target} --graph
-  4. Gather the bundle:  rackserve bundle build -i {target} -o bundle && rackserve bundle import bundle
+  4. Gather the bundle:  rackserve bundle key site
+                         rackserve bundle build -i {target} -o bundle && rackserve bundle import -i {target} bundle
   5. See what would be:  rackserve apply -i {target} --check
   6. Do it:              rackserve apply -i {target}
   7. Get the verdict:    rackserve verify -i {target}"""

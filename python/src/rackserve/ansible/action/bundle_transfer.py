@@ -15,19 +15,20 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from rackserve.bundle import read_manifest
+from rackserve.bundle.verify_bundle import MANIFEST, SIGNATURE
 from rackserve.errors import BundleError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rackserve.bundle import FileEntry
+    from rackserve.bundle import Entry
 
 _BATCH_BYTES: Final = 256 << 20
 
 
-def batches(entries: tuple[FileEntry, ...], limit: int = _BATCH_BYTES) -> Iterator[list[FileEntry]]:
+def batches(entries: tuple[Entry, ...], limit: int = _BATCH_BYTES) -> Iterator[list[Entry]]:
     """Cut files into groups of at most `limit` bytes; a larger file is a group of its own."""
-    group: list[FileEntry] = []
+    group: list[Entry] = []
     size = 0
     for entry in entries:
         if group and size + entry.size > limit:
@@ -68,7 +69,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 done += sum(entry.size for entry in group)
                 host = (task_vars or {}).get("inventory_hostname", "host")
                 Display().display(f"{host}: bundle {done / 1e6:.0f} of {size / 1e6:.0f} MB")
-            closed = self._host({"root": dest, "files": wanted, "manifest": manifest.to_json()}, task_vars)
+            names = {
+                MANIFEST: manifest.to_bytes().decode(),
+                SIGNATURE: (bundle / SIGNATURE).read_text(encoding="utf-8"),
+            }
+            closed = self._host({"root": dest, "files": wanted, "texts": names}, task_vars)
             if closed.get("failed") or closed["missing"]:
                 return {
                     **closed,
@@ -83,7 +88,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return found
 
     def _send(
-        self, bundle: Path, dest: str, group: list[FileEntry], task_vars: dict[str, Any] | None
+        self, bundle: Path, dest: str, group: list[Entry], task_vars: dict[str, Any] | None
     ) -> dict[str, Any] | None:
         """Send one group; return the failure, if any."""
         if not self._connection._shell.tmpdir:  # noqa: SLF001 - the documented way of action plugins

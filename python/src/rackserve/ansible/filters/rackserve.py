@@ -84,13 +84,18 @@ def rackserve_sha256(path: str) -> str:
     return bundle.sha256_of(Path(path)) if Path(path).is_file() else "missing"
 
 
-def rackserve_bundle_problems(path: str) -> list[str]:
-    """Return what is wrong with the bundle on the controller, byte for byte; an empty list means nothing."""
+def rackserve_bundle_problems(path: str, trust_file: str) -> list[str]:
+    """Return what is wrong with the bundle on the controller: signature, date, bytes; an empty list means nothing."""
     try:
-        manifest = bundle.read_manifest(Path(path))
-        return bundle.problems(Path(path), manifest)
+        return bundle.problems(Path(path), bundle.read_trust(Path(trust_file)))
     except RackserveError as refused:
         return [str(refused)]
+
+
+def rackserve_trust(trust_file: str, part: str) -> str:
+    """Return one text of who is trusted: `signers` as ssh-keygen reads them, or the `revoked` public keys."""
+    trust = bundle.read_trust(Path(trust_file))
+    return {"signers": trust.signers, "revoked": trust.revoked}[part]
 
 
 def rackserve_host_problems(wanted: dict[str, Any], path: str, facts: dict[str, Any]) -> list[str]:
@@ -128,7 +133,7 @@ def rackserve_snapshots(path: str, instances: list[dict[str, Any]]) -> list[dict
             "revision": model.revision,
             "path": model.path,
             "files": [
-                {**asdict(entry), "path": entry.path.removeprefix(f"{model.path}/")}
+                {**entry._asdict(), "path": entry.path.removeprefix(f"{model.path}/")}
                 for entry in manifest.under((model.path,))
             ],
         }
@@ -167,6 +172,7 @@ class FilterModule:
             rackserve_sha256,
             rackserve_snapshots,
             rackserve_targets,
+            rackserve_trust,
             rackserve_unknown,
         )
         plans = (host_checks, host_facts, status_checks)

@@ -14,7 +14,7 @@ options:
   root: {description: Folder of the bundle on the host., type: str, required: true}
   files: {description: "Wanted files: path, size, sha256.", type: list, elements: dict, required: true}
   archive: {description: A tar file to unpack., type: str}
-  manifest: {description: "Text to store as manifest.json once every file is there.", type: str}
+  texts: {description: "Name to text of what to store beside the files once every one is there.", type: dict}
   prune: {description: Remove what is not wanted., type: bool, default: false}
 author: rackserve
 """
@@ -27,6 +27,7 @@ missing: {description: Paths of absent or differing files., type: list, returned
 removed: {description: Paths that were not wanted., type: list, returned: always}
 """
 
+import json
 import os
 import stat
 import tarfile
@@ -87,12 +88,24 @@ def unpack(root: str, archive: str, files: list[dict[str, Any]]) -> None:
 
 
 def unwanted(root: str, files: list[dict[str, Any]]) -> list[str]:
-    """Return the paths under the root that no wanted file has, manifest.json apart."""
-    wanted = {entry["path"] for entry in files} | {"manifest.json"}
+    """Return the paths under the root that no wanted file has, the manifest and its signature apart."""
+    wanted = {entry["path"] for entry in files} | {"manifest.json", "manifest.json.sig"}
     found: list[str] = []
     for folder, _, names in os.walk(root):
         found.extend(os.path.relpath(os.path.join(folder, name), root) for name in names)
     return sorted(set(found) - wanted)
+
+
+def replace_text(path: str, text: str, *, check_mode: bool) -> bool:
+    """Write a text file unless it is so already; return whether it was not."""
+    data = text.encode()
+    if os.path.exists(path):
+        with open(path, "rb") as source:
+            if source.read() == data:
+                return False
+    if not check_mode:
+        write_durably(path, data)
+    return True
 
 
 def main() -> None:
@@ -102,7 +115,7 @@ def main() -> None:
             "root": {"type": "str", "required": True},
             "files": {"type": "list", "elements": "dict", "required": True},
             "archive": {"type": "str"},
-            "manifest": {"type": "str"},
+            "texts": {"type": "dict"},
             "prune": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
@@ -120,14 +133,11 @@ def main() -> None:
     if extra and not module.check_mode:
         for name in extra:
             os.unlink(os.path.join(root, name))
-    manifest = module.params["manifest"]
-    if manifest is not None and not missing:
-        path = os.path.join(root, "manifest.json")
-        data = manifest.encode()
-        if not os.path.exists(path) or open(path, "rb").read() != data:  # noqa: SIM115
-            changed = True
-            if not module.check_mode:
-                write_durably(path, data)
+    if module.params["texts"] is not None and not missing:
+        names = {os.path.join(root, name): text for name, text in module.params["texts"].items()}
+        names[f"{root}.parts.json"] = json.dumps(sorted(entry["path"] for entry in files), indent=1) + "\n"
+        for path, text in names.items():
+            changed = replace_text(path, text, check_mode=module.check_mode) or changed
     module.exit_json(changed=changed or bool(extra), missing=missing, removed=extra)
 
 

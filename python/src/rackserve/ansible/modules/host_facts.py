@@ -27,12 +27,15 @@ pythons: {description: Version to path; a missing one is left out., type: dict, 
 free_bytes: {description: Path to free bytes., type: dict, returned: always}
 stored_bytes: {description: Bytes of the files in the store., type: int, returned: always}
 releases: {description: Ids of the complete releases., type: list, returned: always}
+floor: {description: Newest version of each bundle that the host took in., type: dict, returned: always}
 """
 
 import glob
+import json
 import os
 import platform
 import shutil
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -62,6 +65,14 @@ def complete_releases(folder: str) -> list[str]:
     return sorted(os.path.basename(os.path.dirname(stamp)) for stamp in stamps)
 
 
+def floor_of(path: str) -> dict[str, Any]:
+    """Return the newest versions of bundles that the host took in; empty on a new host."""
+    if not os.path.exists(path):
+        return {}
+    with open(path, encoding="utf-8") as source:
+        return dict(json.load(source))
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -76,6 +87,12 @@ def main() -> None:
     with open("/etc/os-release", encoding="utf-8") as source:
         identity = os_release(source.read())
     found = {version: shutil.which(f"python{version}", path="/usr/bin") for version in module.params["pythons"]}
+    floor_path = os.path.join(os.path.dirname(module.params["store"]), "bundle-floor.json")
+    floor: dict[str, Any] = {}
+    try:
+        floor = floor_of(floor_path)
+    except (OSError, TypeError, ValueError) as bad:
+        module.fail_json(msg=f"{floor_path}, the newest bundles taken in, cannot be read ({bad}); mend it by hand")
     module.exit_json(
         changed=False,
         euid=os.geteuid(),
@@ -86,6 +103,7 @@ def main() -> None:
         free_bytes={path: free_bytes(path) for path in module.params["paths"]},
         stored_bytes=stored_bytes(module.params["store"]),
         releases=complete_releases(module.params["releases"]),
+        floor=floor,
     )
 
 

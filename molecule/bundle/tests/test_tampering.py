@@ -1,0 +1,137 @@
+"""A bundle that was tampered with stops the whole run before any task on a host; a host refuses it as well."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from testinfra import get_host
+
+ROOT = Path(__file__).parents[3]
+sys.path.insert(0, str(ROOT / "python/tests/bundle"))
+
+import making  # noqa: E402 - the ways to tamper, that the unit tests use too
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from testinfra.host import Host
+
+STATE = (
+    "{ find /etc /opt /usr/local /var/lib/rackserve -xdev -type f -print0 | sort -z | xargs -0 sha256sum;"
+    " find /etc /opt /usr/local /var/lib/rackserve -xdev -printf '%p %m %U %C@ %l\\n' | sort;"
+    " dpkg-query --show; } | sha256sum"
+)
+CASES = "/root/tampered"
+VERIFIER = "/usr/local/lib/rackserve/verify_bundle.py"
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("keys")
+    key = making.make_key(folder, "lab")
+    (folder / "trust.yml").write_text(f"signers: [{{name: lab, key_file: {key}.pub}}]\n")
+    (folder / "signers").write_text(making.trust_in(key).signers)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory, keys: Path) -> Path:
+    """Give a folder of tampered bundles, as they lie on a controller, and one that is good."""
+    folder = tmp_path_factory.mktemp("bundles")
+    for name in ["good", *making.TAMPERINGS]:
+        tree = folder / name.replace(" ", "-")
+        manifest = making.write_tree(tree, version=2_000_000_000)
+        (tree / making.MANIFEST).write_bytes(manifest.to_bytes())
+        making.sign(tree, keys / "lab")
+        if name != "good":
+            making.TAMPERINGS[name][0](tree)
+    return folder
+
+
+def run_site(bundle: Path, keys: Path) -> subprocess.CompletedProcess[str]:
+    variables = {"stack_bundle_path": str(bundle), "stack_trust_file": str(keys / "trust.yml")}
+    argv = [
+        *(str(Path(sys.executable).with_name("ansible-playbook")), "site.yml", "-i", "molecule/inventory"),
+        *("--limit", "gpu1", "-e", json.dumps(variables)),
+    ]
+    env = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    return subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="class")
+def unchanged(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compare the host before the first refusal and after the last, byte for byte."""
+    host = get_host("ssh://gpu1", ssh_config=request.config.getoption("--ssh-config"))
+    before = host.check_output(STATE)
+    yield
+    assert host.check_output(STATE) == before
+
+
+@pytest.mark.usefixtures("host", "unchanged")
+class TestOnTheController:
+    @pytest.mark.parametrize(("name", "reason"), [(name, reason) for name, (_, reason) in making.TAMPERINGS.items()])
+    def test_the_run_stops_before_any_task_on_a_host(self, bundles: Path, keys: Path, name: str, reason: str) -> None:
+        done = run_site(bundles / name.replace(" ", "-"), keys)
+        said = " ".join(done.stdout.split())
+        assert done.returncode != 0
+        assert "cannot be used" in said
+        assert reason in said
+        assert "Read the host" not in said, "no task has run on the host"
+
+    def test_a_good_one_passes_that_gate(self, bundles: Path, keys: Path) -> None:
+        said = " ".join(run_site(bundles / "good", keys).stdout.split())
+        assert "Read the host" in said
+        assert "cannot be used" not in said
+        assert "cannot be provisioned, nothing was changed" in said, "it has no model that the lab serves"
+
+
+def test_a_host_refuses_them_all_by_itself(host: Host, bundles: Path, keys: Path) -> None:
+    ssh = ["ssh", "-F", host.backend.ssh_config, "gpu1"]
+    packed = subprocess.run(["tar", "-C", bundles, "-cS", "."], capture_output=True, check=True).stdout
+    unpack = f"rm -rf {CASES} && mkdir {CASES} && tar -C {CASES} -xSp"
+    subprocess.run([*ssh, unpack], input=packed, check=True)
+    subprocess.run([*ssh, f"cat >{CASES}/signers"], input=(keys / "signers").read_bytes(), check=True)
+    try:
+        check = f"python3 {VERIFIER} check {CASES}/%s --signers {CASES}/signers"
+        assert host.run(check % "good").rc == 0
+        wrong = {}
+        for name, (_, reason) in making.TAMPERINGS.items():
+            done = host.run(check % name.replace(" ", "-"))
+            if done.rc != 1 or reason not in done.stderr:
+                wrong[name] = done.stderr
+        assert wrong == {}
+    finally:
+        host.check_output(f"rm -rf {CASES}")
+
+
+def test_a_byte_that_flips_on_the_host_is_found_there_and_mended_by_the_next_run(host: Host) -> None:
+    path = "/var/lib/rackserve/bundle/" + host.check_output(
+        "cd /var/lib/rackserve/bundle && find apt -name 'logrotate*.deb'"
+    )
+    check = (
+        f"python3 {VERIFIER} check /var/lib/rackserve/bundle --signers /etc/rackserve/bundle-signers "
+        "--revoked /etc/rackserve/bundle-revoked --parts /var/lib/rackserve/bundle.parts.json"
+    )
+    assert host.run(check).rc == 0
+    host.check_output(f"printf X | dd of={path} bs=1 seek=100 conv=notrunc status=none")
+    done = host.run(check)
+    assert (done.rc, "was altered" in done.stderr) == (1, True)
+    subprocess.run(
+        [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            "molecule/bundle/converge.yml",
+            "-i",
+            "molecule/inventory",
+        ],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        check=True,
+        capture_output=True,
+    )
+    assert host.run(check).rc == 0

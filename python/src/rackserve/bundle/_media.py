@@ -1,0 +1,140 @@
+"""What travels: a bundle as parts of a given size, and a bundle without what the far side has."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+from rackserve.bundle import verify_bundle
+from rackserve.bundle._manifest import Manifest, read_manifest
+from rackserve.bundle.verify_bundle import MANIFEST, PARTS, SIGNATURE, Entry, attestations, carried_files
+from rackserve.errors import BundleError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+class _Cutter(io.RawIOBase):
+    """Writes one stream as numbered files of at most `size` bytes."""
+
+    def __init__(self, folder: Path, stem: str, size: int) -> None:
+        super().__init__()
+        self.parts: list[Entry] = []
+        self._folder, self._stem, self._size = folder, stem, size
+        self._file: IO[bytes] | None = None
+        self._digest = hashlib.sha256()
+        self._written = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        view = memoryview(data)
+        while view:
+            if self._file is None:
+                path = self._folder / f"{self._stem}.{len(self.parts) + 1:03d}"
+                self._file, self._digest, self._written = path.open("wb"), hashlib.sha256(), 0
+            piece = view[: self._size - self._written]
+            self._file.write(piece)
+            self._digest.update(piece)
+            self._written += len(piece)
+            view = view[len(piece) :]
+            if self._written == self._size:
+                self.finish()
+        return len(data)
+
+    def finish(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+            name = f"{self._stem}.{len(self.parts) + 1:03d}"
+            self.parts.append(Entry(name, self._written, self._digest.hexdigest()))
+
+
+def split(bundle: Path, size: int, into: Path, on_file: Callable[[Entry], None] = lambda _: None) -> list[Entry]:
+    """Write a carried bundle, or a difference, as parts that each verify; equal bundles give equal parts.
+
+    The parts are pieces of one tar archive: where rackserve is not at hand, `cat NAME.0* | tar -x` gives the bundle's
+    folder again.
+
+    Args:
+        bundle: its folder.
+        size: bytes of a part at most.
+        into: a folder that does not exist.
+        on_file: called after each file.
+
+    Returns:
+        The parts, with their names as paths.
+
+    Raises:
+        InputError: when the folder exists, or the size is no use.
+        BundleError: when the bundle cannot be read.
+    """
+    if into.exists():
+        raise InputError(f"{into} exists; name a new folder, or remove that one")
+    if size < verify_bundle.CHUNK:
+        raise InputError(f"a part of {size} bytes is too small; give at least 1 MB")
+    manifest = read_manifest(bundle)
+    into.mkdir(parents=True)
+    stem = f"{manifest.name}-{manifest.version}-{manifest.id[:8]}"
+    cutter = _Cutter(into, stem, size)
+    names = [MANIFEST, SIGNATURE, *sorted(attestations(str(bundle)))]
+    names += [entry.path for entry in carried_files(manifest.files) if (bundle / entry.path).exists()]
+    with tarfile.open(fileobj=cutter, mode="w|", format=tarfile.GNU_FORMAT) as archive:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            try:
+                member.size = (bundle / name).stat().st_size
+                with (bundle / name).open("rb") as source:
+                    archive.addfile(member, source)
+            except FileNotFoundError:
+                raise BundleError(f"{bundle / name} is missing; sign the bundle with `rackserve bundle sign`") from None
+            on_file(Entry(name, member.size, ""))
+    cutter.finish()
+    listed = {"id": manifest.id, "parts": [{"name": p.path, "size": p.size, "sha256": p.sha256} for p in cutter.parts]}
+    (into / f"{stem}{PARTS}").write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
+    return cutter.parts
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What the far side lacks: `carried` of `full` bytes, in `files` files."""
+
+    manifest: Manifest
+    files: int
+    carried: int
+    full: int
+
+
+def diff(old: Path, new: Path, into: Path) -> Difference:
+    """Write the new bundle without the contents that the old one has.
+
+    The far side imports it like any other: what it lacks is looked for among the bundles imported there, and every byte
+    of the whole is compared with the signed manifest.
+
+    Args:
+        old: a bundle's folder, or its `manifest.json` alone.
+        new: a carried bundle's folder.
+        into: a folder that does not exist.
+
+    Raises:
+        InputError: when the folder exists.
+        BundleError: when one of the bundles cannot be read.
+    """
+    if into.exists():
+        raise InputError(f"{into} exists; name a new folder, or remove that one")
+    held = {entry.sha256 for entry in read_manifest(old.parent if old.name == MANIFEST else old).files}
+    manifest = read_manifest(new)
+    carried = carried_files(manifest.files)
+    chosen = [entry for entry in carried if entry.sha256 not in held]
+    for name in [MANIFEST, SIGNATURE, *attestations(str(new)), *(entry.path for entry in chosen)]:
+        if not (new / name).exists():
+            raise BundleError(f"{new / name} is missing; give a whole, signed bundle")
+        (into / name).parent.mkdir(parents=True, exist_ok=True)
+        verify_bundle.place(str(new / name), str(into / name))
+    return Difference(manifest, len(chosen), sum(e.size for e in chosen), sum(e.size for e in carried))

@@ -1,0 +1,106 @@
+"""`trust.yml` of an inventory: who may sign the bundles that this site installs."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date  # noqa: TC003 - pydantic reads it
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rackserve._paths import state_dir
+from rackserve.bundle.verify_bundle import NAMESPACE
+from rackserve.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TRUST = "trust.yml"
+_PUBLIC_KEY = r"^(ssh|sk-ssh|ecdsa|sk-ecdsa)-[a-z0-9@.-]+ [A-Za-z0-9+/=]+( .*)?$"
+
+PublicKey = Annotated[str, Field(pattern=_PUBLIC_KEY)]
+
+
+class Signer(BaseModel):
+    """One who may sign: the key itself, or the file that holds it, under rackserve's state folder if relative."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9@._-]*$")
+    key: PublicKey | None = None
+    key_file: Path | None = None
+    valid_before: date | None = None
+
+    @model_validator(mode="after")
+    def _one_key(self) -> Self:
+        if (self.key is None) == (self.key_file is None):
+            raise ValueError("give one of key and key_file")
+        return self
+
+    def line(self) -> str:
+        """Return its line of an allowed-signers file (ssh-keygen(1)).
+
+        Raises:
+            InputError: when the key file cannot be read.
+        """
+        key = self.key
+        if self.key_file is not None:
+            path = state_dir() / self.key_file
+            try:
+                key = path.read_text(encoding="utf-8").strip()
+            except OSError as failed:
+                raise InputError(
+                    f"the public key of {self.name} cannot be read from {path} ({failed.strerror}); put it there, or "
+                    f"make a key with `rackserve bundle key {path.stem}`"
+                ) from failed
+        until = f',valid-before="{self.valid_before:%Y%m%d}Z"' if self.valid_before else ""
+        return f'{self.name} namespaces="{NAMESPACE}"{until} {key}'
+
+
+class _TrustFile(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    signers: tuple[Signer, ...] = Field(min_length=1)
+    revoked: tuple[PublicKey, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trust:
+    """The two files that ssh-keygen reads, as texts."""
+
+    signers: str
+    revoked: str
+
+    @contextmanager
+    def files(self) -> Iterator[tuple[str, str]]:
+        """Give the paths of both texts as files for as long as they are needed."""
+        with tempfile.TemporaryDirectory(prefix="rackserve-trust-") as folder:
+            signers, revoked = Path(folder, "signers"), Path(folder, "revoked")
+            signers.write_text(self.signers, encoding="utf-8")
+            revoked.write_text(self.revoked, encoding="utf-8")
+            yield str(signers), str(revoked)
+
+
+def read_trust(path: Path) -> Trust:
+    """Read an inventory's `trust.yml`.
+
+    Raises:
+        InputError: when it is missing, or says something this rackserve does not know.
+    """
+    try:
+        read = _TrustFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; it names who may sign bundles (see inventory/{TRUST})") from None
+    except yaml.YAMLError as bad:
+        raise InputError(f"{path} is not YAML: {bad}") from bad
+    except ValidationError as bad:
+        lines = (f"{'.'.join(map(str, e['loc']))}: {e['msg']} (found {e['input']!r})" for e in bad.errors())
+        raise InputError(f"{path} does not name signers:\n  " + "\n  ".join(lines)) from bad
+    return Trust(
+        signers="".join(f"{signer.line()}\n" for signer in read.signers),
+        revoked="".join(f"{key}\n" for key in read.revoked),
+    )

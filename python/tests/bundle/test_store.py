@@ -1,0 +1,188 @@
+"""The controller keeps bundles beside each other, and takes in no older one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import making
+import pytest
+
+from rackserve.bundle import import_bundle, problems, read_manifest, read_trust, split
+from rackserve.bundle._store import Store
+from rackserve.errors import BundleError, InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rackserve.bundle import Trust
+
+
+def test_no_bundle_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="rackserve bundle import"):
+        read_manifest(tmp_path)
+
+
+def test_import_switches_to_the_bundle(good_bundle: Path, trust: Trust, state: Path) -> None:
+    home, _ = import_bundle(good_bundle, trust)
+    assert (state / "bundles/current").resolve() == home
+    assert import_bundle(good_bundle, trust)[0] == home
+
+
+def test_a_refused_import_keeps_the_bundle_in_use(
+    good_bundle: Path, tmp_path: Path, trust: Trust, keys: dict[str, Path], state: Path
+) -> None:
+    home, _ = import_bundle(good_bundle, trust)
+    making.write_carried(tmp_path / "newer", keys["lab"], version=2, wheel=b"other")
+    making.file_of(tmp_path / "newer").unlink()
+    with pytest.raises(BundleError):
+        import_bundle(tmp_path / "newer", trust)
+    assert (state / "bundles/current").resolve() == home
+    assert problems(home, trust) == []
+
+
+def test_no_content_is_stored_twice(
+    good_bundle: Path, tmp_path: Path, trust: Trust, keys: dict[str, Path], state: Path
+) -> None:
+    import_bundle(good_bundle, trust)
+    making.write_carried(tmp_path / "newer", keys["lab"], version=2, wheel=b"other")
+    import_bundle(tmp_path / "newer", trust)
+    trees = [path for path in (state / "bundles").rglob("*") if path.is_file() and path.parent.name == "locks"]
+    assert len(trees) == 2
+    assert len({path.stat().st_ino for path in trees}) == 1
+
+
+def test_an_altered_bundle_is_mended_by_importing_it_again(
+    good_bundle: Path, tmp_path: Path, trust: Trust, state: Path
+) -> None:
+    shutil.copytree(good_bundle, tmp_path / "copy")
+    home, _ = import_bundle(good_bundle, trust)
+    (home / making.WHEEL).write_bytes(b"x")
+    assert problems(home, trust)
+    import_bundle(tmp_path / "copy", trust)
+    assert problems(state / "bundles/current", trust) == []
+
+
+class TestFloor:
+    @pytest.fixture(autouse=True)
+    def _newest(self, tmp_path: Path, keys: dict[str, Path], trust: Trust) -> None:
+        making.write_carried(tmp_path / "v5", keys["lab"], version=5)
+        import_bundle(tmp_path / "v5", trust)
+
+    def test_an_older_bundle_is_refused(self, good_bundle: Path, trust: Trust) -> None:
+        with pytest.raises(BundleError, match=r"version 1 of lab, older than version 5.*--allow-downgrade REASON"):
+            import_bundle(good_bundle, trust)
+
+    def test_it_is_taken_with_a_reason_which_is_recorded(self, good_bundle: Path, trust: Trust, state: Path) -> None:
+        home, _ = import_bundle(good_bundle, trust, downgrade_reason="5 answers nonsense")
+        assert (state / "bundles/current").resolve() == home
+        rows = [json.loads(row) for row in (state / "bundles/bundle-history.jsonl").read_text().splitlines()]
+        assert [(row["version"], row["downgrade_reason"]) for row in rows] == [(5, None), (1, "5 answers nonsense")]
+        assert import_bundle(good_bundle, trust)[0] == home, "the one in use may be imported again"
+
+    def test_a_downgrade_leaves_the_floor_where_it_was(
+        self, good_bundle: Path, tmp_path: Path, keys: dict[str, Path], trust: Trust
+    ) -> None:
+        import_bundle(good_bundle, trust, downgrade_reason="5 answers nonsense")
+        making.write_carried(tmp_path / "v3", keys["lab"], version=3)
+        with pytest.raises(BundleError, match="older than version 5"):
+            import_bundle(tmp_path / "v3", trust)
+
+    def test_other_contents_under_a_known_version_are_refused(
+        self, tmp_path: Path, keys: dict[str, Path], trust: Trust
+    ) -> None:
+        making.write_carried(tmp_path / "other", keys["lab"], version=5, wheel=b"other")
+        with pytest.raises(BundleError, match=r"with other contents .*raise `version`"):
+            import_bundle(tmp_path / "other", trust)
+
+    def test_a_newer_bundle_is_taken(self, tmp_path: Path, keys: dict[str, Path], trust: Trust) -> None:
+        making.write_carried(tmp_path / "v6", keys["lab"], version=6)
+        assert import_bundle(tmp_path / "v6", trust)[1].manifest.version == 6
+
+    def test_a_floor_that_cannot_be_read_is_not_ignored(self, good_bundle: Path, trust: Trust, state: Path) -> None:
+        (state / "bundles/bundle-floor.json").write_text("{")
+        with pytest.raises(BundleError, match="cannot be read"):
+            import_bundle(good_bundle, trust)
+
+
+def test_two_imports_do_not_meet(good_bundle: Path, trust: Trust, state: Path) -> None:
+    state.mkdir(parents=True)
+    with Store(state / "bundles"), pytest.raises(BundleError, match="another rackserve is importing"):
+        import_bundle(good_bundle, trust)
+    import_bundle(good_bundle, trust)
+
+
+IMPORT = """
+import sys
+from pathlib import Path
+from rackserve.bundle import import_bundle
+from rackserve.bundle._trust import Trust
+import_bundle(Path(sys.argv[1]), Trust(Path(sys.argv[2]).read_text(), ""))
+"""
+
+
+@pytest.mark.parametrize("form", ["whole", "parts"])
+def test_an_import_killed_anywhere_is_finished_by_the_next(
+    tmp_path: Path, keys: dict[str, Path], trust: Trust, state: Path, form: str
+) -> None:
+    """Kill it at ten moments of its run; the next one ends as an undisturbed one does."""
+    making.write_carried(tmp_path / "whole", keys["lab"], wheel=os.urandom(40_000_000))
+    split(tmp_path / "whole", 8 << 20, tmp_path / "parts")
+    source = tmp_path / form
+    (tmp_path / "signers").write_text(trust.signers)
+    argv = [sys.executable, "-c", IMPORT, str(source), str(tmp_path / "signers")]
+    started = time.monotonic()
+    subprocess.run(argv, check=True)
+    whole = time.monotonic() - started
+    for moment in range(10):
+        shutil.rmtree(state)
+        process = subprocess.Popen(argv)
+        time.sleep(whole * (moment + 1) / 11)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        current = state / "bundles/current"
+        if current.exists():
+            assert problems(current, trust) == []
+        subprocess.run(argv, check=True)
+        assert problems(current, trust) == []
+        assert [path.name for path in current.parent.glob(".*-*")] == []
+
+
+TRUST_FILES = {
+    "signers: []\n": "signers",
+    "signers: [{name: a}]\n": "give one of key and key_file",
+    "signers: [{name: a, key: not-a-key}]\n": "should match pattern",
+    "signers: [{name: a, key_file: k, keyfile: x}]\n": "keyfile",
+    "signers: [": "not YAML",
+    "signers: [{name: a, key_file: keys/nowhere.pub}]\n": r"keys/nowhere\.pub .*rackserve bundle key nowhere",
+}
+
+
+@pytest.mark.parametrize(("text", "reason"), TRUST_FILES.items())
+def test_a_wrong_trust_file_is_refused_by_key(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "trust.yml").write_text(text)
+    with pytest.raises(InputError, match=reason):
+        read_trust(tmp_path / "trust.yml")
+
+
+def test_a_missing_trust_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"trust\.yml is missing"):
+        read_trust(tmp_path / "trust.yml")
+
+
+def test_a_trust_file_names_keys_by_themselves_or_by_file(tmp_path: Path, keys: dict[str, Path]) -> None:
+    stranger = making.public(keys["stranger"])
+    (tmp_path / "trust.yml").write_text(
+        f"signers:\n  - {{name: lab, key_file: {keys['lab']}.pub, valid_before: 2027-12-31}}\n"
+        f"  - {{name: other, key: {stranger}}}\nrevoked: [{stranger}]\n"
+    )
+    found = read_trust(tmp_path / "trust.yml")
+    lab = making.public(keys["lab"])
+    assert f'lab namespaces="rackserve-bundle",valid-before="20271231Z" {lab}\n' in found.signers
+    assert found.revoked == f"{stranger}\n"
