@@ -37,9 +37,16 @@ def test_every_alert_fires_and_is_silent_as_its_test_says(host: Host) -> None:
         ("values: 1x4 0x20", "values: 1x24"),
         ("values: 0+10x8 80x32", "values: 0+10x40"),
         ("values: 0x40", "values: 3x40"),
+        ("values: 1x8 0x8", "values: 1x16"),
         ('up{job="node", instance="x"}\', values: 1x40', 'up{job="vllm", instance="x"}\', values: 1x40'),
     ],
-    ids=["a target that answers", "an engine that works", "an idle engine that hangs", "an instance that is known"],
+    ids=[
+        "a target that answers",
+        "an engine that works",
+        "an idle engine that hangs",
+        "a bundle that is whole",
+        "an instance that is known",
+    ],
 )
 def test_the_rule_test_itself_can_fail(host: Host, sound: str, broken: str) -> None:
     assert sound in RULE_TESTS

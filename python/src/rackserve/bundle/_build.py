@@ -106,7 +106,7 @@ def _add_runtime(recipe: RuntimeRecipe, draft: Path, scratch: Path, say: Callabl
     wheels = f"wheels/{recipe.lock_name}"
     (draft / wheels).mkdir(parents=True)
     for wheel in kept.glob("*.whl"):
-        shutil.copyfile(wheel, draft / wheels / wheel.name)
+        verify_bundle.place(str(wheel), str(draft / wheels / wheel.name))
     (draft / "locks").mkdir(exist_ok=True)
     shutil.copyfile(lock, draft / "locks" / lock.name)
     digest = sha256_of(lock)

@@ -15,6 +15,7 @@ from rackserve._process import run
 from rackserve.bundle._manifest import sha256_of
 from rackserve.bundle._recipe import GgufSource
 from rackserve.bundle._wheels import download
+from rackserve.bundle.verify_bundle import place
 from rackserve.errors import BundleError, InputError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def build_model(recipe: ModelRecipe, into: Path, scratch: Path) -> None:
             path.chmod(0o644)
         kept.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(work, kept)
-    shutil.copytree(kept, into)
+    shutil.copytree(kept, into, copy_function=place)
 
 
 def _make(source: GgufSource | RandomSource, into: Path, scratch: Path) -> None:
