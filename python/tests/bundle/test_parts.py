@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rackserve._paths import project_root
-from rackserve.bundle._debs import index_repository
 from rackserve.bundle._models import build_model, derived_revision
 from rackserve.bundle._recipe import ModelRecipe, RandomSource, RuntimeRecipe, debian_packages, read_recipe
 from rackserve.bundle._shim import shim_bytes
@@ -100,14 +99,3 @@ def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
 
 def test_the_bundle_carries_what_the_roles_install() -> None:
     assert {"libnuma1", "nginx", "prometheus"} <= set(debian_packages())
-
-
-def test_an_indexed_repository_has_no_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fake(argv: list[str], **_: object) -> str:
-        if "packages" in argv:
-            return "Package: nginx\nArchitecture: amd64\nVersion: 1.22.1-9\n\nPackage: zlib1g\nVersion: 1:1.2\n"
-        return "Suite: rackserve\nDate: Mon, 01 Jan 2024 00:00:00 +0000\nSHA256:\n"
-
-    monkeypatch.setattr("rackserve.bundle._debs.run", fake)
-    assert index_repository(tmp_path) == {"nginx": "1.22.1-9", "zlib1g": "1:1.2"}
-    assert (tmp_path / "Release").read_text() == "Suite: rackserve\nSHA256:\n"

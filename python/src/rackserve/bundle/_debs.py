@@ -1,11 +1,15 @@
-"""A flat apt repository with the whole closure of the packages that the roles install."""
+"""A flat, signed apt repository with the whole closure of the packages that hosts install."""
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from rackserve._process import run
+from rackserve.bundle._archive_key import PUBLIC_KEY, clear_sign, export_public_key, own_archive_key
 from rackserve.errors import BundleError
 
 if TYPE_CHECKING:
@@ -13,19 +17,111 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _STANZA: Final = re.compile(r"^Package: (?P<name>\S+)$.*?^Version: (?P<version>\S+)$", re.MULTILINE | re.DOTALL)
+_WRITTEN: Final = ("Packages", "Release", "Release.gpg", "InRelease", PUBLIC_KEY)
+# apt warns of a Release file without a date; of one date in all of them it never thinks that one is older than another.
+_DATE: Final = "Date: Wed, 01 Jan 2020 00:00:00 UTC\n"
+_INDEX: Final = [
+    "apt-ftparchive",
+    *(f"-oAPT::FTPArchive::{weak_or_spare}=false" for weak_or_spare in ("MD5", "SHA1", "SHA512")),
+    "-oAPT::FTPArchive::Release::Suite=rackserve",
+]
 
 
-def build_repository(sources: Sequence[str], packages: Sequence[str], into: Path, scratch: Path) -> dict[str, str]:
-    """Download packages with all they depend on, and index them for apt.
+@dataclass(frozen=True)
+class AptView:
+    """apt with the given sources on an empty system: nothing of this machine's own lists or packages is seen."""
 
-    The closure is resolved against an empty system, so it is complete for any host of that release. Recommended
-    packages are left out.
+    options: tuple[str, ...]
+    environment: dict[str, str]
+    scratch: Path
+
+    def prefer(self, preferences: str) -> None:
+        """Say which versions apt takes from now on, in the words of apt_preferences(5)."""
+        (self.scratch / "preferences").write_text(preferences, encoding="utf-8")
+
+    def get(self, *words: str, what: str) -> str:
+        """Run apt-get; what it prints is returned."""
+        return run(["apt-get", "--quiet", *self.options, *words], env=self.environment, error=BundleError, what=what)
+
+    def cache(self, *words: str, what: str) -> str:
+        """Run apt-cache; what it prints is returned."""
+        return run(["apt-cache", "--quiet", *self.options, *words], env=self.environment, error=BundleError, what=what)
+
+
+def read_sources(sources: Sequence[str], scratch: Path) -> AptView:
+    """Let apt read package lists.
+
+    Args:
+        sources: lines of a sources.list for the release wanted.
+        scratch: a folder for apt's lists and caches.
+
+    Raises:
+        BundleError: when a source cannot be read or its signature is wrong.
+    """
+    for folder in ("lists/partial", "archives/partial"):
+        (scratch / folder).mkdir(parents=True, exist_ok=True)
+    # From a `file:` apt takes packages where they lie; by `copy:` they come to the archives, as from anywhere else.
+    lines = "".join(re.sub(r"\sfile:", " copy:", source) + "\n" for source in sources)
+    files = {"status": "", "sources.list": lines, "preferences": ""}
+    options = {
+        "Dir::Etc::sourcelist": scratch / "sources.list",
+        "Dir::Etc::sourceparts": "/dev/null",
+        "Dir::Etc::preferences": scratch / "preferences",
+        "Dir::Etc::preferencesparts": "/dev/null",
+        "Dir::State::lists": scratch / "lists",
+        "Dir::State::status": scratch / "status",
+        "Dir::Cache": scratch,
+        "Dir::Cache::archives": scratch / "archives",
+        "APT::Install-Recommends": "false",
+        "APT::Get::AllowUnauthenticated": "false",
+        "APT::Sandbox::User": "root",
+        "Acquire::AllowInsecureRepositories": "false",
+        "Acquire::Languages": "none",
+        "Debug::NoLocking": "true",
+    }
+    for name, text in files.items():
+        (scratch / name).write_text(text, encoding="utf-8")
+    # By command line: what stands in a file named by $APT_CONFIG yields to this machine's own settings (apt.conf(5)).
+    words = tuple(f"-o{key}={value}" for key, value in options.items())
+    view = AptView(words, {**os.environ, "LC_ALL": "C"}, scratch)
+    view.get("update", "--error-on=any", what="read the Debian package lists")
+    return view
+
+
+def local_source(repository: Path) -> str:
+    """Return the line of a sources.list for a repository that `index_repository` wrote."""
+    folder = repository.resolve()
+    return f"deb [signed-by={folder / PUBLIC_KEY}] file:{folder} ./"
+
+
+def download(view: AptView, packages: Sequence[str], into: Path) -> None:
+    """Fetch packages with all they depend on, Recommends left out, complete for any host of that release.
+
+    Args:
+        view: where they come from.
+        packages: names, or `name=version`.
+        into: the repository's folder; a package that is in it already is kept.
+
+    Raises:
+        BundleError: when a package, or one that it needs, is not in the sources.
+    """
+    into.mkdir(parents=True, exist_ok=True)
+    view.get("install", "--yes", "--download-only", *packages, what="download Debian packages")
+    for deb in sorted((view.scratch / "archives").glob("*.deb")):
+        shutil.move(deb, into / deb.name)
+
+
+def build_repository(
+    sources: Sequence[str], packages: Sequence[str], into: Path, scratch: Path, key: Path | None = None
+) -> dict[str, str]:
+    """Download packages with all they depend on, and make a signed repository of them.
 
     Args:
         sources: lines of a sources.list for the release wanted.
         packages: names of packages.
         into: the repository's folder.
         scratch: a folder for apt's lists and caches.
+        key: the archive key's folder; None is this controller's own key.
 
     Returns:
         name -> version of every package in the repository.
@@ -33,46 +129,26 @@ def build_repository(sources: Sequence[str], packages: Sequence[str], into: Path
     Raises:
         BundleError: when the sources cannot be read or a package is not in them.
     """
-    into.mkdir(parents=True, exist_ok=True)
-    for folder in ("lists/partial", "archives/partial"):
-        (scratch / folder).mkdir(parents=True, exist_ok=True)
-    (scratch / "status").write_text("", encoding="utf-8")
-    (scratch / "sources.list").write_text("\n".join(sources) + "\n", encoding="utf-8")
-    options = {
-        "Dir::Etc::sourcelist": scratch / "sources.list",
-        "Dir::Etc::sourceparts": "-",
-        "Dir::Etc::preferencesparts": "-",
-        "Dir::State::lists": scratch / "lists",
-        "Dir::State::status": scratch / "status",
-        "Dir::Cache": scratch,
-        "Dir::Cache::archives": scratch / "archives",
-        "APT::Install-Recommends": "false",
-        "APT::Sandbox::User": "root",
-        "Acquire::Languages": "none",
-        "Debug::NoLocking": "true",
-    }
-    apt = ["apt-get", "--quiet", *(f"-o{key}={value}" for key, value in options.items())]
-    run([*apt, "update", "--error-on=any"], error=BundleError, what="read the Debian package lists")
-    run([*apt, "install", "--yes", "--download-only", *packages], error=BundleError, what="download Debian packages")
-    for deb in sorted((scratch / "archives").glob("*.deb")):
-        deb.rename(into / deb.name)
-    return index_repository(into)
+    download(read_sources(sources, scratch), packages, into)
+    return index_repository(into, key)
 
 
-def index_repository(repository: Path) -> dict[str, str]:
-    """Write `Packages` and `Release` for a folder of .deb files and return name -> version.
+def index_repository(repository: Path, key: Path | None = None) -> dict[str, str]:
+    """Write `Packages`, `InRelease` and the public key for a folder of .deb files; return name -> version.
+
+    There is no `Release` beside `InRelease`: apt has one way to trust the folder, and equal packages signed by an equal
+    key make equal files.
 
     Raises:
-        BundleError: when apt-ftparchive is missing or cannot read a package.
+        BundleError: when apt-ftparchive is missing or cannot read a package, or the key cannot sign.
     """
-    index = run(["apt-ftparchive", "packages", "."], cwd=repository, error=BundleError, what="index the repository")
+    key = key or own_archive_key()
+    for name in _WRITTEN:
+        (repository / name).unlink(missing_ok=True)
+    index = run([*_INDEX, "packages", "."], cwd=repository, error=BundleError, what="index the repository")
     (repository / "Packages").write_text(index, encoding="utf-8")
-    release = run(
-        ["apt-ftparchive", "-oAPT::FTPArchive::Release::Suite=rackserve", "release", "."],
-        cwd=repository,
-        error=BundleError,
-        what="write the repository's Release file",
-    )
-    undated = re.sub(r"^Date: .*\n", "", release, flags=re.MULTILINE)
-    (repository / "Release").write_text(undated, encoding="utf-8")
+    release = run([*_INDEX, "release", "."], cwd=repository, error=BundleError, what="describe the repository")
+    dated = re.sub(r"^Date: .*\n", _DATE, release, flags=re.MULTILINE)
+    (repository / "InRelease").write_text(clear_sign(key, dated), encoding="utf-8")
+    export_public_key(key, repository / PUBLIC_KEY)
     return {match["name"]: match["version"] for match in _STANZA.finditer(index)}
