@@ -64,6 +64,14 @@ def test_the_machines_mirrors_serve_any_supported_release() -> None:
     ]
 
 
+def test_other_components_are_asked_of_the_same_mirrors() -> None:
+    assert mirror_lines(parse_deb822(DEB822), 12, ("main", "non-free")) == [
+        "deb http://mirror.example/debian bookworm main non-free",
+        "deb http://mirror.example/debian bookworm-updates main non-free",
+        "deb http://mirror.example/debian-security bookworm-security main non-free",
+    ]
+
+
 def test_other_projects_are_not_taken_for_debian() -> None:
     sources = [
         Source("https://tools.example/apt", ("bookworm",), ("main",), "/usr/share/keyrings/tools.gpg"),

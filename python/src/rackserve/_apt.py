@@ -65,7 +65,7 @@ def parse_deb822(text: str) -> list[Source]:
     return found
 
 
-def mirror_lines(sources: Iterable[Source], release: int) -> list[str]:
+def mirror_lines(sources: Iterable[Source], release: int, components: tuple[str, ...] = ("main",)) -> list[str]:
     """Return the apt lines of a Debian release by this machine's mirrors; empty when it has none of Debian."""
     names = (*SUITES.values(), *_ALIASES)
     archive = {*names, *(f"{name}-updates" for name in names)}
@@ -75,7 +75,7 @@ def mirror_lines(sources: Iterable[Source], release: int) -> list[str]:
     for wanted, suites in ((archive, (suite, f"{suite}-updates")), (security, (f"{suite}-security",))):
         fitting = [source for source in sources if _is_debian(source) and wanted.intersection(source.suites)]
         fitting.sort(key=lambda source: "debian" not in source.uri)  # some other project's "bookworm main" comes last
-        lines += [f"deb {fitting[0].uri} {name} main" for name in suites] if fitting else []
+        lines += [f"deb {fitting[0].uri} {name} {' '.join(components)}" for name in suites] if fitting else []
     return lines if lines and f" {suite} " in lines[0] else []
 
 
