@@ -20,6 +20,7 @@ MANIFEST = Manifest(
     runtimes=(Runtime("0.32.0-abc", "0.32.0", "cpu", "3.11", "locks/l.txt", "0" * 64, "wheels/w"),),
     models=(Model("o/m", REVISION, f"models/o--m/{REVISION}", 5),),
     repositories=(Repository("12", "apt/debian-12", {"nginx": "1"}),),
+    drivers=(),
     files=(
         Entry("apt/debian-12/Packages", GB, "0" * 64),
         Entry("wheels/w/a.whl", GB, "1" * 64),

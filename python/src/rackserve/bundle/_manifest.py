@@ -49,6 +49,20 @@ class Repository:
 
 
 @dataclass(frozen=True)
+class Driver:
+    """One NVIDIA driver set: its apt repository, the names that a host installs, and what the sources lacked."""
+
+    release: str
+    flavour: str
+    version: str
+    path: str
+    kernels: tuple[str, ...]
+    install: tuple[str, ...]
+    packages: dict[str, str]
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The whole bundle. Equal contents give equal manifests: there is no date, user or host name in it."""
 
@@ -58,6 +72,7 @@ class Manifest:
     runtimes: tuple[Runtime, ...]
     models: tuple[Model, ...]
     repositories: tuple[Repository, ...]
+    drivers: tuple[Driver, ...]
     files: tuple[Entry, ...]
 
     @property
@@ -123,6 +138,7 @@ def _typed(raw: dict[str, Any]) -> Manifest:
         runtimes=tuple(Runtime(**item) for item in raw["runtimes"]),
         models=tuple(Model(**item) for item in raw["models"]),
         repositories=tuple(Repository(**item) for item in raw["repositories"]),
+        drivers=tuple(Driver(**item) for item in raw["drivers"]),
         files=tuple(raw["files"]),
     )
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from datetime import date  # noqa: TC003 - pydantic reads it
-from typing import TYPE_CHECKING, Annotated, Literal
+from pathlib import Path  # noqa: TC003 - pydantic reads it
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from rackserve._paths import project_root
 from rackserve.errors import InputError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 RECIPE = "bundle.yml"
 
@@ -60,6 +58,21 @@ class ModelRecipe(_Part):
     source: Annotated[GgufSource | RandomSource, Field(discriminator="kind")]
 
 
+class DriverRecipe(_Part):
+    """The NVIDIA driver of a target: proprietary or open modules, and the kernels of its hosts as `uname -r` says."""
+
+    flavour: Literal["proprietary", "open"]
+    kernels: tuple[str, ...] = Field(min_length=1)
+    version: str | None = Field(default=None, description="exact, such as 535.309.01; else the newest that is complete")
+
+
+class SuppliedRecipe(_Part):
+    """A .deb that the operator brings, such as Grafana's: its path on the machine that builds, pinned by hash."""
+
+    deb: Path
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
 class TargetRecipe(_Part):
     """One kind of host: its operating system, and the vLLM releases that it may run."""
 
@@ -67,6 +80,8 @@ class TargetRecipe(_Part):
     release: Literal["12", "13"]
     architecture: Literal["amd64"] = "amd64"
     runtimes: tuple[RuntimeRecipe, ...] = ()
+    driver: DriverRecipe | None = None
+    supplied: tuple[SuppliedRecipe, ...] = ()
 
 
 class Recipe(_Part):

@@ -82,6 +82,7 @@ def _facts(manifest: bundle.Manifest, path: Path) -> dict[str, Any]:
         "runtimes": [runtime.id for runtime in manifest.runtimes],
         "models": [f"{model.repo}@{model.revision}" for model in manifest.models],
         "debian": [repository.release for repository in manifest.repositories],
+        "drivers": [f"{driver.version} ({driver.flavour}, Debian {driver.release})" for driver in manifest.drivers],
     }
 
 

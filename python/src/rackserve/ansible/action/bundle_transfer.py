@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tarfile
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -61,14 +62,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         size = sum(entry.size for entry in sent)
         changed = bool(sent or found["removed"])
         if not self._task.check_mode:
-            done = 0
+            done, started = 0, time.monotonic()
             for group in batches(sent):
                 failure = self._send(bundle, dest, group, task_vars)
                 if failure:
                     return failure
                 done += sum(entry.size for entry in group)
                 host = (task_vars or {}).get("inventory_hostname", "host")
-                Display().display(f"{host}: bundle {done / 1e6:.0f} of {size / 1e6:.0f} MB")
+                left = (time.monotonic() - started) * (size - done) / done
+                Display().display(f"{host}: bundle {done / 1e6:.0f} of {size / 1e6:.0f} MB, {left:.0f} s left")
             names = {
                 MANIFEST: manifest.to_bytes().decode(),
                 SIGNATURE: (bundle / SIGNATURE).read_text(encoding="utf-8"),

@@ -1,0 +1,140 @@
+"""The parts of a bundle, gathered from the registries that this machine reaches."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from rackserve._apt import machine_sources, mirror_lines
+from rackserve._paths import cache_dir, project_root
+from rackserve.bundle._debs import build_repository, index_repository
+from rackserve.bundle._driver_choice import COMPONENTS
+from rackserve.bundle._drivers import build_driver_set
+from rackserve.bundle._manifest import Driver, Model, Repository, Runtime, sha256_of
+from rackserve.bundle._models import build_model
+from rackserve.bundle._recipe import debian_packages
+from rackserve.bundle._supplied import add_supplied, unmet_dependencies
+from rackserve.bundle._wheels import build_wheelhouse
+from rackserve.bundle.verify_bundle import place
+from rackserve.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from rackserve.bundle._recipe import DriverRecipe, ModelRecipe, RuntimeRecipe, TargetRecipe
+
+RELEASE_ID_DIGITS: Final = 12
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where a bundle is put together: its tree so far, a folder for what is thrown away, and who hears of each step."""
+
+    tree: Path
+    scratch: Path
+    say: Callable[[str], None]
+
+    def runtime(self, recipe: RuntimeRecipe) -> Runtime:
+        """Add a vLLM release: its lock, and every wheel of it.
+
+        Raises:
+            InputError: when the project has no such lock.
+            BundleError: when a wheel cannot be had.
+        """
+        lock = project_root() / "python" / "locks" / f"{recipe.lock_name}.txt"
+        if not lock.exists():
+            known = sorted(path.stem for path in lock.parent.glob("vllm-*.txt"))
+            raise InputError(f"no lock for vLLM {recipe.vllm} ({recipe.lock_name}); locks are: {', '.join(known)}")
+        self.say(f"wheels of vLLM {recipe.vllm} ({recipe.flavour}, Python {recipe.python})")
+        kept = cache_dir() / "wheels" / recipe.lock_name
+        build_wheelhouse(recipe, lock, kept, self.scratch)
+        wheels = f"wheels/{recipe.lock_name}"
+        (self.tree / wheels).mkdir(parents=True)
+        pinned = lock.read_text(encoding="utf-8")
+        for wheel in kept.glob("*.whl"):
+            if sha256_of(wheel) in pinned:  # the cache may have wheels of an older lock too
+                place(str(wheel), str(self.tree / wheels / wheel.name))
+        (self.tree / "locks").mkdir(exist_ok=True)
+        shutil.copyfile(lock, self.tree / "locks" / lock.name)
+        digest = sha256_of(lock)
+        return Runtime(
+            id=f"{recipe.vllm}-{digest[:RELEASE_ID_DIGITS]}",
+            vllm=recipe.vllm,
+            flavour=recipe.flavour,
+            python=recipe.python,
+            lock=f"locks/{lock.name}",
+            lock_sha256=digest,
+            wheels=wheels,
+        )
+
+    def model(self, recipe: ModelRecipe) -> Model:
+        """Add a model's snapshot.
+
+        Raises:
+            InputError: when the recipe's revision is not the one that its source gives.
+            BundleError: when the source cannot be had.
+        """
+        self.say(f"model {recipe.repo}")
+        path = f"models/{recipe.repo.replace('/', '--')}/{recipe.revision}"
+        build_model(recipe, self.tree / path, self.scratch)
+        size = sum(file.stat().st_size for file in (self.tree / path).rglob("*") if file.is_file())
+        return Model(repo=recipe.repo, revision=recipe.revision, path=path, size=size)
+
+    def repository(self, target: TargetRecipe) -> Repository:
+        """Add the packages that the roles install on a target, and those that the operator supplies.
+
+        Raises:
+            InputError: when a supplied package is not the one pinned, or needs what is not there.
+            BundleError: when a package cannot be had.
+        """
+        packages = debian_packages()
+        self.say(f"Debian {target.release} packages: {', '.join(packages)}")
+        path = f"apt/debian-{target.release}"
+        folder, scratch = self.tree / path, self.scratch / f"debian-{target.release}"
+        versions = build_repository(self._sources(target.release), packages, folder, scratch)
+        if target.supplied:
+            names = [add_supplied(supplied.deb, supplied.sha256, folder) for supplied in target.supplied]
+            versions = index_repository(folder)
+            unmet = unmet_dependencies(folder, self.scratch / f"supplied-{target.release}")
+            if lacking := [f"{name} needs {', '.join(unmet[name])}" for name in names if name in unmet]:
+                raise InputError(f"{'; '.join(lacking)}, which the bundle does not have; supply that too")
+        return Repository(release=target.release, path=path, packages=versions)
+
+    def driver(self, target: TargetRecipe, recipe: DriverRecipe) -> Driver:
+        """Add the NVIDIA driver set of a target.
+
+        Raises:
+            InputError: when a kernel has no headers in the sources, or no driver is complete there.
+            BundleError: when a package cannot be had.
+        """
+        self.say(f"NVIDIA driver for Debian {target.release} ({recipe.flavour}), kernels {', '.join(recipe.kernels)}")
+        path = f"apt/driver-{target.release}-{recipe.flavour}"
+        built = build_driver_set(
+            self._sources(target.release, COMPONENTS),
+            recipe.kernels,
+            recipe.flavour,
+            release=target.release,
+            into=self.tree / path,
+            scratch=self.scratch / path.replace("/", "-"),
+            version=recipe.version,
+        )
+        for missing in built.missing:
+            self.say(f"  without {missing}")
+        return Driver(
+            release=target.release,
+            flavour=built.flavour,
+            version=built.version,
+            path=path,
+            kernels=built.kernels,
+            install=built.install,
+            packages=built.packages,
+            missing=built.missing,
+        )
+
+    def _sources(self, release: str, components: tuple[str, ...] = ("main",)) -> list[str]:
+        sources = mirror_lines(machine_sources(), int(release), components)
+        if not sources:
+            raise InputError("/etc/apt names no archive of Debian; configure one on this machine, then run this again")
+        return sources
