@@ -2,7 +2,7 @@
 PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PATH
 
-.PHONY: demo test setup check static unit hosts scenario docs lab-up lab-down clean
+.PHONY: demo test setup check static unit hosts scenario faults docs lab-up lab-down clean
 
 demo:
 	.ci/demo
@@ -37,6 +37,10 @@ hosts:
 scenario: hosts
 	molecule reset --scenario-name $(NAME)
 	molecule test --scenario-name $(NAME) --destroy never
+
+# Kills and fills disks in the middle of an installation, twenty and ten times: most of an hour.
+faults: NAME = bundle_faults
+faults: scenario
 
 docs:
 	python python/tools/role_readme.py

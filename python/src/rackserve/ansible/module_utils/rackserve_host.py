@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import subprocess
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 CHUNK = 1 << 20
+LOCK = "/var/lib/rackserve/.lock"
 
 
 def sha256_of(path: str) -> str:
@@ -50,6 +58,36 @@ def sync_folder(path: str) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def host_lock(path: str = LOCK, wait_s: float = 900.0) -> Iterator[None]:
+    """Let one process at a time change what rackserve keeps on a host.
+
+    A controller that was killed leaves its module running on the host; the next run waits here until that has ended.
+
+    Raises:
+        OSError: when the other one has not ended in time; the message names it.
+    """
+    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    with open(path, "a+", encoding="utf-8") as lock:
+        started = time.monotonic()
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as held:
+                if time.monotonic() - started > wait_s:
+                    lock.seek(0)
+                    holder = lock.read().strip() or "unknown"
+                    text = f"process {holder} of an earlier run is still at work on this host after {wait_s:.0f} s"
+                    raise OSError(f"{text}; look at it, end it, and run the play again") from held
+                time.sleep(0.5)
+        lock.seek(0)
+        lock.truncate()
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
 
 
 def run(argv: list[str], env: dict[str, str] | None = None) -> tuple[int, str, str]:

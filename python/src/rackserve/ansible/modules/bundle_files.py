@@ -35,7 +35,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.rackserve_host import CHUNK, sha256_of, sync_folder, write_durably
+from ansible.module_utils.rackserve_host import CHUNK, host_lock, sha256_of, sync_folder, write_durably
 
 
 def is_wanted(root: str, entry: dict[str, Any]) -> bool:
@@ -108,6 +108,16 @@ def replace_text(path: str, text: str, *, check_mode: bool) -> bool:
     return True
 
 
+def replace_texts(root: str, texts: dict[str, str], files: list[dict[str, Any]], *, check_mode: bool) -> bool:
+    """Write the manifest, its signature and the list of this host's parts; return whether any was another."""
+    names = {os.path.join(root, name): text for name, text in texts.items()}
+    names[f"{root}.parts.json"] = json.dumps(sorted(entry["path"] for entry in files), indent=1) + "\n"
+    changed = False
+    for path, text in names.items():
+        changed |= replace_text(path, text, check_mode=check_mode)
+    return changed
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -124,20 +134,21 @@ def main() -> None:
     changed = False
     if module.params["archive"]:
         try:
-            unpack(root, module.params["archive"], files)
+            with host_lock():
+                unpack(root, module.params["archive"], files)
         except (OSError, ValueError, tarfile.TarError) as failed:
             module.fail_json(msg=f"cannot unpack the bundle under {root}: {failed}")
         module.exit_json(changed=True, missing=[], removed=[])
     missing = missing_files(root, files)
     extra = unwanted(root, files) if module.params["prune"] else []
-    if extra and not module.check_mode:
-        for name in extra:
-            os.unlink(os.path.join(root, name))
-    if module.params["texts"] is not None and not missing:
-        names = {os.path.join(root, name): text for name, text in module.params["texts"].items()}
-        names[f"{root}.parts.json"] = json.dumps(sorted(entry["path"] for entry in files), indent=1) + "\n"
-        for path, text in names.items():
-            changed = replace_text(path, text, check_mode=module.check_mode) or changed
+    try:
+        if extra and not module.check_mode:
+            for name in extra:
+                os.unlink(os.path.join(root, name))
+        if module.params["texts"] is not None and not missing:
+            changed = replace_texts(root, module.params["texts"], files, check_mode=module.check_mode)
+    except OSError as failed:
+        module.fail_json(msg=f"cannot write the bundle under {root}: {failed}")
     module.exit_json(changed=changed or bool(extra), missing=missing, removed=extra)
 
 

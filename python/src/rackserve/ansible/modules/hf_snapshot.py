@@ -38,7 +38,7 @@ import shutil
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.rackserve_host import sha256_of, switch_link, sync_folder, write_durably
+from ansible.module_utils.rackserve_host import host_lock, sha256_of, switch_link, sync_folder, write_durably
 
 _READABLE = 0o644
 
@@ -73,6 +73,29 @@ def differing(home: str, files: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
+def write_snapshot(home: str, params: dict[str, Any]) -> bool:
+    """Place what differs, then the links, and the manifest and the reference last; return whether links changed."""
+    snapshot = os.path.join(home, "snapshots", params["revision"])
+    changed = False
+    for folder in ("blobs", "refs", f"snapshots/{params['revision']}", "manifests"):
+        os.makedirs(os.path.join(home, folder), exist_ok=True)
+    for entry in params["replaced"]:
+        place_blob(os.path.join(params["source"], entry["path"]), os.path.join(home, "blobs", entry["sha256"]))
+    for entry in params["files"]:
+        link = os.path.join(snapshot, entry["path"])
+        os.makedirs(os.path.dirname(link), exist_ok=True)
+        blob = os.path.join(home, "blobs", entry["sha256"])
+        changed |= switch_link(link, os.path.relpath(blob, os.path.dirname(link)))
+    manifest = (json.dumps(params["files"], indent=1, sort_keys=True) + "\n").encode()
+    written = {f"manifests/{params['revision']}.json": manifest, "refs/main": params["revision"].encode()}
+    for name, data in written.items():
+        path = os.path.join(home, name)
+        if not os.path.exists(path) or open(path, "rb").read() != data:  # noqa: SIM115
+            write_durably(path, data)
+            changed = True
+    return changed
+
+
 def main() -> None:
     """Run the module."""
     text = {"type": "str", "required": True}
@@ -90,23 +113,13 @@ def main() -> None:
     changed = bool(replaced)
     os.umask(0o022)
     if not module.check_mode:
-        for folder in ("blobs", "refs", f"snapshots/{params['revision']}", "manifests"):
-            os.makedirs(os.path.join(home, folder), exist_ok=True)
-        for entry in replaced:
-            blob = os.path.join(home, "blobs", entry["sha256"])
-            place_blob(os.path.join(params["source"], entry["path"]), blob)
-        for entry in params["files"]:
-            link = os.path.join(snapshot, entry["path"])
-            os.makedirs(os.path.dirname(link), exist_ok=True)
-            blob = os.path.join(home, "blobs", entry["sha256"])
-            changed |= switch_link(link, os.path.relpath(blob, os.path.dirname(link)))
-        manifest = (json.dumps(params["files"], indent=1, sort_keys=True) + "\n").encode()
-        written = {f"manifests/{params['revision']}.json": manifest, "refs/main": params["revision"].encode()}
-        for name, data in written.items():
-            path = os.path.join(home, name)
-            if not os.path.exists(path) or open(path, "rb").read() != data:  # noqa: SIM115
-                write_durably(path, data)
-                changed = True
+        try:
+            with host_lock():
+                changed |= write_snapshot(home, {**params, "replaced": replaced})
+        except OSError as failed:
+            module.fail_json(
+                msg=f"{params['repo']} was not placed in {home}: {failed}; mend that, and run the play again"
+            )
     module.exit_json(changed=changed, path=snapshot, replaced=[entry["path"] for entry in replaced])
 
 

@@ -27,7 +27,7 @@ import os
 import re
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.rackserve_host import run, tail
+from ansible.module_utils.rackserve_host import host_lock, run, tail
 
 
 def parse_installed(text: str) -> dict[str, str]:
@@ -83,10 +83,12 @@ def main() -> None:
     if wanted and not module.check_mode:
         env = {**os.environ, "APT_CONFIG": config, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
         install = ["apt-get", "install", "--yes", "--no-install-recommends", *wanted]
-        for argv in (["apt-get", "update"], install):
-            code, out, err = run(argv, env)
-            if code != 0:
-                module.fail_json(msg=f"{argv[0]} {argv[1]} failed on {', '.join(wanted)}: {tail(err or out)}")
+        finish = ["dpkg", "--configure", "--pending"]  # what an interrupted run has left
+        with host_lock():
+            for argv in (finish, ["apt-get", "update"], install):
+                code, out, err = run(argv, env)
+                if code != 0:
+                    module.fail_json(msg=f"{argv[0]} {argv[1]} failed on {', '.join(wanted)}: {tail(err or out)}")
     module.exit_json(changed=bool(wanted), installed=wanted)
 
 

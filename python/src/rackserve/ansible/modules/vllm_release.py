@@ -42,7 +42,7 @@ import shutil
 import zipfile
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.rackserve_host import run, sha256_of, switch_link, tail, write_durably
+from ansible.module_utils.rackserve_host import host_lock, run, sha256_of, switch_link, tail, write_durably
 
 STAMP = ".rackserve-complete"
 _LIST = (
@@ -158,7 +158,9 @@ def main() -> None:
         if sha256_of(params["lock"]) != params["lock_sha256"]:
             module.fail_json(msg=f"{params['lock']} is not the lock of release {params['id']}; run the role `bundle`")
         try:
-            make_release(path, params)
+            with host_lock():
+                if stamp_of(path) != params["lock_sha256"]:  # an earlier run may have ended it meanwhile
+                    make_release(path, params)
         except (ReleaseError, OSError) as failed:
             module.fail_json(msg=f"release {params['id']} was not installed, nothing was switched: {failed}")
     switched = switch_link(current, os.path.join("releases", params["id"]))

@@ -1,0 +1,151 @@
+"""Killed or out of disk anywhere, the next run ends as an undisturbed one does, and nothing half-done is ever used."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from testinfra import get_host
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from testinfra.host import Host
+
+ROOT = Path(__file__).parents[3]
+testinfra_hosts = ["ssh://gpu2"]
+FOLDERS = "/opt/vllm /var/cache/huggingface /var/lib/rackserve/bundle"
+# Names, kinds, sizes, modes, links and bytes. Bytecode is left out: it carries the time of its source's file.
+TREE = (
+    f"{{ find {FOLDERS} ! -name '*.pyc' -printf '%p %y %m %l\\n' | sort;"
+    f" find {FOLDERS} -type f ! -name '*.pyc' -print0 | sort -z | xargs -0 sha256sum; }} | sha256sum"
+)
+BYTECODE = "find /opt/vllm -name '*.pyc' | sort | sha256sum"
+CURRENT = "/opt/vllm/current"
+OLD = "/opt/vllm/releases/old"
+KILLED_ON_THE_HOST = "pkill -9 -f 'uv pip|AnsiballZ|ansible-tmp|sftp-server' || true"
+KILLS = 20
+RNG = random.Random(20261124)  # noqa: S311 - moments, not secrets; the same ones each time
+
+
+def start() -> subprocess.Popen[str]:
+    argv = [
+        *(str(Path(sys.executable).with_name("ansible-playbook")), "molecule/bundle_faults/converge.yml"),
+        *("-i", "molecule/inventory", "-e", json.dumps({"faults_host": "gpu2"})),
+    ]
+    return subprocess.Popen(
+        argv,
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run() -> tuple[int, str]:
+    process = start()
+    output = process.communicate()[0]
+    return process.returncode, output
+
+
+def wipe(host: Host) -> None:
+    host.check_output(f"rm -rf {FOLDERS} /opt/vllm /var/lib/rackserve/bundle.parts.json")
+
+
+def is_whole(host: Host) -> bool:
+    """Return whether `current` is absent, or leads to a release that carries its stamp."""
+    return host.run(f"[ ! -e {CURRENT} ] && [ ! -L {CURRENT} ] || [ -s {CURRENT}/.rackserve-complete ]").rc == 0
+
+
+@pytest.fixture(scope="module")
+def undisturbed(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Return what the first host, which nobody disturbed, holds."""
+    first = get_host("ssh://gpu1", ssh_config=request.config.getoption("--ssh-config"))
+    return {command: first.check_output(command) for command in (TREE, BYTECODE)}
+
+
+@pytest.fixture(scope="module")
+def seconds(request: pytest.FixtureRequest) -> float:
+    """Return how long a whole run takes on this host."""
+    wipe(get_host("ssh://gpu2", ssh_config=request.config.getoption("--ssh-config")))
+    started = time.monotonic()
+    assert run()[0] == 0
+    return time.monotonic() - started
+
+
+@pytest.mark.parametrize("moment", [RNG.random() for _ in range(KILLS)])
+def test_a_killed_run_is_ended_by_the_next(
+    host: Host, undisturbed: dict[str, str], seconds: float, moment: float
+) -> None:
+    victim = ("controller", "host", "guest")[int(moment * 1000) % 3]
+    wipe(host)
+    process = start()
+    time.sleep(moment * seconds)
+    if victim == "host":
+        host.run(KILLED_ON_THE_HOST)
+    if victim == "guest":
+        host.run("systemctl reboot --force --force")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    for _ in range(30):
+        if host.run("true").rc == 0:
+            break
+        time.sleep(1)
+    assert is_whole(host)
+    code, output = run()
+    assert code == 0, output[-3000:]
+    assert {command: host.check_output(command) for command in undisturbed} == undisturbed
+
+
+def _used_kib(host: Host, folder: str) -> int:
+    return int(host.check_output(f"du -sk {folder}").split()[0])
+
+
+@pytest.fixture
+def disk(request: pytest.FixtureRequest, host: Host, undisturbed: dict[str, str]) -> Iterator[tuple[str, int]]:
+    """Mount a disk in the place of a folder that has room for a part of it; give both."""
+    del undisturbed
+    folder, part = request.param
+    first = get_host("ssh://gpu1", ssh_config=request.config.getoption("--ssh-config"))
+    needed = _used_kib(first, folder)
+    wipe(host)
+    host.check_output(f"mkdir -p {folder} && mount -t tmpfs -o size={int(needed * part)}k disk {folder}")
+    yield folder, needed
+    host.check_output(f"umount -l {folder}")
+
+
+@pytest.mark.parametrize(
+    "disk",
+    [
+        *(("/opt/vllm", part) for part in (0.05, 0.4, 0.7, 0.95)),
+        *(("/var/lib/rackserve/bundle", part) for part in (0.05, 0.5, 0.95)),
+        *(("/var/cache/huggingface", part) for part in (0.05, 0.5, 0.95)),
+    ],
+    indirect=True,
+    ids=lambda value: f"{value[0]} {value[1]}",
+)
+def test_a_full_disk_loses_nothing(host: Host, disk: tuple[str, int], undisturbed: dict[str, str]) -> None:
+    folder, needed = disk
+    if folder == "/opt/vllm":
+        host.check_output(f"mkdir -p {OLD} && echo old >{OLD}/.rackserve-complete && ln -s releases/old {CURRENT}")
+    code, output = run()
+    assert code != 0
+    assert "No space left on device" in output or "os error 28" in output
+    assert is_whole(host)
+    if folder == "/opt/vllm":
+        assert host.check_output(f"readlink {CURRENT}") == "releases/old", "the old release is still the one in use"
+        host.check_output(f"rm -rf {OLD}")
+    host.check_output(f"mount -o remount,size={needed * 2}k {folder}")
+    code, output = run()
+    assert code == 0, output[-3000:]
+    assert {command: host.check_output(command) for command in undisturbed} == undisturbed
