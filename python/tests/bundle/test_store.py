@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import making
 import pytest
 
-from rackserve.bundle import import_bundle, problems, read_manifest, read_trust, split
+from rackserve.bundle import import_bundle, problems, prune, read_manifest, read_trust, split
 from rackserve.bundle._store import Store
 from rackserve.errors import BundleError, InputError
 
@@ -66,6 +66,21 @@ def test_an_altered_bundle_is_mended_by_importing_it_again(
     (home / making.WHEEL).write_bytes(b"x")
     assert problems(home, trust)
     import_bundle(tmp_path / "copy", trust)
+    assert problems(state / "bundles/current", trust) == []
+
+
+def test_old_bundles_are_removed_and_those_that_are_kept_stay_whole(
+    tmp_path: Path, trust: Trust, keys: dict[str, Path], state: Path
+) -> None:
+    homes = []
+    for version in (1, 2, 3):
+        making.write_carried(tmp_path / f"v{version}", keys["lab"], version=version, wheel=b"x" * 1000 * version)
+        homes.append(import_bundle(tmp_path / f"v{version}", trust)[0])
+        shutil.rmtree(tmp_path / f"v{version}")
+    assert prune(2) == ([], 0)
+    assert prune(1) == ([homes[0].name], 1000)
+    assert [problems(home, trust) for home in homes[1:]] == [[], []]
+    assert prune(0)[0] == [homes[1].name]
     assert problems(state / "bundles/current", trust) == []
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rackserve.bundle._accept import Verified, import_bundle, problems, verify
+from rackserve.bundle._accept import Verified, import_bundle, problems, prune, verify
 from rackserve.bundle._build import build
 from rackserve.bundle._manifest import Manifest, Model, Repository, Runtime, read_manifest, sha256_of
 from rackserve.bundle._media import Difference, diff, split
@@ -27,6 +27,7 @@ __all__ = [
     "key_path",
     "make_key",
     "problems",
+    "prune",
     "read_manifest",
     "read_parts",
     "read_recipe",

@@ -121,6 +121,16 @@ def import_bundle(
         return home, verified
 
 
+def prune(keep: int) -> tuple[list[str], int]:
+    """Remove old bundles from this controller; see `Store.prune`.
+
+    Raises:
+        BundleError: when another rackserve is importing.
+    """
+    with Store(state_dir() / "bundles") as store:
+        return store.prune(keep)
+
+
 def _join(bundle: Path, parts: list[Entry], into: Path, judge: Judge, on_file: Callable[[Entry], None]) -> None:
     refuse(verify_bundle.part_problems(str(bundle), parts))
 

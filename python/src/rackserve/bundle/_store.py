@@ -80,6 +80,28 @@ class Store:
         switch_link(self.root / "current", manifest.id)
         return home
 
+    def prune(self, keep: int) -> tuple[list[str], int]:
+        """Remove old bundles and the contents that no other one has; the one in use always stays.
+
+        Args:
+            keep: how many to keep besides it, newest first.
+
+        Returns:
+            The ids removed, and the bytes that this has freed.
+        """
+        used = (self.root / "current").resolve()
+        trees = [path for path in self.root.iterdir() if (path / MANIFEST).is_file() and not path.is_symlink()]
+        old = sorted((path for path in trees if path != used), key=lambda path: path.stat().st_ctime, reverse=True)[
+            keep:
+        ]
+        for path in old:
+            shutil.rmtree(path)
+        alone = [path for path in self.root.glob("blobs/*/*") if path.stat().st_nlink == 1]
+        freed = sum(path.stat().st_size for path in alone)
+        for path in alone:
+            path.unlink()
+        return [path.name for path in old], freed
+
     def _place_blobs(self, bundle: Path, manifest: Manifest, on_file: Callable[[Entry], None]) -> None:
         wanted = verify_bundle.files_at(str(bundle), manifest.files)
         known = {MANIFEST, SIGNATURE, *attestations(str(bundle)), *(entry.path for entry in wanted)}

@@ -1,4 +1,4 @@
-"""`rackserve bundle build | sign | verify | import | split | diff | inspect | key`."""
+"""`rackserve bundle build | sign | verify | import | split | diff | inspect | prune | key`."""
 
 from __future__ import annotations
 
@@ -52,6 +52,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     diff = verb("diff", _diff, "write only what the far side lacks")
     diff.add_argument("old", type=Path, metavar="OLD", help="the bundle that the far side has, or its manifest.json")
     diff.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="a folder that does not exist")
+    prune = verb("prune", _prune, "remove old bundles from this controller; the one in use stays")
+    prune.add_argument("--keep", type=int, default=2, metavar="N", help="besides the one in use (default: 2)")
     for sub in (sign, verify, importer, split, inspect, diff):
         sub.add_argument("bundle", type=Path, metavar="NEW" if sub is diff else "DIR")
     for sub in (build, verify, importer):
@@ -165,6 +167,14 @@ def _diff(args: argparse.Namespace) -> int:
     share = 100 * found.carried / found.full
     sizes = f"{found.carried / 1e6:.1f} of {found.full / 1e6:.0f} MB ({share:.1f} %)"
     return _report(args, facts, f"{_named(found.manifest)}: {found.files} files, {sizes}, at {args.output}")
+
+
+def _prune(args: argparse.Namespace) -> int:
+    if args.keep < 0:
+        raise InputError(f"--keep is {args.keep}; give 0 or more")
+    removed, freed = bundle.prune(args.keep)
+    facts = {"ok": True, "removed": removed, "freed_bytes": freed}
+    return _report(args, facts, f"removed {', '.join(removed) or 'nothing'}; {freed / 1e6:.0f} MB freed")
 
 
 def _inspect(args: argparse.Namespace) -> int:
