@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from testinfra.host import Host
+
+    Play = Callable[..., subprocess.CompletedProcess[str]]
+    Site = Callable[[str], subprocess.CompletedProcess[str]]
 
 STATE = (
     "{ find /etc /opt /usr/local /var/lib/rackserve -xdev -type f -print0 | sort -z | xargs -0 sha256sum;"
@@ -55,14 +56,18 @@ def bundles(tmp_path_factory: pytest.TempPathFactory, keys: Path) -> Path:
     return folder
 
 
-def run_site(bundle: Path, keys: Path) -> subprocess.CompletedProcess[str]:
-    variables = {"stack_bundle_path": str(bundle), "stack_trust_file": str(keys / "trust.yml")}
-    argv = [
-        *(str(Path(sys.executable).with_name("ansible-playbook")), "site.yml", "-i", "molecule/inventory"),
-        *("--limit", "gpu1", "-e", json.dumps(variables)),
-    ]
-    env = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
-    return subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+@pytest.fixture(scope="module")
+def site(play: Play, bundles: Path, keys: Path) -> Site:
+    """Give a function that runs site.yml with one of the bundles."""
+
+    def run(name: str) -> subprocess.CompletedProcess[str]:
+        chosen = {
+            "stack_bundle_path": str(bundles / name.replace(" ", "-")),
+            "stack_trust_file": str(keys / "trust.yml"),
+        }
+        return play("site.yml", chosen, "--limit", "gpu1")
+
+    return run
 
 
 @pytest.fixture(scope="class")
@@ -77,16 +82,16 @@ def unchanged(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.mark.usefixtures("host", "unchanged")
 class TestOnTheController:
     @pytest.mark.parametrize(("name", "reason"), [(name, reason) for name, (_, reason) in making.TAMPERINGS.items()])
-    def test_the_run_stops_before_any_task_on_a_host(self, bundles: Path, keys: Path, name: str, reason: str) -> None:
-        done = run_site(bundles / name.replace(" ", "-"), keys)
+    def test_the_run_stops_before_any_task_on_a_host(self, site: Site, name: str, reason: str) -> None:
+        done = site(name)
         said = " ".join(done.stdout.split())
         assert done.returncode != 0
         assert "cannot be used" in said
         assert reason in said
         assert "Read the host" not in said, "no task has run on the host"
 
-    def test_a_good_one_passes_that_gate(self, bundles: Path, keys: Path) -> None:
-        said = " ".join(run_site(bundles / "good", keys).stdout.split())
+    def test_a_good_one_passes_that_gate(self, site: Site) -> None:
+        said = " ".join(site("good").stdout.split())
         assert "Read the host" in said
         assert "cannot be used" not in said
         assert "cannot be provisioned, nothing was changed" in said, "it has no model that the lab serves"
@@ -129,7 +134,7 @@ def recheck(host: Host) -> Iterator[Callable[[], int]]:
 
 
 def test_a_byte_that_flips_on_the_host_is_found_there_and_mended_by_the_next_run(
-    host: Host, recheck: Callable[[], int]
+    host: Host, recheck: Callable[[], int], play: Play
 ) -> None:
     folder = "/var/lib/rackserve/bundle"
     path = f"{folder}/" + host.check_output(f"cd {folder} && find apt -name 'logrotate*.deb'")
@@ -137,14 +142,7 @@ def test_a_byte_that_flips_on_the_host_is_found_there_and_mended_by_the_next_run
     host.check_output(f"printf X | dd of={path} bs=1 seek=100 conv=notrunc status=none")
     assert recheck() == 0
     assert "was altered" in host.check_output("journalctl --unit rackserve-recheck --no-pager --lines 5")
-    play = str(Path(sys.executable).with_name("ansible-playbook"))
-    subprocess.run(
-        [play, "molecule/bundle/converge.yml", "-i", "molecule/inventory"],
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
-        check=True,
-        capture_output=True,
-    )
+    assert play("molecule/bundle/converge.yml").returncode == 0
     assert recheck() == 1
 
 

@@ -8,10 +8,10 @@ from pathlib import Path  # noqa: TC003 - pydantic reads it
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from rackserve._paths import project_root
-from rackserve.errors import InputError
+from rackserve._yaml import read_model
 
 RECIPE = "bundle.yml"
 
@@ -113,16 +113,7 @@ def read_recipe(inventory: Path) -> Recipe:
     Raises:
         InputError: when it is missing or says something this rackserve does not know.
     """
-    path = inventory / RECIPE
-    try:
-        return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing; it names what the bundle carries (see inventory/bundle.yml)") from None
-    except yaml.YAMLError as bad:
-        raise InputError(f"{path} is not YAML: {bad}") from bad
-    except ValidationError as bad:
-        lines = (f"{'.'.join(map(str, e['loc']))}: {e['msg']} (found {e['input']!r})" for e in bad.errors())
-        raise InputError(f"{path} is not a bundle recipe:\n  " + "\n  ".join(lines)) from bad
+    return read_model(inventory / RECIPE, Recipe, "it names what the bundle carries")
 
 
 def debian_packages() -> tuple[str, ...]:

@@ -7,7 +7,6 @@ import shutil
 from typing import IO, TYPE_CHECKING, Self
 
 from rackserve.bundle import verify_bundle
-from rackserve.bundle._durable import switch_link, sync
 from rackserve.bundle.verify_bundle import MANIFEST, SHOWN, SIGNATURE, Entry, Refused, attestations
 from rackserve.errors import BundleError
 
@@ -120,7 +119,7 @@ class Store:
             draft = target.with_name(f".{target.name}")
             draft.unlink(missing_ok=True)
             verify_bundle.place(str(bundle / entry.path), str(draft))
-            sync(draft)
+            verify_bundle.sync(str(draft))
             draft.replace(target)
 
     def _holds(self, entry: Entry) -> bool:
@@ -143,9 +142,18 @@ class Store:
                 verify_bundle.place(str(self.root / entry.blob), str(draft / entry.path))
             for name in sorted(known):
                 shutil.copyfile(bundle / name, draft / name)
-                sync(draft / name)
-            sync(draft)
+                verify_bundle.sync(str(draft / name))
+            verify_bundle.sync(str(draft))
             shutil.rmtree(home, ignore_errors=True)
             draft.rename(home)
         shutil.copyfile(bundle / SIGNATURE, home / SIGNATURE)
         return home
+
+
+def switch_link(link: Path, target: str) -> None:
+    """Point a symbolic link at a target by one rename."""
+    draft = link.with_name(f".{link.name}")
+    draft.unlink(missing_ok=True)
+    draft.symlink_to(target)
+    draft.replace(link)
+    verify_bundle.sync(str(link.parent))

@@ -9,10 +9,10 @@ from datetime import date  # noqa: TC003 - pydantic reads it
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rackserve._paths import state_dir
+from rackserve._yaml import read_model
 from rackserve.bundle.verify_bundle import NAMESPACE
 from rackserve.errors import InputError
 
@@ -91,15 +91,7 @@ def read_trust(path: Path) -> Trust:
     Raises:
         InputError: when it is missing, or says something this rackserve does not know.
     """
-    try:
-        read = _TrustFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing; it names who may sign bundles (see inventory/{TRUST})") from None
-    except yaml.YAMLError as bad:
-        raise InputError(f"{path} is not YAML: {bad}") from bad
-    except ValidationError as bad:
-        lines = (f"{'.'.join(map(str, e['loc']))}: {e['msg']} (found {e['input']!r})" for e in bad.errors())
-        raise InputError(f"{path} does not name signers:\n  " + "\n  ".join(lines)) from bad
+    read = read_model(path, _TrustFile, "it names who may sign bundles")
     return Trust(
         signers="".join(f"{signer.line()}\n" for signer in read.signers),
         revoked="".join(f"{key}\n" for key in read.revoked),

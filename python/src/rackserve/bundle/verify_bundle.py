@@ -334,7 +334,12 @@ def write_durably(path: str, text: str) -> None:
         target.flush()
         os.fsync(target.fileno())
     os.replace(draft, path)
-    handle = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
+    sync(os.path.dirname(os.path.abspath(path)))
+
+
+def sync(path: str) -> None:
+    """Make a file's bytes, or a folder's names, durable."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
