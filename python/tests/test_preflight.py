@@ -21,6 +21,7 @@ MANIFEST = Manifest(
     models=(Model("o/m", REVISION, f"models/o--m/{REVISION}", 5),),
     repositories=(Repository("12", "apt/debian-12", {"nginx": "1"}),),
     drivers=(),
+    controller=None,
     files=(
         Entry("apt/debian-12/Packages", GB, "0" * 64),
         Entry("wheels/w/a.whl", GB, "1" * 64),

@@ -69,6 +69,7 @@ def write_tree(
         models=(Model(repo="org/name", revision=REVISION, path=f"models/org--name/{REVISION}", size=2),),
         repositories=(Repository(release="12", path="apt/debian-12", packages={"nginx": "1.22"}),),
         drivers=(),
+        controller=None,
         files=scan(folder),
     )
 

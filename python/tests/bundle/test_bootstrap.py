@@ -158,7 +158,7 @@ def test_without_root_the_one_command_is_said(tmp_path: Path) -> None:
         check=True,
     ).stdout
     (tmp_path / "apt" / release).mkdir(parents=True)
-    (tmp_path / "apt" / release / "Packages").touch()
+    (tmp_path / "apt" / release / "InRelease").touch()
     done = run_script(tmp_path, dpkg_query='[ "$4" = python3 ] && echo installed', id="echo 1000")
     assert done.returncode == 2
     assert f"lacks openssh-client; run: sudo sh '{tmp_path}/controller/bootstrap.sh' --packages" in done.stderr

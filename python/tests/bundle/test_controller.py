@@ -181,7 +181,7 @@ def test_every_file_of_this_project_can_be_carried(tmp_path: Path) -> None:
 
 
 def write_manifest(bundle: Path) -> None:
-    files = [entry.__dict__ for entry in scan(bundle) if entry.path != "manifest.json"]
+    files = [entry._asdict() for entry in scan(bundle) if entry.path != "manifest.json"]
     (bundle / "manifest.json").write_text(json.dumps({"files": files}))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rackserve._paths import cache_dir
 from rackserve.bundle import verify_bundle
+from rackserve.bundle._controller import CONTROLLER_PACKAGES, build_controller
 from rackserve.bundle._gather import Workshop
 from rackserve.bundle._manifest import Manifest, scan
 from rackserve.bundle._recipe import read_recipe
@@ -21,7 +22,13 @@ if TYPE_CHECKING:
 
 
 def build(
-    inventory: Path, output: Path, say: Callable[[str], None], *, key: Path, version: int | None = None
+    inventory: Path,
+    output: Path,
+    say: Callable[[str], None],
+    *,
+    key: Path,
+    version: int | None = None,
+    allow_dirty: bool = False,
 ) -> Manifest:
     """Build the bundle that an inventory's `bundle.yml` describes, and sign it.
 
@@ -34,6 +41,7 @@ def build(
         say: told of each step before it begins.
         key: what to sign with.
         version: instead of the recipe's.
+        allow_dirty: carry this project as it was committed last, although files of it have changed since.
 
     Raises:
         InputError: when the recipe is wrong or the output exists.
@@ -53,8 +61,10 @@ def build(
         shop = Workshop(tree, Path(scratch), say)
         runtimes = tuple(shop.runtime(part) for part in recipe.runtimes)
         models = tuple(shop.model(part) for part in recipe.models)
-        repositories = tuple(shop.repository(target) for target in recipe.targets)
+        more = CONTROLLER_PACKAGES if recipe.controller else ()
+        repositories = tuple(shop.repository(target, more) for target in recipe.targets)
         drivers = tuple(shop.driver(target, target.driver) for target in recipe.targets if target.driver)
+        controller = build_controller(tree, shop.scratch, say, allow_dirty=allow_dirty) if recipe.controller else None
         shutil.copyfile(verify_bundle.__file__, tree / VERIFIER)
         say("hash every file")
         manifest = Manifest(
@@ -65,6 +75,7 @@ def build(
             models=models,
             repositories=repositories,
             drivers=drivers,
+            controller=controller,
             files=scan(tree),
         )
         parcel.mkdir()
@@ -84,3 +95,5 @@ def pack(tree: Path, manifest: Manifest, parcel: Path) -> None:
             (tree / entry.path).rename(blob)
     shutil.copyfile(parcel / by_path[VERIFIER].blob, parcel / VERIFIER)
     (parcel / MANIFEST).write_bytes(manifest.to_bytes())
+    for path in [parcel, *parcel.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)  # media keep modes, and not only root reads them

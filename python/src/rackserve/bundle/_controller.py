@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from rackserve._paths import project_root
 from rackserve._process import run
+from rackserve.bundle._manifest import Controller
 from rackserve.bundle._wheels import download
 from rackserve.errors import InputError
 
@@ -33,17 +34,6 @@ _PROGRAM: Final = "100755"
 _MODES: Final = ("100644", _PROGRAM, _LINK)
 _LINE: Final = re.compile(r"(?P<mode>\d{6}) (?P<sha256>[0-9a-f]{64}) (?P<path>.+)")
 _SHOWN: Final = 10
-
-
-@dataclass(frozen=True)
-class Controller:
-    """The controller's part: the Python it is for, its folder, project and lock in the bundle, the project's commit."""
-
-    python: str
-    path: str
-    project: str
-    lock: str
-    commit: str
 
 
 @dataclass(frozen=True)

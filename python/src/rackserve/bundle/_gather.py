@@ -82,14 +82,18 @@ class Workshop:
         size = sum(file.stat().st_size for file in (self.tree / path).rglob("*") if file.is_file())
         return Model(repo=recipe.repo, revision=recipe.revision, path=path, size=size)
 
-    def repository(self, target: TargetRecipe) -> Repository:
+    def repository(self, target: TargetRecipe, more: tuple[str, ...] = ()) -> Repository:
         """Add the packages that the roles install on a target, and those that the operator supplies.
+
+        Args:
+            target: the kind of host.
+            more: names of further packages.
 
         Raises:
             InputError: when a supplied package is not the one pinned, or needs what is not there.
             BundleError: when a package cannot be had.
         """
-        packages = debian_packages()
+        packages = tuple(sorted({*debian_packages(), *more}))
         self.say(f"Debian {target.release} packages: {', '.join(packages)}")
         path = f"apt/debian-{target.release}"
         folder, scratch = self.tree / path, self.scratch / f"debian-{target.release}"

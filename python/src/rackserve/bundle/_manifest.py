@@ -63,6 +63,17 @@ class Driver:
 
 
 @dataclass(frozen=True)
+class Controller:
+    """The controller's part: the Python it is for, its folder, project and lock in the bundle, the project's commit."""
+
+    python: str
+    path: str
+    project: str
+    lock: str
+    commit: str
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The whole bundle. Equal contents give equal manifests: there is no date, user or host name in it."""
 
@@ -73,6 +84,7 @@ class Manifest:
     models: tuple[Model, ...]
     repositories: tuple[Repository, ...]
     drivers: tuple[Driver, ...]
+    controller: Controller | None
     files: tuple[Entry, ...]
 
     @property
@@ -139,6 +151,7 @@ def _typed(raw: dict[str, Any]) -> Manifest:
         models=tuple(Model(**item) for item in raw["models"]),
         repositories=tuple(Repository(**item) for item in raw["repositories"]),
         drivers=tuple(Driver(**item) for item in raw["drivers"]),
+        controller=Controller(**raw["controller"]) if raw["controller"] else None,
         files=tuple(raw["files"]),
     )
 

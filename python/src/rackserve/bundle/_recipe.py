@@ -92,6 +92,7 @@ class Recipe(_Part):
     expires: date | None = None
     targets: tuple[TargetRecipe, ...] = Field(min_length=1)
     models: tuple[ModelRecipe, ...]
+    controller: bool = Field(default=False, description="carry the control node's environment and this project too")
 
     @field_validator("targets")
     @classmethod

@@ -41,6 +41,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     build = verb("build", _build, "gather it, on a machine that reaches the registries, and sign it")
     build.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="a folder that does not exist")
     build.add_argument("--bundle-version", type=int, metavar="N", help="instead of the version in bundle.yml")
+    build.add_argument(
+        "--allow-dirty", action="store_true", help="carry this project as committed, whatever has changed"
+    )
     sign = verb("sign", _sign, "sign it again, with another key")
     verify = verb("verify", _verify, "see who signed it, and compare every byte with the manifest")
     importer = verb("import", _import, "verify it and make it the one that this controller installs from")
@@ -84,6 +87,7 @@ def _facts(manifest: bundle.Manifest, path: Path) -> dict[str, Any]:
         "runtimes": [runtime.id for runtime in manifest.runtimes],
         "models": [f"{model.repo}@{model.revision}" for model in manifest.models],
         "debian": [repository.release for repository in manifest.repositories],
+        "controller": manifest.controller.commit if manifest.controller else None,
         "drivers": [f"{driver.version} ({driver.flavour}, Debian {driver.release})" for driver in manifest.drivers],
     }
 
@@ -111,7 +115,9 @@ def _build(args: argparse.Namespace) -> int:
         print(f"[{time.monotonic() - started:5.0f} s] {step}", file=sys.stderr, flush=True)
 
     key = args.sign_with or bundle.key_path(bundle.read_recipe(args.inventory).name)
-    manifest = bundle.build(args.inventory, args.output, say, key=key, version=args.bundle_version)
+    manifest = bundle.build(
+        args.inventory, args.output, say, key=key, version=args.bundle_version, allow_dirty=args.allow_dirty
+    )
     return _report(args, _facts(manifest, args.output), _summary(manifest, args.output))
 
 

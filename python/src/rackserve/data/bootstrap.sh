@@ -26,26 +26,32 @@ is_missing() {
 # apt with the bundle as its only source: the machine's own sources, lists and caches are neither read nor changed.
 # The same settings as in roles/bundle/templates/apt.conf.j2.
 bundle_apt() {
-  apt-get -qq -c "$scratch/apt.conf" "$@" >"$scratch/log" 2>&1
+  APT_CONFIG=$scratch/apt.conf apt-get -qq "$@" >"$scratch/log" 2>&1
 }
 
 install_packages() {
   # shellcheck source=/dev/null
   release=$(. /etc/os-release && printf '%s-%s' "$ID" "${VERSION_ID:-unknown}")
   repository=$bundle/apt/$release
-  [ -f "$repository/Packages" ] || refuse "this machine lacks $*, and the bundle has no apt/$release to take them from; \
+  [ -f "$repository/InRelease" ] || refuse "this machine lacks $*, and the bundle has no apt/$release to take them from; \
 name the release in bundle.yml, or install them by other means"
   [ "$(id -u)" -eq 0 ] || refuse "this machine lacks $*; run: sudo sh '$here/bootstrap.sh' --packages"
   scratch=$(mktemp -d)
   mkdir -p "$scratch/lists/partial" "$scratch/cache/archives/partial"
-  printf 'deb [trusted=yes] file:%s ./\n' "$(printf '%s' "$repository" | sed 's/%/%25/g; s/ /%20/g')" >"$scratch/bundle.list"
+  cp "$repository/archive-key.gpg" "$scratch/archive-key.gpg"
+  printf 'deb [signed-by=%s] file:%s ./\n' "$scratch/archive-key.gpg" \
+    "$(printf '%s' "$repository" | sed 's/%/%25/g; s/ /%20/g')" >"$scratch/bundle.list"
   cat >"$scratch/apt.conf" <<APT
+Dir::Etc::parts "/dev/null";
+Dir::Etc::main "/dev/null";
 Dir::Etc::sourcelist "$scratch/bundle.list";
-Dir::Etc::sourceparts "-";
+Dir::Etc::sourceparts "/dev/null";
 Dir::State::lists "$scratch/lists";
 Dir::Cache "$scratch/cache";
 APT::Install-Recommends "false";
 APT::Sandbox::User "root";
+APT::Update::Error-Mode "any";
+Acquire::GzipIndexes "true";
 Acquire::Languages "none";
 DPkg::Lock::Timeout "120";
 APT

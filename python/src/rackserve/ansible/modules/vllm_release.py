@@ -122,6 +122,7 @@ def make_release(path: str, params: dict[str, str]) -> None:
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     os.makedirs(scratch, mode=0o700)
     env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": scratch, "TMPDIR": scratch}
+    env["UV_NO_INSTALLER_METADATA"] = "1"  # it would hold the times of the wheels' files: equal releases would differ
     python = os.path.join(path, "bin", "python")
     try:
         uv = extract_uv(params["wheels"], scratch)
