@@ -13,7 +13,7 @@ import making
 import pytest
 
 from rackserve.bundle import diff, import_bundle, problems, read_manifest, split, verify, verify_bundle
-from rackserve.bundle.verify_bundle import MANIFEST
+from rackserve.bundle.verify_bundle import MANIFEST, SIGNATURE
 from rackserve.errors import BundleError, InputError
 
 if TYPE_CHECKING:
@@ -61,6 +61,19 @@ def test_parts_import_as_the_whole_does(large: Path, tmp_path: Path, trust: Trus
     shutil.rmtree(state)
     home, _ = import_bundle(large, trust)
     assert digests(home) == from_parts
+
+
+def test_an_imported_bundle_is_cut_as_the_one_that_came(large: Path, tmp_path: Path, trust: Trust) -> None:
+    home, _ = import_bundle(large, trust)
+    split(large, 1 << 20, tmp_path / "a")
+    split(home, 1 << 20, tmp_path / "b")
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+
+
+def test_an_unsigned_bundle_does_not_travel(large: Path, tmp_path: Path) -> None:
+    (large / SIGNATURE).unlink()
+    with pytest.raises(BundleError, match="is not signed"):
+        split(large, 1 << 20, tmp_path / "a")
 
 
 def test_parts_are_one_tar_archive(large: Path, tmp_path: Path, trust: Trust) -> None:

@@ -56,14 +56,36 @@ class _Cutter(io.RawIOBase):
             self.parts.append(Entry(name, self._written, self._digest.hexdigest()))
 
 
+def sources(bundle: Path, manifest: Manifest) -> dict[str, Path]:
+    """Return what travels, the manifest and its signature first: name in a carried bundle -> file.
+
+    Args:
+        bundle: a carried bundle, a difference, or the tree of an imported one.
+        manifest: its manifest.
+
+    Raises:
+        BundleError: when the bundle is not signed.
+    """
+    if not (bundle / SIGNATURE).is_file():
+        raise BundleError(f"{bundle} is not signed; sign it with `rackserve bundle sign`")
+    found = {name: bundle / name for name in [MANIFEST, SIGNATURE, *sorted(attestations(str(bundle)))]}
+    by_digest = {entry.sha256: bundle / entry.path for entry in manifest.files}
+    is_tree = not (bundle / "blobs").is_dir()
+    for entry in carried_files(manifest.files):
+        path = by_digest[entry.sha256] if is_tree else bundle / entry.path
+        if path.exists():
+            found[entry.path] = path
+    return found
+
+
 def split(bundle: Path, size: int, into: Path, on_file: Callable[[Entry], None] = lambda _: None) -> list[Entry]:
-    """Write a carried bundle, or a difference, as parts that each verify; equal bundles give equal parts.
+    """Write a bundle, or a difference, as parts that each verify; equal bundles give equal parts.
 
     The parts are pieces of one tar archive: where rackserve is not at hand, `cat NAME.0* | tar -x` gives the bundle's
     folder again.
 
     Args:
-        bundle: its folder.
+        bundle: its folder; the tree of an imported one will do.
         size: bytes of a part at most.
         into: a folder that does not exist.
         on_file: called after each file.
@@ -73,7 +95,7 @@ def split(bundle: Path, size: int, into: Path, on_file: Callable[[Entry], None] 
 
     Raises:
         InputError: when the folder exists, or the size is no use.
-        BundleError: when the bundle cannot be read.
+        BundleError: when the bundle cannot be read, or is not signed.
     """
     if into.exists():
         raise InputError(f"{into} exists; name a new folder, or remove that one")
@@ -83,17 +105,12 @@ def split(bundle: Path, size: int, into: Path, on_file: Callable[[Entry], None] 
     into.mkdir(parents=True)
     stem = f"{manifest.name}-{manifest.version}-{manifest.id[:8]}"
     cutter = _Cutter(into, stem, size)
-    names = [MANIFEST, SIGNATURE, *sorted(attestations(str(bundle)))]
-    names += [entry.path for entry in carried_files(manifest.files) if (bundle / entry.path).exists()]
     with tarfile.open(fileobj=cutter, mode="w|", format=tarfile.GNU_FORMAT) as archive:
-        for name in names:
+        for name, path in sources(bundle, manifest).items():
             member = tarfile.TarInfo(name)
-            try:
-                member.size = (bundle / name).stat().st_size
-                with (bundle / name).open("rb") as source:
-                    archive.addfile(member, source)
-            except FileNotFoundError:
-                raise BundleError(f"{bundle / name} is missing; sign the bundle with `rackserve bundle sign`") from None
+            member.size = path.stat().st_size
+            with path.open("rb") as source:
+                archive.addfile(member, source)
             on_file(Entry(name, member.size, ""))
     cutter.finish()
     listed = {"id": manifest.id, "parts": [{"name": p.path, "size": p.size, "sha256": p.sha256} for p in cutter.parts]}
@@ -132,9 +149,9 @@ def diff(old: Path, new: Path, into: Path) -> Difference:
     manifest = read_manifest(new)
     carried = carried_files(manifest.files)
     chosen = [entry for entry in carried if entry.sha256 not in held]
-    for name in [MANIFEST, SIGNATURE, *attestations(str(new)), *(entry.path for entry in chosen)]:
-        if not (new / name).exists():
-            raise BundleError(f"{new / name} is missing; give a whole, signed bundle")
-        (into / name).parent.mkdir(parents=True, exist_ok=True)
-        verify_bundle.place(str(new / name), str(into / name))
+    known = {entry.path for entry in carried if entry.sha256 in held}
+    for name, path in sources(new, manifest).items():
+        if name not in known:
+            (into / name).parent.mkdir(parents=True, exist_ok=True)
+            verify_bundle.place(str(path), str(into / name))
     return Difference(manifest, len(chosen), sum(e.size for e in chosen), sum(e.size for e in carried))
