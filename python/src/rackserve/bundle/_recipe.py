@@ -24,7 +24,7 @@ class RuntimeRecipe(_Part):
     """One vLLM release for one kind of host; its lock is `python/locks/<lock_name>.txt`."""
 
     vllm: str
-    flavour: Literal["cpu"]
+    flavour: Literal["cpu", "cuda"]
     python: str
 
     @property

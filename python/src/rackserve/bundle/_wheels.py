@@ -2,51 +2,71 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import re
 import sys
 from typing import TYPE_CHECKING, Final
 
 from rackserve._process import run
-from rackserve.bundle._shim import shim_bytes, shim_name
+from rackserve.bundle._manifest import sha256_of
+from rackserve.bundle._shim import made_wheels
 from rackserve.errors import BundleError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from rackserve.bundle._recipe import RuntimeRecipe
 
-_PINNED: Final = re.compile(r"^(?P<name>[a-z0-9][a-z0-9._-]*)==(?P<version>\S+)")
-_GLIBC_MINOR: Final = range(5, 37)  # manylinux_2_5 up to glibc 2.36, Debian 12's
+TARGET_MACHINE: Final = "x86_64"  # what the locks of python/locks are for
+_PIN: Final = re.compile(
+    r"^(?P<name>[a-z0-9][a-z0-9._-]*)==(?P<version>\S+)(?P<hashes>(?: *\\\n +--hash=\S+)*)\n?", re.MULTILINE
+)
+_SHA256: Final = re.compile(r"--hash=sha256:([0-9a-f]{64})\b")
+_GLIBC_MINOR: Final = range(36, 4, -1)  # manylinux_2_5 up to glibc 2.36, Debian 12's
 
 
 def pins(lock: str) -> dict[str, str]:
     """Return name -> version of every pin of a lock's text."""
-    found = (_PINNED.match(line) for line in lock.splitlines())
-    return {match["name"]: match["version"] for match in found if match}
+    return {match["name"]: match["version"] for match in _PIN.finditer(lock)}
 
 
-def without_shim(lock: str, vllm: str) -> str:
-    """Return a lock's text without the metadata wheel, which is made here and not downloaded."""
-    return re.sub(rf"^vllm=={re.escape(vllm)}\+cpu \\\n.*\n", "", lock, flags=re.MULTILINE)
+def hashes(lock: str) -> dict[str, frozenset[str]]:
+    """Return name -> the sha256 digests, in hex, of every pin of a lock's text."""
+    return {match["name"]: frozenset(_SHA256.findall(match["hashes"])) for match in _PIN.finditer(lock)}
 
 
-def download(lock: Path, into: Path, python: str) -> None:
+def without(lock: str, names: Collection[str]) -> str:
+    """Return a lock's text without the pins of the given names."""
+    return _PIN.sub(lambda match: "" if match["name"] in names else match[0], lock)
+
+
+def target_platforms(machine: str) -> tuple[str, ...]:
+    """Return the wheel platforms that a Debian 12 host takes, best first."""
+    legacy = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}  # PEP 600
+    names = []
+    for minor in _GLIBC_MINOR:
+        names.append(f"manylinux_2_{minor}_{machine}")
+        names.extend(f"{name}_{machine}" for since, name in legacy.items() if since == minor)
+    return (*names, f"linux_{machine}")
+
+
+def download(lock: Path, into: Path, python: str, machine: str | None = None) -> None:
     """Download every wheel of a lock file; those already there are kept.
 
     Args:
         lock: requirements with hashes.
         into: the folder for the wheels.
         python: the target's Python, such as `3.11`.
+        machine: the target's processor; without it, this machine's.
 
     Raises:
         BundleError: when a wheel cannot be had for the target, or its hash differs.
     """
     into.mkdir(parents=True, exist_ok=True)
-    machine = platform.machine()
-    platforms = [f"manylinux_2_{minor}_{machine}" for minor in _GLIBC_MINOR]
-    platforms += [f"manylinux2014_{machine}", f"manylinux1_{machine}", f"linux_{machine}"]
+    platforms = target_platforms(machine or platform.machine())
+    cpu_build = pins(lock.read_text(encoding="utf-8")).get("torch", "").endswith("+cpu")
+    hint = " (torch's CPU build is on PyTorch's own index: name it in pip.conf)" if cpu_build else ""
     run(
         [
             *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"),
@@ -54,21 +74,30 @@ def download(lock: Path, into: Path, python: str) -> None:
             *(f"--platform={name}" for name in platforms),
         ],
         error=BundleError,
-        what=f"download the wheels of {lock.name} (torch's CPU build is on PyTorch's own index: name it in pip.conf)",
+        what=f"download the wheels of {lock.name}{hint}",
     )
 
 
 def build_wheelhouse(recipe: RuntimeRecipe, lock: Path, into: Path, scratch: Path) -> None:
-    """Fill a folder with every wheel of a runtime's lock, the metadata wheel included.
+    """Fill a folder with the wheels of a runtime's lock and no other: downloaded, or made here where no index has it.
 
     Raises:
-        BundleError: when a wheel cannot be had, or the metadata wheel is not the one that the lock pins.
+        BundleError: when a wheel cannot be had, or one that is made here is not the one that the lock pins.
     """
     text = lock.read_text(encoding="utf-8")
+    made, pinned = made_wheels(pins(text)), hashes(text)
+    for wheel in made:
+        if wheel.sha256 not in pinned[wheel.name]:
+            raise BundleError(
+                f"{lock} does not pin {wheel.file_name} as it is made here (sha256 {wheel.sha256}); "
+                f"run python/tools/refresh_locks.sh vllm {recipe.vllm} {recipe.flavour}"
+            )
     wanted = scratch / lock.name
-    wanted.write_text(without_shim(text, recipe.vllm), encoding="utf-8")
-    download(wanted, into, recipe.python)
-    shim = shim_bytes(recipe.vllm)
-    if hashlib.sha256(shim).hexdigest() not in text:
-        raise BundleError(f"{lock} does not pin {shim_name(recipe.vllm)}; run python/tools/refresh_locks.sh")
-    (into / shim_name(recipe.vllm)).write_bytes(shim)
+    wanted.write_text(without(text, {wheel.name for wheel in made}), encoding="utf-8")
+    download(wanted, into, recipe.python, TARGET_MACHINE)
+    for wheel in made:
+        (into / wheel.file_name).write_bytes(wheel.to_bytes())
+    known = frozenset[str]().union(*pinned.values())
+    for path in into.glob("*.whl"):
+        if sha256_of(path) not in known:  # of an older lock with the same name
+            path.unlink()
