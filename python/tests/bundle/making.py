@@ -35,7 +35,7 @@ def make_key(folder: Path, name: str) -> Path:
 
 def trust_in(*keys: Path, valid_before: str = "", revoked: tuple[Path, ...] = ()) -> Trust:
     until = f',valid-before="{valid_before}"' if valid_before else ""
-    lines = (f'{key.name} namespaces="rackserve-bundle"{until} {public(key)}\n' for key in keys)
+    lines = (f'{key.name} namespaces="rackserve-bundle,rackserve-attestation"{until} {public(key)}\n' for key in keys)
     return Trust(signers="".join(lines), revoked="".join(f"{public(key)}\n" for key in revoked))
 
 
@@ -205,14 +205,14 @@ TAMPERINGS: dict[str, tuple[Callable[[Path], object], str]] = {
     "sparse bomb": (_instead(_sparse), "has 1099511627776 bytes"),
     "set-user-id": (_setuid, "is set-user-id"),
     "signature missing": (lambda b: (b / SIGNATURE).unlink(), "not signed"),
-    "signature empty": (signature(b""), "not a signature of this manifest"),
-    "signature cut": (_cut_signature, "not a signature of this manifest"),
-    "signature of nonsense": (signature(b"-----BEGIN SSH SIGNATURE-----\nAAAA\n"), "not a signature of this manifest"),
+    "signature empty": (signature(b""), "not a signature of manifest.json"),
+    "signature cut": (_cut_signature, "not a signature of manifest.json"),
+    "signature of nonsense": (signature(b"-----BEGIN SSH SIGNATURE-----\nAAAA\n"), "not a signature of manifest.json"),
     "manifest missing": (lambda b: (b / MANIFEST).unlink(), "is missing"),
-    "manifest edited": (edit(lambda m: m.update(version=99)), "not a signature of this manifest"),
+    "manifest edited": (edit(lambda m: m.update(version=99)), "not a signature of manifest.json"),
     "manifest and wheel edited": (
         lambda b: (flip_a_byte(b), edit(lambda m: m["files"][-1].update(size=7))(b)),
-        "not a signature of this manifest",
+        "not a signature of manifest.json",
     ),
     "manifest not JSON": (lambda b: (_alone(b / MANIFEST), (b / MANIFEST).write_bytes(b"\xff{")), "not a signature"),
     "manifest of a pipe": (

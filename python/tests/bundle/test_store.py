@@ -15,6 +15,7 @@ import making
 import pytest
 
 from rackserve.bundle import import_bundle, problems, prune, read_manifest, read_trust, split
+from rackserve.bundle._sign import attest
 from rackserve.bundle._store import Store
 from rackserve.errors import BundleError, InputError
 
@@ -82,6 +83,38 @@ def test_old_bundles_are_removed_and_those_that_are_kept_stay_whole(
     assert [problems(home, trust) for home in homes[1:]] == [[], []]
     assert prune(0)[0] == [homes[1].name]
     assert problems(state / "bundles/current", trust) == []
+
+
+class TestAttestation:
+    @pytest.fixture(autouse=True)
+    def _attested(self, good_bundle: Path, keys: dict[str, Path]) -> None:
+        attest(good_bundle, "audit", {"findings": []}, keys["lab"])
+
+    def test_it_comes_along_and_changes_no_manifest(self, good_bundle: Path, trust: Trust, tmp_path: Path) -> None:
+        assert read_manifest(good_bundle) == making.write_tree(tmp_path / "without")
+        split(good_bundle, 1 << 20, tmp_path / "parts")
+        home, _ = import_bundle(tmp_path / "parts", trust)
+        assert json.loads((home / "attestations/audit.json").read_text())["findings"] == []
+        assert problems(home, trust) == []
+
+    def test_a_strangers_is_refused(self, good_bundle: Path, trust: Trust, keys: dict[str, Path]) -> None:
+        attest(good_bundle, "audit", {"findings": []}, keys["stranger"])
+        with pytest.raises(BundleError, match="nobody's"):
+            import_bundle(good_bundle, trust)
+
+    def test_an_altered_one_is_refused(self, good_bundle: Path, trust: Trust) -> None:
+        path = good_bundle / "attestations/audit.json"
+        path.write_text(path.read_text().replace("[]", "[1]"))
+        with pytest.raises(BundleError, match=r"audit\.json\.sig is not a signature of audit\.json"):
+            import_bundle(good_bundle, trust)
+
+    def test_one_of_another_bundle_is_refused(
+        self, good_bundle: Path, trust: Trust, tmp_path: Path, keys: dict[str, Path]
+    ) -> None:
+        making.write_carried(tmp_path / "other", keys["lab"], version=2)
+        shutil.copytree(good_bundle / "attestations", tmp_path / "other/attestations")
+        with pytest.raises(BundleError, match=r"audit\.json is about another bundle"):
+            import_bundle(tmp_path / "other", trust)
 
 
 class TestFloor:
@@ -199,5 +232,5 @@ def test_a_trust_file_names_keys_by_themselves_or_by_file(tmp_path: Path, keys: 
     )
     found = read_trust(tmp_path / "trust.yml")
     lab = making.public(keys["lab"])
-    assert f'lab namespaces="rackserve-bundle",valid-before="20271231Z" {lab}\n' in found.signers
+    assert f'lab namespaces="rackserve-bundle,rackserve-attestation",valid-before="20271231Z" {lab}\n' in found.signers
     assert found.revoked == f"{stranger}\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,6 +55,25 @@ class Judge:
             self._floor.check(manifest.terms, manifest.id, self._reason)
         return Verified(manifest, signer)
 
+    def attested(self, bundle: Path) -> dict[str, dict[str, Any]]:
+        """Return what was attested about a bundle: name -> content.
+
+        Raises:
+            Refused: when somebody who is not trusted attested it, or it is about another bundle.
+        """
+        found = {}
+        digest = verify_bundle.sha256_of(str(bundle / MANIFEST))
+        names = sorted(name for name in attestations(str(bundle)) if name.endswith(".json"))
+        with self._trust.files() as (signers, revoked):
+            for name in names:
+                data = verify_bundle.read_bounded(str(bundle), name)
+                verify_bundle.verify_signature(data, f"{bundle / name}.sig", signers, revoked, verify_bundle.ATTESTED)
+                content = json.loads(data)
+                if content.get("manifest_sha256") != digest:
+                    raise Refused(f"{name} is about another bundle; it was put here after the build")
+                found[Path(name).stem] = content
+        return found
+
 
 def problems(bundle: Path, trust: Trust) -> list[str]:
     """Return a sentence for everything that is wrong with an imported bundle: its signature, its date, its bytes."""
@@ -62,7 +82,8 @@ def problems(bundle: Path, trust: Trust) -> list[str]:
         manifest = Judge(trust)(data, bundle / SIGNATURE).manifest
     except Refused as refused:
         return [str(refused)]
-    return verify_bundle.folder_problems(str(bundle), manifest.files, {MANIFEST, SIGNATURE})
+    known = {MANIFEST, SIGNATURE, *attestations(str(bundle))}
+    return verify_bundle.folder_problems(str(bundle), manifest.files, known)
 
 
 def verify(bundle: Path, trust: Trust, on_file: Callable[[Entry], None] = _silent) -> Verified:
@@ -77,6 +98,7 @@ def verify(bundle: Path, trust: Trust, on_file: Callable[[Entry], None] = _silen
         if parts is None:
             data = verify_bundle.read_bounded(str(bundle), MANIFEST)
             verified = judge(data, bundle / SIGNATURE)
+            judge.attested(bundle)
             known = {MANIFEST, SIGNATURE, *attestations(str(bundle))}
             wanted = verify_bundle.files_at(str(bundle), verified.manifest.files)
             refuse(verify_bundle.folder_problems(str(bundle), wanted, known, on_file))
@@ -115,6 +137,7 @@ def import_bundle(
             source = store.incoming(parts[0].sha256[:16])
             _join(bundle, parts, source, judge, _silent)
         verified = judge(verify_bundle.read_bounded(str(source), MANIFEST), source / SIGNATURE)
+        judge.attested(source)
         home = store.add(source, verified.manifest, on_file)
         floor.record(verified.manifest.terms, verified.manifest.id, verified.signer, downgrade_reason)
         store.tidy()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 from rackserve._paths import state_dir
 from rackserve._process import run
-from rackserve.bundle.verify_bundle import MANIFEST, NAMESPACE, SIGNATURE
+from rackserve.bundle.verify_bundle import ATTESTATIONS, ATTESTED, MANIFEST, NAMESPACE, sha256_of
 from rackserve.errors import BundleError, InputError
 
 if TYPE_CHECKING:
@@ -47,12 +48,42 @@ def sign(bundle: Path, key: Path) -> None:
         InputError: when there is no such key.
         BundleError: when ssh-keygen cannot sign with it.
     """
+    sign_file(bundle / MANIFEST, key, NAMESPACE)
+
+
+def attest(bundle: Path, name: str, content: dict[str, Any], key: Path) -> None:
+    """Write and sign something that was found out about a bundle, such as an audit: true of one day, so no part of it.
+
+    Args:
+        bundle: its folder.
+        name: of lower-case letters and `-`.
+        content: what was found; the manifest's sha256 is added.
+        key: as for `sign`.
+
+    Raises:
+        InputError: when there is no such key.
+        BundleError: when ssh-keygen cannot sign with it.
+    """
+    path = bundle / ATTESTATIONS / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    about = {"manifest_sha256": sha256_of(str(bundle / MANIFEST)), **content}
+    path.write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    sign_file(path, key, ATTESTED)
+
+
+def sign_file(path: Path, key: Path, namespace: str) -> None:
+    """Sign a file; the signature lies beside it, and replaces an earlier one.
+
+    Raises:
+        InputError: when there is no such key.
+        BundleError: when ssh-keygen cannot sign with it.
+    """
     require_key(key)
-    (bundle / SIGNATURE).unlink(missing_ok=True)
+    path.with_name(f"{path.name}.sig").unlink(missing_ok=True)
     run(
-        ["ssh-keygen", "-q", "-Y", "sign", "-n", NAMESPACE, "-f", key, bundle / MANIFEST],
+        ["ssh-keygen", "-q", "-Y", "sign", "-n", namespace, "-f", key, path],
         error=BundleError,
-        what="sign the manifest",
+        what=f"sign {path.name}",
     )
 
 

@@ -133,20 +133,25 @@ class Store:
 
     def _write_tree(self, bundle: Path, manifest: Manifest) -> Path:
         home = self.root / manifest.id
-        known = {MANIFEST, SIGNATURE}
-        if not home.exists() or verify_bundle.folder_problems(str(home), manifest.files, known):
+        known = {MANIFEST, SIGNATURE, *attestations(str(bundle))}
+        if not home.exists() or verify_bundle.folder_problems(
+            str(home), manifest.files, known | attestations(str(home))
+        ):
             draft = self.root / f".tree-{manifest.id}"
             shutil.rmtree(draft, ignore_errors=True)
             for entry in manifest.files:
                 (draft / entry.path).parent.mkdir(parents=True, exist_ok=True)
                 verify_bundle.place(str(self.root / entry.blob), str(draft / entry.path))
             for name in sorted(known):
+                (draft / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(bundle / name, draft / name)
                 verify_bundle.sync(str(draft / name))
             verify_bundle.sync(str(draft))
             shutil.rmtree(home, ignore_errors=True)
             draft.rename(home)
-        shutil.copyfile(bundle / SIGNATURE, home / SIGNATURE)
+        for name in sorted(known - {MANIFEST}):
+            (home / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(bundle / name, home / name)
         return home
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rackserve._paths import state_dir
 from rackserve._yaml import read_model
-from rackserve.bundle.verify_bundle import NAMESPACE
+from rackserve.bundle.verify_bundle import ATTESTED, NAMESPACE
 from rackserve.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Signer(BaseModel):
                     f"make a key with `rackserve bundle key {path.stem}`"
                 ) from failed
         until = f',valid-before="{self.valid_before:%Y%m%d}Z"' if self.valid_before else ""
-        return f'{self.name} namespaces="{NAMESPACE}"{until} {key}'
+        return f'{self.name} namespaces="{NAMESPACE},{ATTESTED}"{until} {key}'
 
 
 class _TrustFile(BaseModel):

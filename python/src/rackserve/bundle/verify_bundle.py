@@ -43,6 +43,7 @@ SIGNATURE = "manifest.json.sig"
 VERIFIER = "verify_bundle.py"
 ATTESTATIONS = "attestations"
 NAMESPACE = "rackserve-bundle"
+ATTESTED = "rackserve-attestation"
 FORMAT = 2
 CHUNK = 1 << 20
 MAX_MANIFEST = 64 << 20
@@ -157,34 +158,38 @@ def _is_safe(path: str) -> bool:
     return len(path) <= MAX_PATH and all(_PART.fullmatch(part) and part not in {".", ".."} for part in parts)
 
 
-def verify_signature(data: bytes, signature: str, signers: str, revoked: str | None = None) -> str:
-    """Return the name of the signer of a manifest's bytes.
+def verify_signature(
+    data: bytes, signature: str, signers: str, revoked: str | None = None, namespace: str = NAMESPACE
+) -> str:
+    """Return the name of the signer of a manifest's bytes, or of what was attested about it.
 
     Args:
         data: the bytes that were signed.
         signature: path of the signature.
         signers: path of an allowed-signers file (ssh-keygen(1), ALLOWED SIGNERS).
         revoked: path of a list of public keys, or of a KRL.
+        namespace: what the signature is for.
 
     Raises:
         Refused: naming what is wrong with the signature or its key.
     """
+    name = os.path.basename(signature)
     if not os.path.isfile(signature):
-        raise Refused(f"{os.path.basename(signature)} is missing: this bundle is not signed")
-    checked = _keygen(data, "check-novalidate", "-n", NAMESPACE, "-s", signature)
+        raise Refused(f"{name} is missing: {name[: -len('.sig')]} is not signed")
+    checked = _keygen(data, "check-novalidate", "-n", namespace, "-s", signature)
     found = _FINGERPRINT.search(checked.stdout)
     if checked.returncode != 0 or not found:
-        raise Refused(f"{os.path.basename(signature)} is not a signature of this manifest: {_said(checked)}")
+        raise Refused(f"{name} is not a signature of {name[: -len('.sig')]}: {_said(checked)}")
     fingerprint = found.group(1)
     names = signer_names(signers, fingerprint)
     if not names:
         known = ", ".join(sorted(signer_names(signers))) or "nobody"
         raise Refused(f"it is signed with the key {fingerprint}, which is nobody's; trusted are: {known}")
     extra = ["-r", revoked] if revoked else []
-    for name in names:
-        checked = _keygen(data, "verify", "-n", NAMESPACE, "-s", signature, "-f", signers, "-I", name, *extra)
+    for signer in names:
+        checked = _keygen(data, "verify", "-n", namespace, "-s", signature, "-f", signers, "-I", signer, *extra)
         if checked.returncode == 0:
-            return name
+            return signer
     raise Refused(f"the key {fingerprint} of {names[0]} signs no more (expired or revoked): {_said(checked)}")
 
 
