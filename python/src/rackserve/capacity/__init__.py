@@ -1,0 +1,44 @@
+"""How many tokens and requests an instance holds: weights, KV cache and what else a GPU's memory is spent on."""
+
+from rackserve.capacity._config import Attention, ModelShape, NotComputedError, read_shape, shape_of
+from rackserve.capacity._kv import KV_DTYPES, KvCapacity, KvLayout, capacity_of, layout_of
+from rackserve.capacity._memory import GIB, Budget, Term
+from rackserve.capacity._picture import bar, parts_of, svg
+from rackserve.capacity._plan import Plan, Remedy, Settings, plan, remedies
+from rackserve.capacity._preflight import Wanted, plan_of, problem_of
+from rackserve.capacity._release import DEFAULT_RELEASE, RELEASES, Release, find_release
+from rackserve.capacity._weights import Source, Weights, weights_of
+
+__all__ = [
+    "DEFAULT_RELEASE",
+    "GIB",
+    "KV_DTYPES",
+    "RELEASES",
+    "Attention",
+    "Budget",
+    "KvCapacity",
+    "KvLayout",
+    "ModelShape",
+    "NotComputedError",
+    "Plan",
+    "Release",
+    "Remedy",
+    "Settings",
+    "Source",
+    "Term",
+    "Wanted",
+    "Weights",
+    "bar",
+    "capacity_of",
+    "find_release",
+    "layout_of",
+    "parts_of",
+    "plan",
+    "plan_of",
+    "problem_of",
+    "read_shape",
+    "remedies",
+    "shape_of",
+    "svg",
+    "weights_of",
+]

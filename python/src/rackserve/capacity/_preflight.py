@@ -1,0 +1,134 @@
+"""One instance of the inventory against its memory: the sentence that refuses it, or none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from rackserve.capacity._config import NotComputedError, read_shape
+from rackserve.capacity._memory import GIB
+from rackserve.capacity._plan import Settings, plan, remedies
+from rackserve.capacity._release import find_release
+from rackserve.capacity._weights import weights_of
+from rackserve.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from rackserve.capacity._plan import Plan, Remedy
+
+_NOT_COMPUTED: Final = frozenset(
+    {
+        "pipeline-parallel-size",
+        "decode-context-parallel-size",
+        "speculative-config",
+        "num-gpu-blocks-override",
+        "hf-overrides",
+    }
+)
+Extra = bool | int | float | str | list[str]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What decides an instance's capacity; the fields of `vllm_instances` and of its host.
+
+    Attributes:
+        model: the model's folder in the bundle.
+        gpu_bytes: one GPU's memory, as torch.cuda.mem_get_info() has it; None on a CPU.
+        cpu_kv_bytes: VLLM_CPU_KVCACHE_SPACE in bytes; None on a GPU.
+        gpus: how many the instance has; 0 on a CPU.
+        extra_args: flags of `vllm serve` by their long names.
+    """
+
+    name: str
+    model: Path
+    release: str
+    max_model_len: int
+    max_num_seqs: int
+    extra_args: Mapping[str, Extra]
+    gpu_bytes: int | None = None
+    cpu_kv_bytes: int | None = None
+    gpus: int = 1
+    dtype: str = "auto"
+    quantization: str | None = None
+    kv_cache_dtype: str | None = None
+    gpu_memory_utilization: float | None = None
+
+
+def problem_of(wanted: Wanted) -> str | None:
+    """Return why an instance cannot hold one request of its max_model_len, and what to set; None when it can.
+
+    A prediction refuses only what would not fit even if it were as wrong as it may be; see docs/capacity.md. What
+    cannot be computed is left to vLLM's own check at its start.
+    """
+    label = f"instance {wanted.name!r}"
+    if _NOT_COMPUTED.intersection(wanted.extra_args):
+        return None
+    try:
+        answer = plan_of(wanted)
+        if answer.needed <= answer.budget.available + max(0, answer.budget.doubt - answer.budget.missing):
+            return None
+        changes = [_sentence(remedy, cpu=wanted.cpu_kv_bytes is not None) for remedy in remedies(answer)]
+    except NotComputedError:
+        return None
+    except InputError as wrong:
+        return f"{label}: {wrong}"
+    budget = answer.budget
+    found = f"{budget.available / GIB:.2f} GiB" + (" (predicted)" if budget.predicted else "")
+    return (
+        f"{label}: one request of max_model_len {wanted.max_model_len} needs {answer.needed / GIB:.2f} GiB of KV "
+        f"cache, and there are {found}; set {', or '.join(changes) or 'a smaller model, or take a larger GPU'}"
+    )
+
+
+def plan_of(wanted: Wanted) -> Plan:
+    """Work out an instance's capacity.
+
+    Raises:
+        InputError: when the model cannot be read, or a key contradicts it.
+    """
+    shape = read_shape(wanted.model)
+    extra = wanted.extra_args
+    set_bytes = _whole(extra, "kv-cache-memory-bytes")
+    settings = Settings(
+        max_model_len=wanted.max_model_len,
+        max_num_seqs=wanted.max_num_seqs,
+        gpu_bytes=wanted.gpu_bytes,
+        available_kv=wanted.cpu_kv_bytes if set_bytes is None else set_bytes,
+        utilization=wanted.gpu_memory_utilization,
+        tensor_parallel=_whole(extra, "tensor-parallel-size") or max(1, wanted.gpus),
+        kv_cache_dtype=wanted.kv_cache_dtype or "auto",
+        device="cuda" if wanted.cpu_kv_bytes is None else "cpu",
+        dtype=wanted.dtype,
+        block_size=_whole(extra, "block-size"),
+        max_num_batched_tokens=_whole(extra, "max-num-batched-tokens"),
+        async_scheduling=False if extra.get("no-async-scheduling") else None,
+        enforce_eager=bool(extra.get("enforce-eager")),
+        hybrid=not extra.get("disable-hybrid-kv-cache-manager"),
+    )
+    weights = weights_of(wanted.model, shape, wanted.quantization)
+    return plan(shape, weights, find_release(wanted.release), settings)
+
+
+def _whole(extra: Mapping[str, Extra], name: str) -> int | None:
+    value = extra.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"extra_args.{name} is {value!r}; set a whole number of 1 or more")
+    return value
+
+
+def _sentence(remedy: Remedy, *, cpu: bool) -> str:
+    keys = {
+        "max_model_len": f"max_model_len to {remedy.value} or less",
+        "utilization": f"gpu_memory_utilization to {remedy.value}",
+        "kv_cache_dtype": f"kv_cache_dtype to {remedy.value}",
+        "tensor_parallel": f"gpus to {remedy.value} of them",
+    }
+    if remedy.setting == "available_kv":
+        gib = -(-int(remedy.value) // GIB)
+        return f"vllm_cpu_kvcache_gib to {gib}" if cpu else f"extra_args.kv-cache-memory-bytes to {remedy.value}"
+    return keys[remedy.setting]

@@ -1,0 +1,160 @@
+"""What differs between vLLM releases in how memory becomes tokens; each row was read in that release's source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from rackserve.capacity._config import NotComputedError
+
+_BIG_GPU: Final = 70 << 30
+_HUGE_GPU: Final = 160 << 30
+
+
+class Grouping(Enum):
+    """How layers of different attention types become groups that share one pool of blocks."""
+
+    NONE = "every layer keeps every token"
+    SMALLEST = "groups as large as the rarest attention type"
+    BALANCED = "as SMALLEST, or as large as the commonest type when that is under 1.5 times the rarest"
+
+
+class Admission(Enum):
+    """What the engine compares before it starts, to be sure of one request of max_model_len."""
+
+    POOL_TOKENS = "tokens of the pool"
+    LAYER_BYTES = "bytes of the layers, without padding of groups"
+    GROUP_BYTES = "bytes of the groups"
+    GROUP_BYTES_AND_NULL_BLOCK = "bytes of the groups, beside the one block that the pool never hands out"
+
+
+@dataclass(frozen=True)
+class Release:
+    """The arithmetic of one vLLM release.
+
+    Attributes:
+        version: as PyPI has it.
+        grouping: how layers are grouped.
+        admission: what must fit before the engine starts.
+        tokens_by_concurrency: the logged size is concurrency x max_model_len; before, blocks x block size.
+        counts_batches_in_flight: a sliding window is sized for every batch in flight, not for one.
+        chunked_is_local: chunked attention (Llama 4) drops old tokens by default; else it keeps them all.
+        kv_dtype_from_model: `auto` follows the KV type in a ModelOpt checkpoint.
+        cpu_block_size: tokens per block on a CPU.
+        cpu_mla_block_size: the same for multi-head latent attention, on a CPU without AMX.
+        utilization: the default of --gpu-memory-utilization.
+        counts_graphs: the estimate for CUDA graphs is taken off before the KV cache gets its memory.
+        batch_grows_at_160_gib: --max-num-batched-tokens is 16384 on a GPU that large.
+        capped_by_requests: the default of --max-num-batched-tokens is at most max_num_seqs x max_model_len.
+    """
+
+    version: str
+    grouping: Grouping
+    admission: Admission
+    tokens_by_concurrency: bool
+    counts_batches_in_flight: bool
+    chunked_is_local: bool
+    kv_dtype_from_model: bool
+    cpu_block_size: int
+    cpu_mla_block_size: int
+    utilization: float
+    counts_graphs: bool
+    batch_grows_at_160_gib: bool
+    capped_by_requests: bool
+
+    def default_batched_tokens(self, *, gpu_bytes: int | None, tensor_parallel: int, requests: int, length: int) -> int:
+        """Return what `vllm serve` takes for --max-num-batched-tokens (engine/arg_utils.py, get_batch_defaults).
+
+        An A100 of 80 GB is the exception that its size does not show: it gets 2048.
+
+        Args:
+            gpu_bytes: the GPU's memory; None on a CPU.
+            tensor_parallel: GPUs, or CPU sockets, per instance.
+            requests: --max-num-seqs.
+            length: --max-model-len.
+        """
+        if self.version == "0.6.4.post1":
+            return max(length, 2048)
+        if gpu_bytes is None:
+            tokens = 2048 * tensor_parallel
+        elif gpu_bytes >= _HUGE_GPU and self.batch_grows_at_160_gib:
+            tokens = 16384
+        else:
+            tokens = 8192 if gpu_bytes >= _BIG_GPU else 2048
+        return min(tokens, requests * length) if self.capped_by_requests else tokens
+
+
+def _hybrid(
+    version: str, *, in_flight: bool = True, admission: Admission = Admission.GROUP_BYTES, grown: bool = False
+) -> Release:
+    return Release(
+        version=version,
+        grouping=Grouping.BALANCED,
+        admission=admission,
+        tokens_by_concurrency=True,
+        counts_batches_in_flight=in_flight,
+        chunked_is_local=True,
+        kv_dtype_from_model=True,
+        cpu_block_size=128,
+        cpu_mla_block_size=16 if grown else 128,
+        utilization=0.92,
+        counts_graphs=True,
+        batch_grows_at_160_gib=grown,
+        capped_by_requests=True,
+    )
+
+
+_OLDEST: Final = Release(
+    version="0.6.4.post1",
+    grouping=Grouping.NONE,
+    admission=Admission.POOL_TOKENS,
+    tokens_by_concurrency=False,
+    counts_batches_in_flight=False,
+    chunked_is_local=False,
+    kv_dtype_from_model=False,
+    cpu_block_size=16,
+    cpu_mla_block_size=16,
+    utilization=0.9,
+    counts_graphs=False,
+    batch_grows_at_160_gib=False,
+    capped_by_requests=False,
+)
+_FIRST_HYBRID: Final = Release(
+    version="0.10.2",
+    grouping=Grouping.SMALLEST,
+    admission=Admission.LAYER_BYTES,
+    tokens_by_concurrency=False,
+    counts_batches_in_flight=False,
+    chunked_is_local=False,
+    kv_dtype_from_model=False,
+    cpu_block_size=16,
+    cpu_mla_block_size=16,
+    utilization=0.9,
+    counts_graphs=False,
+    batch_grows_at_160_gib=False,
+    capped_by_requests=False,
+)
+RELEASES: Final = {
+    release.version: release
+    for release in (
+        _OLDEST,
+        _FIRST_HYBRID,
+        _hybrid("0.22.1", in_flight=False),
+        _hybrid("0.26.0"),
+        _hybrid("0.32.0", admission=Admission.GROUP_BYTES_AND_NULL_BLOCK, grown=True),
+        _hybrid("0.33.0", admission=Admission.GROUP_BYTES_AND_NULL_BLOCK, grown=True),
+    )
+}
+DEFAULT_RELEASE: Final = "0.32.0"
+
+
+def find_release(version: str) -> Release:
+    """Return the arithmetic of a release.
+
+    Raises:
+        NotComputedError: when it is none of those whose source was read.
+    """
+    if version not in RELEASES:
+        raise NotComputedError(f"the KV arithmetic of vLLM {version} is not known; set one of {', '.join(RELEASES)}")
+    return RELEASES[version]
