@@ -149,6 +149,14 @@ def test_the_default_batch_follows_the_gpu(release: str, gib: int, tokens: int) 
     assert found == tokens
 
 
+def test_0_6_4_prefills_long_contexts_in_chunks() -> None:
+    found = find_release("0.6.4.post1").default_batched_tokens(
+        gpu_bytes=24 * GIB, tensor_parallel=1, requests=256, length=131072
+    )
+
+    assert found == 512
+
+
 def test_an_unknown_release_is_refused_by_name() -> None:
     with pytest.raises(InputError, match=r"vLLM 0\.11\.0 is not known; set one of 0\.6\.4"):
         find_release("0.11.0")

@@ -8,6 +8,7 @@ from typing import Final
 
 from rackserve.capacity._config import NotComputedError
 
+_LONG_CONTEXT: Final = 32768
 _BIG_GPU: Final = 70 << 30
 _HUGE_GPU: Final = 160 << 30
 
@@ -75,7 +76,8 @@ class Release:
             length: --max-model-len.
         """
         if self.version == "0.6.4.post1":
-            return max(length, 2048)
+            # Long contexts are prefilled in chunks of 512 (engine/arg_utils.py:995-1020), unless the model has windows.
+            return 512 if length > _LONG_CONTEXT and gpu_bytes is not None else max(length, 2048)
         if gpu_bytes is None:
             tokens = 2048 * tensor_parallel
         elif gpu_bytes >= _HUGE_GPU and self.batch_grows_at_160_gib:
