@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from rackserve.bundle import Entry, Manifest, Model, Repository, Runtime
 from rackserve.errors import InputError
 from rackserve.preflight import HostFacts, Wanted, host_problems, parts_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 REVISION = "0" * 40
 GB = 10**9
@@ -35,12 +39,35 @@ INSTANCE: dict[str, Any] = {
     "max_num_seqs": 1,
     "max_model_len": 8,
 }
-WANTED = Wanted((INSTANCE,), "0.32.0", "cpu", "3.11", serves=True, store="/s", releases="/r", downgrade_reason="")
+WANTED = Wanted(
+    (INSTANCE,), "0.32.0", "cpu", "3.11", serves=True, store="/s", releases="/r", downgrade_reason="", cpu_kvcache_gib=1
+)
 FIT = HostFacts(0, "debian", "12", "x86_64", {"3.11": "/usr/bin/python3.11"}, {"/s": 9 * GB, "/r": 9 * GB}, 0, (), {})
 
 
-def test_a_fit_host_is_let_through() -> None:
-    assert host_problems(WANTED, MANIFEST, FIT) == []
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """Give a bundle's folder with the configuration of its one model: 16 layers, 8 of 32 heads for keys and values."""
+    folder = tmp_path / f"models/o--m/{REVISION}"
+    folder.mkdir(parents=True)
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131072,
+        "vocab_size": 128256,
+        "torch_dtype": "bfloat16",
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return tmp_path
+
+
+def test_a_fit_host_is_let_through(bundle: Path) -> None:
+    assert host_problems(WANTED, MANIFEST, FIT, bundle) == []
 
 
 @pytest.mark.parametrize(
@@ -57,8 +84,8 @@ def test_a_fit_host_is_let_through() -> None:
         ({"free_bytes": {"/s": 9 * GB, "/r": 4 * GB}}, "/r has 4.0 GB free and needs 5.0 GB"),
     ],
 )
-def test_an_unfit_host_is_refused_with_the_value_found(change: dict[str, Any], reason: str) -> None:
-    (problem,) = host_problems(WANTED, MANIFEST, replace(FIT, **change))
+def test_an_unfit_host_is_refused_with_the_value_found(change: dict[str, Any], reason: str, bundle: Path) -> None:
+    (problem,) = host_problems(WANTED, MANIFEST, replace(FIT, **change), bundle)
     assert reason in problem
 
 
@@ -73,36 +100,46 @@ def test_an_unfit_host_is_refused_with_the_value_found(change: dict[str, Any], r
     ],
     ids=["the same", "a newer one", "another's", "an older one with a reason", "an older one that is installed"],
 )
-def test_a_bundle_that_is_no_replay_is_let_through(floor: dict[str, Any], reason: str) -> None:
-    assert host_problems(replace(WANTED, downgrade_reason=reason), MANIFEST, replace(FIT, floor=floor)) == []
+def test_a_bundle_that_is_no_replay_is_let_through(floor: dict[str, Any], reason: str, bundle: Path) -> None:
+    assert host_problems(replace(WANTED, downgrade_reason=reason), MANIFEST, replace(FIT, floor=floor), bundle) == []
 
 
-def test_what_is_there_already_needs_no_room() -> None:
+def test_what_is_there_already_needs_no_room(bundle: Path) -> None:
     full = replace(FIT, free_bytes={"/s": 0, "/r": 0}, stored_bytes=3 * GB, releases=("0.32.0-abc",))
-    assert host_problems(WANTED, MANIFEST, full) == []
+    assert host_problems(WANTED, MANIFEST, full, bundle) == []
 
 
-def test_a_model_that_the_bundle_lacks_is_named() -> None:
+def test_an_instance_that_cannot_hold_one_request_is_refused(bundle: Path) -> None:
+    # 2 x 16 layers x 8 heads x 64 numbers x 2 bytes = 32 KiB a token: 1 GiB has room for 32,768 of them.
+    long = {**INSTANCE, "max_model_len": 131072}
+    (problem,) = host_problems(replace(WANTED, instances=(long,)), MANIFEST, FIT, bundle)
+    assert "instance 'a'" in problem
+    assert "131072" in problem.replace(",", "")
+    room = replace(WANTED, instances=(long,), cpu_kvcache_gib=5)
+    assert host_problems(room, MANIFEST, FIT, bundle) == []
+
+
+def test_a_model_that_the_bundle_lacks_is_named(bundle: Path) -> None:
     other = {**INSTANCE, "model": {"repo": "o/other", "revision": REVISION}}
-    (problem,) = host_problems(replace(WANTED, instances=(other,)), MANIFEST, FIT)
+    (problem,) = host_problems(replace(WANTED, instances=(other,)), MANIFEST, FIT, bundle)
     assert "o/other" in problem
     assert f"which has o/m at {REVISION}" in problem
 
 
-def test_a_version_that_the_bundle_lacks_is_named() -> None:
-    (problem,) = host_problems(replace(WANTED, vllm="0.33.0"), MANIFEST, FIT)
+def test_a_version_that_the_bundle_lacks_is_named(bundle: Path) -> None:
+    (problem,) = host_problems(replace(WANTED, vllm="0.33.0"), MANIFEST, FIT, bundle)
     assert "no vLLM 0.33.0" in problem
     assert "0.32.0 (cpu, Python 3.11)" in problem
 
 
-def test_every_reason_is_told_at_once() -> None:
+def test_every_reason_is_told_at_once(bundle: Path) -> None:
     bad = replace(FIT, euid=1, architecture="aarch64", pythons={})
-    assert len(host_problems(WANTED, MANIFEST, bad)) == 3
+    assert len(host_problems(WANTED, MANIFEST, bad, bundle)) == 3
 
 
-def test_a_host_that_serves_nothing_needs_packages_only() -> None:
+def test_a_host_that_serves_nothing_needs_packages_only(bundle: Path) -> None:
     idle = replace(WANTED, instances=(), serves=False)
-    assert host_problems(idle, MANIFEST, replace(FIT, pythons={}, free_bytes={"/s": GB, "/r": 0})) == []
+    assert host_problems(idle, MANIFEST, replace(FIT, pythons={}, free_bytes={"/s": GB, "/r": 0}), bundle) == []
     assert parts_for(MANIFEST, "12", (), vllm="0.32.0", flavour="cpu", python="3.11") == ("apt/debian-12",)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from rackserve import capacity
 from rackserve.bundle.verify_bundle import Refused, refuse_replay
 from rackserve.errors import InputError
 from rackserve.instances import parse_instances
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from rackserve.bundle import Manifest, Runtime
 
@@ -46,6 +48,7 @@ class Wanted:
     store: str
     releases: str
     downgrade_reason: str
+    cpu_kvcache_gib: int
 
 
 def find_runtime(manifest: Manifest, vllm: str, flavour: str, python: str) -> Runtime:
@@ -81,13 +84,20 @@ def parts_for(
     return tuple(parts)
 
 
-def host_problems(wanted: Wanted, manifest: Manifest, facts: HostFacts) -> list[str]:
-    """Return a sentence for everything that would make the play fail later; an empty list means go."""
+def host_problems(wanted: Wanted, manifest: Manifest, facts: HostFacts, bundle: Path) -> list[str]:
+    """Return a sentence for everything that would make the play fail later; an empty list means go.
+
+    Args:
+        wanted: what the inventory asks of the host.
+        manifest: the bundle's.
+        facts: what the host is.
+        bundle: the bundle's folder on the controller, whose models' configurations are read.
+    """
     problems = _system_problems(manifest, facts) + _replay_problems(wanted, manifest, facts)
     if wanted.serves:
         problems += _instance_problems(wanted, manifest)
         problems += _runtime_problems(wanted, manifest, facts)
-    return problems or _disk_problems(wanted, manifest, facts)
+    return problems or _disk_problems(wanted, manifest, facts) + _capacity_problems(wanted, manifest, bundle)
 
 
 def _system_problems(manifest: Manifest, facts: HostFacts) -> list[str]:
@@ -143,6 +153,30 @@ def _runtime_problems(wanted: Wanted, manifest: Manifest, facts: HostFacts) -> l
             f"use the Debian release that has it, or set stack_runtime.python to one that the bundle and the host share"
         )
     return found
+
+
+def _capacity_problems(wanted: Wanted, manifest: Manifest, bundle: Path) -> list[str]:
+    """Name the instances that cannot hold one request of their max_model_len."""
+    folders = {(model.repo, model.revision): bundle / model.path for model in manifest.models}
+    found = (
+        capacity.problem_of(
+            capacity.Wanted(
+                name=instance.name,
+                model=folders[instance.model.repo, instance.model.revision],
+                release=wanted.vllm,
+                max_model_len=instance.max_model_len,
+                max_num_seqs=instance.max_num_seqs,
+                extra_args=instance.extra_args,
+                cpu_kv_bytes=wanted.cpu_kvcache_gib << 30,
+                gpus=0,
+                dtype=instance.dtype,
+                kv_cache_dtype=instance.kv_cache_dtype,
+            )
+        )
+        for instance in parse_instances(wanted.instances)
+        if wanted.flavour == "cpu"
+    )
+    return [problem for problem in found if problem]
 
 
 def _disk_problems(wanted: Wanted, manifest: Manifest, facts: HostFacts) -> list[str]:

@@ -104,7 +104,7 @@ def rackserve_host_problems(wanted: dict[str, Any], path: str, facts: dict[str, 
     manifest = bundle.read_manifest(Path(path))
     names = preflight.HostFacts.__dataclass_fields__
     known = preflight.HostFacts(**{key: value for key, value in facts.items() if key in names})
-    return preflight.host_problems(preflight.Wanted(**wanted), manifest, known)
+    return preflight.host_problems(preflight.Wanted(**wanted), manifest, known, Path(path))
 
 
 def rackserve_instance_files(name: str, folder: str, shared: list[str]) -> list[str]:
