@@ -138,7 +138,7 @@ def resolve(row: Row, scratch: Path) -> list[dict[str, Any]]:
     (scratch / "requirements.in").write_text("\n".join(row.requirements), encoding="utf-8")
     (scratch / "overrides.in").write_text("\n".join(row.override), encoding="utf-8")
     output = scratch / "pylock.toml"
-    dated = ("--exclude-newer", str(row.until), "--exclude-newer-package", "uv=false") if row.until else ()
+    dated = ("--exclude-newer", f"{row.until}T00:00:00Z", "--exclude-newer-package", "uv=false") if row.until else ()
     run(
         [
             *("uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--format", "pylock.toml"),
