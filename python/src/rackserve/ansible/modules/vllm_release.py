@@ -43,8 +43,10 @@ import zipfile
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.rackserve_host import host_lock, run, sha256_of, switch_link, tail, write_durably
+from ansible.module_utils.rackserve_record import record_problems
 
 STAMP = ".rackserve-complete"
+_SHOWN = 5
 _LIST = (
     "import importlib.metadata as m, re\n"
     "for d in m.distributions(): print(re.sub('[-_.]+', '-', d.metadata['Name']).lower() + '==' + d.version)"
@@ -109,6 +111,20 @@ def compare_with_lock(lock: str, installed: str) -> None:
         raise ReleaseError(f"installed and locked packages differ: {', '.join(different)}")
 
 
+def compare_with_records(path: str) -> None:
+    """Refuse an environment whose files are not those that its wheels recorded; neither pip nor uv compares them.
+
+    Raises:
+        ReleaseError: naming the first files that differ.
+    """
+    found = [
+        problem for folder in glob.glob(f"{path}/lib/python3*/site-packages") for problem in record_problems(folder)
+    ]
+    if found:
+        more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise ReleaseError(f"installed files differ from their records: {'; '.join(found[:_SHOWN])}{more}")
+
+
 def make_release(path: str, params: dict[str, str]) -> None:
     """Install and check a release; the stamp is the last thing written.
 
@@ -132,6 +148,7 @@ def make_release(path: str, params: dict[str, str]) -> None:
         locked = ["--no-deps", "--require-hashes", "--compile-bytecode", "--link-mode=hardlink", "-r", params["lock"]]
         step("install the locked wheels", [*install, *locked], env)
         compare_with_lock(params["lock"], step("list what is installed", [python, "-c", _LIST], env))
+        compare_with_records(path)
         os.unlink(os.path.join(path, ".lock"))  # the installer's, and writable by everyone
         step("import vLLM", [python, "-c", _SANITY], {**env, "VLLM_NO_USAGE_STATS": "1"})
     except ReleaseError:

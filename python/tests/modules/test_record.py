@@ -1,0 +1,53 @@
+"""An installed environment is what its wheels recorded, file by file; a real one, made by uv."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rackserve.ansible.module_utils.rackserve_record import record_problems
+from rackserve.bundle._shim import MadeWheel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+UV = str(Path(sys.executable).with_name("uv"))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """Give the site-packages of a new environment with one small package in it."""
+    wheel = MadeWheel("engine", "1.0", "for a test", modules={"engine/__init__.py": "ANSWER = 42\n"})
+    (tmp_path / wheel.file_name).write_bytes(wheel.to_bytes())
+    quiet = ["--offline", "--quiet", f"--cache-dir={tmp_path}/cache"]
+    subprocess.run([UV, "venv", *quiet, f"--python={sys.executable}", tmp_path / "env"], check=True)
+    python = tmp_path / "env/bin/python"
+    install = [UV, "pip", "install", *quiet, f"--python={python}", "--no-index", f"--find-links={tmp_path}"]
+    subprocess.run([*install, "--compile-bytecode", "engine"], check=True)
+    return next((tmp_path / "env/lib").glob("python3*/site-packages"))
+
+
+def test_a_sound_environment_has_no_problems(site: Path) -> None:
+    assert list(site.glob("engine/__pycache__/*.pyc"))
+    assert record_problems(str(site)) == []
+
+
+TAMPERINGS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "flipped": (lambda site: (site / "engine/__init__.py").write_text("ANSWER = 43\n"), "was altered"),
+    "longer": (lambda site: (site / "engine/__init__.py").write_text("ANSWER = 42 \n"), "its RECORD says 12"),
+    "deleted": (lambda site: (site / "engine/__init__.py").unlink(), "cannot be read"),
+    "planted module": (lambda site: (site / "engine/more.py").write_text(""), "named by no RECORD"),
+    "planted .pth": (lambda site: (site / "evil.pth").write_text("import os\n"), "named by no RECORD"),
+    "planted metadata": (lambda site: (site / "engine-1.0.dist-info/x.txt").write_text(""), "named by no RECORD"),
+}
+
+
+@pytest.mark.parametrize(("tamper", "reason"), TAMPERINGS.values(), ids=TAMPERINGS)
+def test_what_differs_is_named(site: Path, tamper: Callable[[Path], object], reason: str) -> None:
+    tamper(site)
+    (problem,) = record_problems(str(site))
+    assert reason in problem
