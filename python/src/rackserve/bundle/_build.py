@@ -13,6 +13,7 @@ from rackserve.bundle._controller import CONTROLLER_PACKAGES, build_controller
 from rackserve.bundle._gather import Workshop
 from rackserve.bundle._manifest import Manifest, scan
 from rackserve.bundle._recipe import read_recipe
+from rackserve.bundle._sbom import SBOM, sbom_of_tree
 from rackserve.bundle._sign import require_key, sign
 from rackserve.bundle.verify_bundle import MANIFEST, VERIFIER
 from rackserve.errors import InputError
@@ -65,6 +66,8 @@ def build(
         repositories = tuple(shop.repository(target, more) for target in recipe.targets)
         drivers = tuple(shop.driver(target, target.driver) for target in recipe.targets if target.driver)
         controller = build_controller(tree, shop.scratch, say, allow_dirty=allow_dirty) if recipe.controller else None
+        bill = sbom_of_tree(tree, runtimes, models, (*repositories, *drivers), controller)
+        (tree / SBOM).write_text(bill, encoding="utf-8")
         shutil.copyfile(verify_bundle.__file__, tree / VERIFIER)
         say("hash every file")
         manifest = Manifest(

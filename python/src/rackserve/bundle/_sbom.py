@@ -1,0 +1,102 @@
+"""The bill of materials of a bundle: CycloneDX 1.6, and equal bundles have equal bills."""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import re
+import uuid
+from typing import TYPE_CHECKING, Final
+
+from cyclonedx.model import HashAlgorithm, HashType, Property
+from cyclonedx.model.bom import Bom
+from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.output.json import JsonV1Dot6
+from packageurl import PackageURL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from rackserve.bundle._manifest import Controller, Driver, Model, Repository, Runtime
+
+SBOM: Final = "sbom.cdx.json"
+_NAMESPACE: Final = uuid.UUID("6f1c0b0e-3c0e-5f0a-9a55-7a1f6c0b7d10")
+# The library writes a time; of one time in all of them a bill says what is in it, not when it was written.
+_NO_TIME: Final = dt.datetime(1980, 1, 1, tzinfo=dt.UTC)
+_PIN: Final = re.compile(r"^[a-z0-9][a-z0-9._-]*==\S", re.MULTILINE)
+_HASH: Final = re.compile(r"--hash=sha256:(?P<sha256>[0-9a-f]{64})")
+_FIELD: Final = re.compile(r"^(?P<key>Package|Version|Architecture|SHA256): (?P<value>.+)$", re.MULTILINE)
+
+
+def sbom_of_tree(
+    tree: Path,
+    runtimes: Iterable[Runtime],
+    models: Iterable[Model],
+    repositories: Iterable[Repository | Driver],
+    controller: Controller | None,
+) -> str:
+    """Return the bill of materials of a bundle's tree, as JSON text.
+
+    Args:
+        tree: the bundle's files by their names.
+        runtimes: whose locks are read.
+        models: whose folders are listed.
+        repositories: whose `Packages` are read; a driver set is one too.
+        controller: whose lock is read.
+    """
+    components: dict[str, Component] = {}
+    locks = [runtime.lock for runtime in runtimes] + ([controller.lock] if controller else [])
+    for lock in locks:
+        found = python_components((tree / lock).read_text(encoding="utf-8"))
+        components.update({str(component.bom_ref): component for component in found})
+    for repository in repositories:
+        listed = (tree / repository.path / "Packages").read_text(encoding="utf-8")
+        for component in debian_components(listed, repository.release):
+            components[str(component.bom_ref)] = component
+    for model in models:
+        component = model_component(model)
+        components[str(component.bom_ref)] = component
+    bom = Bom(components=components.values(), serial_number=uuid.uuid5(_NAMESPACE, "\n".join(sorted(components))))
+    bom.metadata.timestamp = _NO_TIME
+    text: str = JsonV1Dot6(bom).output_as_string(indent=1)
+    return f"{text}\n"
+
+
+def python_components(lock: str) -> list[Component]:
+    """Return a component for every pin of a lock, with the hashes of its wheels."""
+    found = []
+    starts = [pin.start() for pin in _PIN.finditer(lock)]
+    for start, end in itertools.pairwise([*starts, len(lock)]):
+        block = lock[start:end]
+        name, version = block.split()[0].split("==")
+        url = PackageURL("pypi", None, name, version)
+        hashes = [HashType(alg=HashAlgorithm.SHA_256, content=match["sha256"]) for match in _HASH.finditer(block)]
+        found.append(_component(ComponentType.LIBRARY, name, version, url, hashes))
+    return found
+
+
+def debian_components(packages: str, release: str) -> list[Component]:
+    """Return a component for every package of a repository's `Packages`."""
+    found = []
+    for stanza in packages.split("\n\n"):
+        fields = {match["key"]: match["value"] for match in _FIELD.finditer(stanza)}
+        if "Package" in fields:
+            qualifiers = {"arch": fields["Architecture"], "distro": f"debian-{release}"}
+            url = PackageURL("deb", "debian", fields["Package"], fields["Version"], qualifiers)
+            hashes = [HashType(alg=HashAlgorithm.SHA_256, content=fields["SHA256"])]
+            found.append(_component(ComponentType.LIBRARY, fields["Package"], fields["Version"], url, hashes))
+    return found
+
+
+def model_component(model: Model) -> Component:
+    """Return the component of a model; its files' hashes stand in the bundle's manifest."""
+    owner, name = model.repo.split("/", 1)
+    url = PackageURL("huggingface", owner, name, model.revision)
+    component = _component(ComponentType.MACHINE_LEARNING_MODEL, model.repo, model.revision, url, [])
+    component.properties.add(Property(name="rackserve:bytes", value=str(model.size)))
+    return component
+
+
+def _component(kind: ComponentType, name: str, version: str, url: PackageURL, hashes: list[HashType]) -> Component:
+    return Component(type=kind, name=name, version=version, purl=url, bom_ref=url.to_string(), hashes=hashes)
