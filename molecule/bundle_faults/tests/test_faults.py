@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,26 +37,38 @@ KILLS = 20
 RNG = random.Random(20261124)  # noqa: S311 - moments, not secrets; the same ones each time
 
 
-def start() -> subprocess.Popen[str]:
+def start(log: Path) -> subprocess.Popen[bytes]:
     argv = [
         *(str(Path(sys.executable).with_name("ansible-playbook")), "molecule/bundle_faults/converge.yml"),
         *("-i", "molecule/inventory", "-e", json.dumps({"faults_host": "gpu2"})),
     ]
-    return subprocess.Popen(
-        argv,
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    # A file and no pipe: Ansible's workers outlive it, and would hold a pipe open for ever.
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            argv,
+            cwd=ROOT,
+            env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
 
 
-def run() -> tuple[int, str]:
-    process = start()
-    output = process.communicate()[0]
-    return process.returncode, output
+def run(log: Path) -> tuple[int, str]:
+    code = start(log).wait()
+    return code, log.read_text(errors="replace")
+
+
+def family(pid: int) -> list[int]:
+    """Return a process and all that descend from it; Ansible's workers are in sessions of their own."""
+    listed = subprocess.check_output(["ps", "-eo", "pid=,ppid="], text=True).split()
+    children: dict[int, list[int]] = {}
+    for child, parent in zip(listed[::2], listed[1::2], strict=True):
+        children.setdefault(int(parent), []).append(int(child))
+    found = [pid]
+    for member in found:
+        found += children.get(member, [])
+    return found
 
 
 def wipe(host: Host) -> None:
@@ -75,34 +88,36 @@ def undisturbed(request: pytest.FixtureRequest) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def seconds(request: pytest.FixtureRequest) -> float:
+def seconds(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> float:
     """Return how long a whole run takes on this host."""
     wipe(get_host("ssh://gpu2", ssh_config=request.config.getoption("--ssh-config")))
     started = time.monotonic()
-    assert run()[0] == 0
+    assert run(tmp_path_factory.mktemp("log") / "first.log")[0] == 0
     return time.monotonic() - started
 
 
 @pytest.mark.parametrize("moment", [RNG.random() for _ in range(KILLS)])
 def test_a_killed_run_is_ended_by_the_next(
-    host: Host, undisturbed: dict[str, str], seconds: float, moment: float
+    host: Host, undisturbed: dict[str, str], seconds: float, moment: float, tmp_path: Path
 ) -> None:
     victim = ("controller", "host", "guest")[int(moment * 1000) % 3]
     wipe(host)
-    process = start()
+    process = start(tmp_path / "killed.log")
     time.sleep(moment * seconds)
     if victim == "host":
         host.run(KILLED_ON_THE_HOST)
     if victim == "guest":
         host.run("systemctl reboot --force --force")
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    for member in family(process.pid):
+        with suppress(ProcessLookupError):
+            os.kill(member, signal.SIGKILL)
+    process.wait()
     for _ in range(30):
         if host.run("true").rc == 0:
             break
         time.sleep(1)
     assert is_whole(host)
-    code, output = run()
+    code, output = run(tmp_path / "run.log")
     assert code == 0, output[-3000:]
     assert {command: host.check_output(command) for command in undisturbed} == undisturbed
 
@@ -134,11 +149,13 @@ def disk(request: pytest.FixtureRequest, host: Host, undisturbed: dict[str, str]
     indirect=True,
     ids=lambda value: f"{value[0]} {value[1]}",
 )
-def test_a_full_disk_loses_nothing(host: Host, disk: tuple[str, int], undisturbed: dict[str, str]) -> None:
+def test_a_full_disk_loses_nothing(
+    host: Host, disk: tuple[str, int], undisturbed: dict[str, str], tmp_path: Path
+) -> None:
     folder, needed = disk
     if folder == "/opt/vllm":
         host.check_output(f"mkdir -p {OLD} && echo old >{OLD}/.rackserve-complete && ln -s releases/old {CURRENT}")
-    code, output = run()
+    code, output = run(tmp_path / "run.log")
     assert code != 0
     assert "No space left on device" in output or "os error 28" in output
     assert is_whole(host)
@@ -146,6 +163,6 @@ def test_a_full_disk_loses_nothing(host: Host, disk: tuple[str, int], undisturbe
         assert host.check_output(f"readlink {CURRENT}") == "releases/old", "the old release is still the one in use"
         host.check_output(f"rm -rf {OLD}")
     host.check_output(f"mount -o remount,size={needed * 2}k {folder}")
-    code, output = run()
+    code, output = run(tmp_path / "run.log")
     assert code == 0, output[-3000:]
     assert {command: host.check_output(command) for command in undisturbed} == undisturbed
