@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from rackserve._paths import project_root
+from rackserve.bundle._manifest import sha256_of
 from rackserve.bundle._models import build_model, derived_revision
-from rackserve.bundle._recipe import ModelRecipe, RandomSource, RuntimeRecipe, debian_packages, read_recipe
+from rackserve.bundle._recipe import (
+    FolderSource,
+    ModelRecipe,
+    RandomSource,
+    RuntimeRecipe,
+    debian_packages,
+    read_recipe,
+)
 from rackserve.errors import InputError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_a_lock_is_named_after_what_it_is_for() -> None:
@@ -22,6 +27,7 @@ def test_a_lock_is_named_after_what_it_is_for() -> None:
 
 def test_the_labs_models_are_pinned_to_what_their_sources_give() -> None:
     for model in read_recipe(project_root() / "inventory").models:
+        assert not isinstance(model.source, FolderSource)
         assert model.revision == derived_revision(model.source)
 
 
@@ -35,6 +41,33 @@ def test_a_wrong_revision_is_refused_with_the_right_one(tmp_path: Path) -> None:
 def test_another_seed_is_another_revision() -> None:
     seeds = (RandomSource(kind="random_llama", seed=seed) for seed in range(3))
     assert len({derived_revision(source) for source in seeds}) == 3
+
+
+def test_a_downloaded_snapshot_is_taken_file_by_file(tmp_path: Path) -> None:
+    (tmp_path / "hub/sub").mkdir(parents=True)
+    for name in ("config.json", "sub/model.safetensors", "not-pinned.bin"):
+        (tmp_path / "hub" / name).write_text(name)
+    pins = {name: sha256_of(tmp_path / "hub" / name) for name in ("config.json", "sub/model.safetensors")}
+    source = FolderSource(kind="folder", path=tmp_path / "hub", files=pins)
+    recipe = ModelRecipe(repo="a/b", revision="f" * 40, source=source)
+    build_model(recipe, tmp_path / "out", tmp_path)
+    found = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    assert found == set(pins)
+
+
+def test_a_downloaded_snapshot_that_is_another_is_refused_file_by_file(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    source = FolderSource(kind="folder", path=tmp_path, files={"config.json": "0" * 64, "gone.json": "1" * 64})
+    recipe = ModelRecipe(repo="a/b", revision="f" * 40, source=source)
+    with pytest.raises(InputError, match=r"config\.json has sha256 .*, bundle\.yml says 000.*gone\.json is missing"):
+        build_model(recipe, tmp_path / "out", tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a//b", ""])
+def test_a_snapshot_names_no_file_elsewhere(name: str) -> None:
+    with pytest.raises(ValueError, match="inside the snapshot"):
+        FolderSource(kind="folder", path=Path("/"), files={name: "0" * 64})
 
 
 NAMED = "name: lab\nversion: 1\n"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from rackserve._paths import cache_dir, project_root
 from rackserve._process import run
 from rackserve.bundle._manifest import sha256_of
-from rackserve.bundle._recipe import GgufSource
+from rackserve.bundle._recipe import FolderSource, GgufSource
 from rackserve.bundle._wheels import download
 from rackserve.bundle.verify_bundle import place
 from rackserve.errors import BundleError, InputError
@@ -40,9 +40,12 @@ def build_model(recipe: ModelRecipe, into: Path, scratch: Path) -> None:
     """Write a model's snapshot: config, tokenizer and safetensors, readable by everyone.
 
     Raises:
-        InputError: when the recipe's revision is not the one its source gives.
+        InputError: when the recipe's revision is not the one its source gives, or a file is not the one pinned.
         BundleError: when the source cannot be had, or the conversion fails.
     """
+    if isinstance(recipe.source, FolderSource):
+        _take_folder(recipe.repo, recipe.source, into)
+        return
     expected = derived_revision(recipe.source)
     if recipe.revision != expected:
         raise InputError(
@@ -58,6 +61,23 @@ def build_model(recipe: ModelRecipe, into: Path, scratch: Path) -> None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(work, kept)
     shutil.copytree(kept, into, copy_function=place)
+
+
+def _take_folder(repo: str, source: FolderSource, into: Path) -> None:
+    """Give a downloaded snapshot's files their names in the bundle, once each is the one pinned."""
+    wrong = []
+    for name, pinned in source.files.items():
+        path = source.path / name
+        found = sha256_of(path) if path.is_file() else None
+        if found is None:
+            wrong.append(f"{path} is missing")
+        elif found != pinned:
+            wrong.append(f"{path} has sha256 {found}, bundle.yml says {pinned}")
+    if wrong:
+        raise InputError(f"{repo}: {'; '.join(wrong)}; download that commit again, or pin what you audited")
+    for name in source.files:
+        (into / name).parent.mkdir(parents=True, exist_ok=True)
+        place(str((source.path / name).resolve()), str(into / name))
 
 
 def _make(source: GgufSource | RandomSource, into: Path, scratch: Path) -> None:

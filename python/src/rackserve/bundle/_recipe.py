@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from rackserve._paths import project_root
 from rackserve._yaml import read_model
+from rackserve.bundle.verify_bundle import is_safe_path
 
 RECIPE = "bundle.yml"
 
@@ -50,12 +51,30 @@ class RandomSource(_Part):
     seed: int = 0
 
 
+class FolderSource(_Part):
+    """A snapshot that was downloaded before, such as by `hf download REPO --revision COMMIT --local-dir DIR`.
+
+    `files` pins each file by its sha256; only these are carried.
+    """
+
+    kind: Literal["folder"]
+    path: Path
+    files: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field(min_length=1)
+
+    @field_validator("files")
+    @classmethod
+    def _inside(cls, files: dict[str, str]) -> dict[str, str]:
+        if outside := [name for name in files if not is_safe_path(name)]:
+            raise ValueError(f"{outside[0]!r} is not the path of a file inside the snapshot")
+        return files
+
+
 class ModelRecipe(_Part):
     """One model: its repository name, the 40-hex commit it is pinned by, and where its files come from."""
 
     repo: str = Field(pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")
     revision: str = Field(pattern=r"^[0-9a-f]{40}$")
-    source: Annotated[GgufSource | RandomSource, Field(discriminator="kind")]
+    source: Annotated[GgufSource | RandomSource | FolderSource, Field(discriminator="kind")]
 
 
 class DriverRecipe(_Part):

@@ -143,7 +143,7 @@ def _refuse_unsafe(files: list[Entry]) -> None:
 
 
 def _refuse_entry(entry: Entry) -> None:
-    if not isinstance(entry.path, str) or not _is_safe(entry.path):
+    if not isinstance(entry.path, str) or not is_safe_path(entry.path):
         raise Refused(f"{MANIFEST} names the unsafe path {entry.path!r}; this bundle was tampered with")
     if entry.path in {MANIFEST, SIGNATURE} or entry.path.split("/")[0] in {ATTESTATIONS, "blobs"}:
         raise Refused(f"{MANIFEST} names {entry.path!r}, a name that is the bundle's own")
@@ -153,7 +153,8 @@ def _refuse_entry(entry: Entry) -> None:
         raise Refused(f"{MANIFEST} has no usable sha256 for {entry.path!r}; build the bundle again")
 
 
-def _is_safe(path: str) -> bool:
+def is_safe_path(path: str) -> bool:
+    """Return whether a relative path stays inside a bundle, on any file system."""
     parts = path.split("/")
     return len(path) <= MAX_PATH and all(_PART.fullmatch(part) and part not in {".", ".."} for part in parts)
 
