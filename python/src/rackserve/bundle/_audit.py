@@ -1,0 +1,265 @@
+"""Known vulnerabilities of the Python packages in a bundle, asked of a service by pip-audit on the day it is built.
+
+pip-audit has no way to work offline, so the answer is kept: an attestation beside the manifest, true of one day.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rackserve._process import run
+from rackserve.bundle._wheels import pins
+from rackserve.errors import BundleError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+AUDIT: Final = "audit"  # the attestation's name
+NOT_AUDITED: Final = "not-audited"  # the id that waives a package of which the service knows nothing
+Service = Literal["pypi", "osv", "esms"]
+_TIMEOUT_S: Final = 900.0
+_SHOWN: Final = 5
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Finding(_Part):
+    """One known vulnerability of one pinned package."""
+
+    package: str
+    version: str
+    id: str
+    aliases: tuple[str, ...]
+    fixed_in: tuple[str, ...]
+    lock: str
+
+
+class NotAudited(_Part):
+    """A pinned package of which nothing was learnt."""
+
+    package: str
+    version: str
+    lock: str
+    reason: str
+
+
+class Waiver(_Part):
+    """The operator's word that a finding is bearable here, until a day; `not-audited` bears a gap of the audit."""
+
+    package: str
+    id: str = Field(min_length=1, description=f"of the finding or one of its aliases, or {NOT_AUDITED}")
+    reason: str = Field(min_length=1)
+    until: dt.date
+
+    def covers(self, item: Finding | NotAudited, today: dt.date) -> bool:
+        """Return whether this waiver is for that item and still holds."""
+        ids = (item.id, *item.aliases) if isinstance(item, Finding) else (NOT_AUDITED,)
+        return self.package == item.package and self.id in ids and today <= self.until
+
+
+class Audit(_Part):
+    """What was asked, what was answered, and the judgement: `ok` is None when it cannot be said, which is no pass."""
+
+    tool: str
+    version: str
+    service: str
+    made_at: dt.datetime
+    audited: int = Field(ge=0, description="pins of which the service knew")
+    findings: tuple[Finding, ...]
+    not_audited: tuple[NotAudited, ...]
+    ok: bool | None = None
+    reason: str = "not judged"
+    waived: tuple[Waiver, ...] = ()
+
+    def content(self) -> dict[str, Any]:
+        """Return what `attest` takes; it adds the manifest's sha256."""
+        return self.model_dump(mode="json")
+
+
+def audit(locks: Sequence[Path], service: Service = "pypi", osv_url: str | None = None) -> Audit:
+    """Ask a service about every pin of the locks; without an answer the audit says so, and is no pass.
+
+    Args:
+        locks: requirements with `name==version` pins.
+        service: whom pip-audit asks.
+        osv_url: where an OSV interface of the site's own answers, instead of the public one.
+
+    Raises:
+        InputError: when a lock has no pins.
+    """
+    findings: list[Finding] = []
+    gaps: list[NotAudited] = []
+    total = 0
+    for lock in locks:
+        wanted = pins(lock.read_text(encoding="utf-8"))
+        if not wanted:
+            raise InputError(f"{lock} pins no package as `name==version`; make it with python/tools/refresh_locks.sh")
+        total += len(wanted)
+        try:
+            found, missed = parse_report(_ask(wanted, service, osv_url), wanted, lock.name)
+        except BundleError as failed:
+            found, missed = [], [_gap(item, lock.name, str(failed)) for item in wanted.items()]
+        findings += found
+        gaps += missed
+    made_at = dt.datetime.now(dt.UTC).replace(microsecond=0)
+    raw = Audit(
+        tool="pip-audit",
+        version=importlib.metadata.version("pip-audit"),
+        service=service,
+        made_at=made_at,
+        audited=total - len(gaps),
+        findings=tuple(findings),
+        not_audited=tuple(gaps),
+    )
+    return judge(raw, (), made_at.date(), max_age_days=0)
+
+
+def public_version(version: str) -> str:
+    """Return a version without its local part: advisories name 2.13.0, whatever build of it is pinned (2.13.0+cpu)."""
+    return version.partition("+")[0]
+
+
+def _ask(wanted: Mapping[str, str], service: Service, osv_url: str | None) -> str:
+    with tempfile.TemporaryDirectory(prefix="rackserve-audit-") as scratch:
+        asked, report = Path(scratch, "asked.txt"), Path(scratch, "report.json")
+        lines = (f"{name}=={public_version(version)}\n" for name, version in wanted.items())
+        asked.write_text("".join(lines), encoding="utf-8")
+        try:
+            run(
+                [
+                    *(sys.executable, "-m", "pip_audit", "--vulnerability-service", service, "--format", "json"),
+                    *("--aliases", "on", "--desc", "off", "--progress-spinner", "off", "--no-deps", "--disable-pip"),
+                    *("--cache-dir", Path(scratch, "cache"), "--requirement", asked, "--output", report),
+                    *(("--osv-url", osv_url) if osv_url else ()),
+                ],
+                error=BundleError,
+                what=f"ask {service} for known vulnerabilities",
+                timeout_s=_TIMEOUT_S,
+            )
+        except BundleError as failed:
+            # It ends with 1 both for findings and for failures; only a failure leaves no report.
+            if not report.exists() or not report.stat().st_size:
+                raise BundleError(_last_line(str(failed))) from failed
+        return report.read_text(encoding="utf-8")
+
+
+def _last_line(text: str) -> str:
+    first, *more = text.splitlines()
+    return f"{first}: {more[-1].strip()}" if more else first
+
+
+def parse_report(report: str, wanted: Mapping[str, str], lock: str) -> tuple[list[Finding], list[NotAudited]]:
+    """Read pip-audit's JSON (its README, "JSON format"); a pin that it does not answer for was not audited.
+
+    pip-audit 2.10 ends with 0 and says "No known vulnerabilities found" when it skipped every package, as it does
+    behind a mirror of the index without the JSON interface: only an answer with `vulns` for the very version counts.
+
+    Raises:
+        BundleError: when it is not such a report.
+    """
+    findings, gaps = [], []
+    try:
+        answers = {answer["name"]: answer for answer in json.loads(report)["dependencies"]}
+        for name, version in wanted.items():
+            answer = answers.get(name, {"skip_reason": "pip-audit did not answer for it"})
+            if "vulns" not in answer:
+                gaps.append(_gap((name, version), lock, answer["skip_reason"]))
+            elif answer["version"] != public_version(version):
+                gaps.append(_gap((name, version), lock, f"pip-audit answered for {answer['version']}"))
+            else:
+                findings += [_finding(name, version, lock, vulnerability) for vulnerability in answer["vulns"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as bad:
+        raise BundleError(f"pip-audit's report is not in the form that its README documents ({bad!r})") from bad
+    return findings, gaps
+
+
+def _finding(name: str, version: str, lock: str, told: Mapping[str, Any]) -> Finding:
+    return Finding(
+        package=name,
+        version=version,
+        id=told["id"],
+        aliases=tuple(sorted(told["aliases"])),
+        fixed_in=tuple(told["fix_versions"]),
+        lock=lock,
+    )
+
+
+def _gap(pin: tuple[str, str], lock: str, reason: str) -> NotAudited:
+    return NotAudited(package=pin[0], version=pin[1], lock=lock, reason=reason)
+
+
+def read_audit(attested: Mapping[str, Any]) -> Audit:
+    """Return the audit of an attestation's content.
+
+    Raises:
+        BundleError: when it is not one.
+    """
+    try:
+        return Audit.model_validate({key: value for key, value in attested.items() if key != "manifest_sha256"})
+    except ValidationError as bad:
+        raise BundleError(f"attestations/{AUDIT}.json is not an audit of this rackserve: {bad}") from bad
+
+
+def judge(made: Audit, waivers: Sequence[Waiver], today: dt.date, max_age_days: int) -> Audit:
+    """Return the audit judged anew; what it found stays as it was found.
+
+    A finding that no waiver covers fails it, however old it is. Otherwise it passes only if it is young enough, and
+    every pin was audited or its gap is waived.
+
+    Args:
+        made: the audit.
+        waivers: what the operator bears; one that is past its day bears nothing.
+        today: the day by UTC.
+        max_age_days: from which age on an audit says nothing any more.
+    """
+    used = [waiver for waiver in waivers if any(waiver.covers(item, today) for item in _items(made))]
+
+    def open_of(items: Sequence[Finding] | Sequence[NotAudited]) -> list[Any]:
+        return [item for item in items if not any(waiver.covers(item, today) for waiver in used)]
+
+    bad, gaps = open_of(made.findings), open_of(made.not_audited)
+    ok, reason = _judgement(made, bad, gaps, today, max_age_days)
+    return made.model_copy(update={"ok": ok, "reason": reason, "waived": tuple(used)})
+
+
+def _items(made: Audit) -> Iterator[Finding | NotAudited]:
+    yield from made.findings
+    yield from made.not_audited
+
+
+def _judgement(
+    made: Audit, bad: Sequence[Finding], gaps: Sequence[NotAudited], today: dt.date, max_age_days: int
+) -> tuple[bool | None, str]:
+    age = (today - made.made_at.date()).days
+    if bad:
+        named = [f"{item.package} {item.version}: {item.id}{_fix(item)}" for item in bad]
+        return False, f"{len(bad)} of {len(made.findings)} findings not waived: {_shorten(named)}"
+    if not made.audited:
+        return None, f"nothing was audited: {gaps[0].reason if gaps else 'no lock was given, or every gap is waived'}"
+    if age < 0:
+        return None, f"it was made on {made.made_at:%Y-%m-%d}, and today is {today}; one of the two clocks is wrong"
+    if age > max_age_days:
+        return None, f"it is {age} days old, and {max_age_days} are allowed; audit again on the connected side"
+    if gaps:
+        named = [f"{item.package} {item.version} ({item.reason})" for item in gaps]
+        return None, f"{len(gaps)} packages were not audited: {_shorten(named)}"
+    return True, f"{made.audited} packages audited, no known vulnerability that is not waived"
+
+
+def _fix(item: Finding) -> str:
+    return f" (fixed in {', '.join(item.fixed_in)})" if item.fixed_in else " (no fix)"
+
+
+def _shorten(names: Sequence[str]) -> str:
+    more = f"; and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return "; ".join(names[:_SHOWN]) + more
