@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,12 +37,29 @@ def test_a_sound_environment_has_no_problems(site: Path) -> None:
     assert record_problems(str(site)) == []
 
 
+def move_behind_a_link(path: Path) -> None:
+    path.rename(path.parents[2] / "elsewhere.py")
+    path.symlink_to(path.parents[2] / "elsewhere.py")
+
+
+def edit_record(site: Path, old: str, new: str) -> None:
+    record = site / "engine-1.0.dist-info/RECORD"
+    assert old in record.read_text()
+    record.write_text(re.sub(f"{old}[^,]*", new, record.read_text(), count=1))
+
+
 TAMPERINGS: dict[str, tuple[Callable[[Path], object], str]] = {
     "flipped": (lambda site: (site / "engine/__init__.py").write_text("ANSWER = 43\n"), "was altered"),
     "longer": (lambda site: (site / "engine/__init__.py").write_text("ANSWER = 42 \n"), "its RECORD says 12"),
-    "deleted": (lambda site: (site / "engine/__init__.py").unlink(), "cannot be read"),
+    "deleted": (lambda site: (site / "engine/__init__.py").unlink(), "is missing"),
+    "behind a link": (lambda site: move_behind_a_link(site / "engine/__init__.py"), "is a link"),
+    "linked folder": (lambda site: (site / "more").symlink_to(site / "engine"), "named by no RECORD"),
     "planted module": (lambda site: (site / "engine/more.py").write_text(""), "named by no RECORD"),
     "planted .pth": (lambda site: (site / "evil.pth").write_text("import os\n"), "named by no RECORD"),
+    "planted .pth of uv's name": (lambda site: (site / "_virtualenv.pth").write_text("import os\n"), "by no RECORD"),
+    "planted beside bytecode": (lambda site: (site / "engine/__pycache__/more.py").write_text(""), "by no RECORD"),
+    "no digest": (lambda site: edit_record(site, "engine/__init__.py,sha256=", "engine/__init__.py,"), "gives nothing"),
+    "weak digest": (lambda site: edit_record(site, "engine/__init__.py,sha256", "engine/__init__.py,md5"), "gives md5"),
     "planted metadata": (lambda site: (site / "engine-1.0.dist-info/x.txt").write_text(""), "named by no RECORD"),
 }
 
