@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import itertools
 import re
 import uuid
@@ -14,16 +13,17 @@ from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
+from rackserve.bundle._manifest import scan
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
     from rackserve.bundle._manifest import Controller, Driver, Model, Repository, Runtime
+    from rackserve.bundle.verify_bundle import Entry
 
 SBOM: Final = "sbom.cdx.json"
 _NAMESPACE: Final = uuid.UUID("6f1c0b0e-3c0e-5f0a-9a55-7a1f6c0b7d10")
-# The library writes a time; of one time in all of them a bill says what is in it, not when it was written.
-_NO_TIME: Final = dt.datetime(1980, 1, 1, tzinfo=dt.UTC)
 _PIN: Final = re.compile(r"^[a-z0-9][a-z0-9._-]*==\S", re.MULTILINE)
 _HASH: Final = re.compile(r"--hash=sha256:(?P<sha256>[0-9a-f]{64})")
 _FIELD: Final = re.compile(r"^(?P<key>Package|Version|Architecture|SHA256): (?P<value>.+)$", re.MULTILINE)
@@ -41,24 +41,33 @@ def sbom_of_tree(
     Args:
         tree: the bundle's files by their names.
         runtimes: whose locks are read.
-        models: whose folders are listed.
+        models: whose files are hashed.
         repositories: whose `Packages` are read; a driver set is one too.
-        controller: whose lock is read.
+        controller: whose locks are read, the installer's own among them.
     """
-    components: dict[str, Component] = {}
-    locks = [runtime.lock for runtime in runtimes] + ([controller.lock] if controller else [])
-    for lock in locks:
-        found = python_components((tree / lock).read_text(encoding="utf-8"))
-        components.update({str(component.bom_ref): component for component in found})
+    locks = [tree / runtime.lock for runtime in runtimes]
+    if controller:
+        locks += sorted((tree / controller.path / "locks").glob("*.txt"))
+    found = [item for lock in locks for item in python_components(lock.read_text(encoding="utf-8"))]
     for repository in repositories:
         listed = (tree / repository.path / "Packages").read_text(encoding="utf-8")
-        for component in debian_components(listed, repository.release):
-            components[str(component.bom_ref)] = component
-    for model in models:
-        component = model_component(model)
-        components[str(component.bom_ref)] = component
-    bom = Bom(components=components.values(), serial_number=uuid.uuid5(_NAMESPACE, "\n".join(sorted(components))))
-    bom.metadata.timestamp = _NO_TIME
+        found += debian_components(listed, repository.release)
+    found += [model_component(model, scan(tree / model.path)) for model in models]
+    return sbom(found)
+
+
+def sbom(found: Iterable[Component]) -> str:
+    """Return the bill of some components as JSON text: equal components, in any order, give equal text.
+
+    What is found twice, as a package that two locks pin, is named once, with the hashes of both.
+    """
+    components: dict[str, Component] = {}
+    for component in found:
+        known = components.setdefault(str(component.bom_ref), component)
+        known.hashes.update(component.hashes)
+    bom = Bom(components=components.values(), serial_number=_NAMESPACE)
+    bom.metadata.timestamp = None  # type: ignore[assignment]  # CycloneDX 1.6 has it optional, the library's types do not
+    bom.serial_number = uuid.uuid5(_NAMESPACE, JsonV1Dot6(bom).output_as_string())
     text: str = JsonV1Dot6(bom).output_as_string(indent=1)
     return f"{text}\n"
 
@@ -89,12 +98,16 @@ def debian_components(packages: str, release: str) -> list[Component]:
     return found
 
 
-def model_component(model: Model) -> Component:
-    """Return the component of a model; its files' hashes stand in the bundle's manifest."""
+def model_component(model: Model, files: Iterable[Entry]) -> Component:
+    """Return the component of a model, with one for each of its files."""
     owner, name = model.repo.split("/", 1)
     url = PackageURL("huggingface", owner, name, model.revision)
     component = _component(ComponentType.MACHINE_LEARNING_MODEL, model.repo, model.revision, url, [])
     component.properties.add(Property(name="rackserve:bytes", value=str(model.size)))
+    for file in files:
+        reference = PackageURL("huggingface", owner, name, model.revision, subpath=file.path).to_string()
+        hashes = [HashType(alg=HashAlgorithm.SHA_256, content=file.sha256)]
+        component.components.add(Component(type=ComponentType.FILE, name=file.path, bom_ref=reference, hashes=hashes))
     return component
 
 
