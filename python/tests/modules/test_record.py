@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rackserve.ansible.module_utils.rackserve_record import record_problems
+from rackserve.ansible.modules import vllm_release
 from rackserve.bundle._shim import MadeWheel
 
 if TYPE_CHECKING:
@@ -69,3 +70,19 @@ def test_what_differs_is_named(site: Path, tamper: Callable[[Path], object], rea
     tamper(site)
     (problem,) = record_problems(str(site))
     assert reason in problem
+
+
+def test_a_release_that_is_as_recorded_is_accepted(site: Path) -> None:
+    vllm_release.compare_with_records(str(site.parents[2]))
+
+
+def test_a_release_that_differs_is_refused_by_its_first_files(site: Path) -> None:
+    for number in range(7):
+        (site / f"more{number}.py").write_text("")
+    with pytest.raises(vllm_release.ReleaseError, match=r"more0\.py is named by no RECORD.*, and 2 more"):
+        vllm_release.compare_with_records(str(site.parents[2]))
+
+
+def test_a_release_without_packages_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(vllm_release.ReleaseError, match="nothing can be compared"):
+        vllm_release.compare_with_records(str(tmp_path))

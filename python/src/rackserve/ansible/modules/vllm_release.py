@@ -8,8 +8,9 @@ module: vllm_release
 short_description: Install a vLLM release from wheels and switch to it
 description:
   - Makes a virtual environment under C(releases/<id>) from a hash-locked wheelhouse, compiles its bytecode, compares
-    what is installed with the lock, imports vLLM, and only then writes the stamp C(.rackserve-complete), the sha256
-    of the lock. A release without that stamp is removed and made again; C(current) only ever points at a stamped one.
+    every installed file with what its wheel recorded and the packages with the lock, imports vLLM, and only then writes
+    the stamp C(.rackserve-complete), the sha256 of the lock. A release without that stamp is removed and made again;
+    C(current) only ever points at a stamped one.
 options:
   root: {description: "Home of the releases, such as /opt/vllm.", type: str, required: true}
   id: {description: Name of the release., type: str, required: true}
@@ -117,9 +118,10 @@ def compare_with_records(path: str) -> None:
     Raises:
         ReleaseError: naming the first files that differ.
     """
-    found = [
-        problem for folder in glob.glob(f"{path}/lib/python3*/site-packages") for problem in record_problems(folder)
-    ]
+    folders = glob.glob(f"{path}/lib/python3*/site-packages")
+    if not folders:
+        raise ReleaseError(f"{path} has no lib/python3*/site-packages, so nothing can be compared with its records")
+    found = [problem for folder in folders for problem in record_problems(folder)]
     if found:
         more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise ReleaseError(f"installed files differ from their records: {'; '.join(found[:_SHOWN])}{more}")
@@ -147,8 +149,8 @@ def make_release(path: str, params: dict[str, str]) -> None:
         install = [uv, "pip", "install", *quiet, f"--python={python}", "--no-index", f"--find-links={params['wheels']}"]
         locked = ["--no-deps", "--require-hashes", "--compile-bytecode", "--link-mode=hardlink", "-r", params["lock"]]
         step("install the locked wheels", [*install, *locked], env)
+        compare_with_records(path)  # before the environment's own Python runs, and with it any .pth
         compare_with_lock(params["lock"], step("list what is installed", [python, "-c", _LIST], env))
-        compare_with_records(path)
         os.unlink(os.path.join(path, ".lock"))  # the installer's, and writable by everyone
         step("import vLLM", [python, "-c", _SANITY], {**env, "VLLM_NO_USAGE_STATS": "1"})
     except ReleaseError:
