@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import sys
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -117,7 +118,9 @@ def test_a_service_that_is_not_reached_is_no_pass(lock: Path, monkeypatch: pytes
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     found = audit([lock], "osv", "http://127.0.0.1:9/v1/query")
     assert (found.audited, found.ok, len(found.not_audited)) == (0, None, 2)
-    assert "cannot ask osv for known vulnerabilities" in found.reason
+    assert "cannot ask osv for known vulnerabilities: pip-audit ended with 1: " in found.reason
+    assert "Connection refused" in found.reason
+    assert sys.executable not in json.dumps(found.content())
 
 
 def test_packages_that_were_skipped_are_no_pass_although_pip_audit_says_so(

@@ -149,12 +149,12 @@ def _ask(wanted: Mapping[str, str], service: Service, osv_url: str | None) -> st
         except BundleError as failed:
             # It ends with 1 both for findings and for failures; only a failure leaves no report.
             if not report.exists() or not report.stat().st_size:
-                raise BundleError(_last_line(str(failed))) from failed
+                raise BundleError(_in_one_line(str(failed))) from failed
         return report.read_text(encoding="utf-8")
 
 
-def _last_line(text: str) -> str:
-    first, *more = text.splitlines()
+def _in_one_line(failure: str) -> str:
+    first, *more = failure.replace(sys.executable, "pip-audit").splitlines()  # no path of this machine is attested
     return f"{first}: {more[-1].strip()}" if more else first
 
 
