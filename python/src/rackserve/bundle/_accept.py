@@ -6,7 +6,7 @@ import datetime as dt
 import json
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from rackserve.bundle.verify_bundle import MANIFEST, SIGNATURE, Entry, Floor, Re
 from rackserve.errors import BundleError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from rackserve.bundle._trust import Trust
 
@@ -29,10 +29,11 @@ def _silent(_: Entry) -> None:
 
 @dataclass(frozen=True)
 class Verified:
-    """A manifest that a trusted key has signed, and whose key that is."""
+    """A manifest that a trusted key has signed, whose key that is, and what was attested about it: name -> content."""
 
     manifest: Manifest
     signer: str
+    attested: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
 
 class Judge:
@@ -98,7 +99,7 @@ def verify(bundle: Path, trust: Trust, on_file: Callable[[Entry], None] = _silen
         if parts is None:
             data = verify_bundle.read_bounded(str(bundle), MANIFEST)
             verified = judge(data, bundle / SIGNATURE)
-            judge.attested(bundle)
+            verified = replace(verified, attested=judge.attested(bundle))
             known = {MANIFEST, SIGNATURE, *attestations(str(bundle))}
             wanted = verify_bundle.files_at(str(bundle), verified.manifest.files)
             refuse(verify_bundle.folder_problems(str(bundle), wanted, known, on_file))
@@ -137,7 +138,7 @@ def import_bundle(
             source = store.incoming(parts[0].sha256[:16])
             _join(bundle, parts, source, judge, _silent)
         verified = judge(verify_bundle.read_bounded(str(source), MANIFEST), source / SIGNATURE)
-        judge.attested(source)
+        verified = replace(verified, attested=judge.attested(source))
         home = store.add(source, verified.manifest, on_file)
         floor.record(verified.manifest.terms, verified.manifest.id, verified.signer, downgrade_reason)
         store.tidy()

@@ -86,6 +86,20 @@ class Audit(_Part):
         return self.model_dump(mode="json")
 
 
+def skipped(reason: str) -> Audit:
+    """Return the audit that was not made, and why: recorded, and no pass."""
+    return Audit(
+        tool="pip-audit",
+        version=importlib.metadata.version("pip-audit"),
+        service="none",
+        made_at=dt.datetime.now(dt.UTC).replace(microsecond=0),
+        audited=0,
+        findings=(),
+        not_audited=(),
+        reason=f"not asked: {reason}",
+    )
+
+
 def audit(locks: Sequence[Path], service: Service = "pypi", osv_url: str | None = None) -> Audit:
     """Ask a service about every pin of the locks; without an answer the audit says so, and is no pass.
 

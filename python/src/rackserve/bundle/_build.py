@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rackserve._paths import cache_dir
 from rackserve.bundle import verify_bundle
+from rackserve.bundle._audit import AUDIT, audit, judge, skipped
 from rackserve.bundle._controller import CONTROLLER_PACKAGES, build_controller
 from rackserve.bundle._gather import Workshop
 from rackserve.bundle._manifest import Manifest, scan
 from rackserve.bundle._recipe import read_recipe
 from rackserve.bundle._sbom import SBOM, sbom_of_tree
-from rackserve.bundle._sign import require_key, sign
+from rackserve.bundle._sign import attest, require_key, sign
 from rackserve.bundle.verify_bundle import MANIFEST, VERIFIER
-from rackserve.errors import InputError
+from rackserve.errors import BundleError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from rackserve.bundle._audit import Audit
+    from rackserve.bundle._recipe import Recipe
+
+AUDIT_DAYS: Final = 30
 
 
 def build(
@@ -30,6 +37,7 @@ def build(
     key: Path,
     version: int | None = None,
     allow_dirty: bool = False,
+    no_audit: str | None = None,
 ) -> Manifest:
     """Build the bundle that an inventory's `bundle.yml` describes, and sign it.
 
@@ -42,6 +50,7 @@ def build(
         say: told of each step before it begins.
         key: what to sign with.
         version: instead of the recipe's.
+        no_audit: why no service is asked for known vulnerabilities; it is recorded.
         allow_dirty: carry this project as it was committed last, although files of it have changed since.
 
     Raises:
@@ -52,6 +61,7 @@ def build(
     if output.exists():
         raise InputError(f"{output} exists; name a new folder, or remove that one")
     require_key(key)
+    verdict = _audited(recipe, say, no_audit)
     output.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="build-", dir=cache_dir()) as scratch,
@@ -84,8 +94,23 @@ def build(
         parcel.mkdir()
         pack(tree, manifest, parcel)
         sign(parcel, key)
+        attest(parcel, AUDIT, verdict.content(), key)
         parcel.rename(output)
     return manifest
+
+
+def _audited(recipe: Recipe, say: Callable[[str], None], no_audit: str | None) -> Audit:
+    """Return the audit of what is about to be carried; one that is no pass stops the build before it downloads."""
+    if no_audit is not None:
+        return skipped(no_audit)
+    say("ask for known vulnerabilities of every locked package")
+    known = [lock for lock in recipe.locks if lock.exists()]
+    verdict = judge(audit(known), recipe.waivers, dt.datetime.now(dt.UTC).date(), AUDIT_DAYS)
+    if verdict.ok is False:
+        raise BundleError(f"{verdict.reason}; take another release, or bear it for a time: `waivers` in bundle.yml")
+    if verdict.ok is None:
+        raise BundleError(f"{verdict.reason}; build where the service is reached, or record why not: --no-audit REASON")
+    return verdict
 
 
 def pack(tree: Path, manifest: Manifest, parcel: Path) -> None:

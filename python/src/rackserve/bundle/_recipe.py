@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from rackserve._paths import project_root
 from rackserve._yaml import read_model
+from rackserve.bundle._audit import Waiver  # noqa: TC001 - pydantic reads it
 from rackserve.bundle.verify_bundle import is_safe_path
 
 RECIPE = "bundle.yml"
@@ -112,6 +113,9 @@ class Recipe(_Part):
     targets: tuple[TargetRecipe, ...] = Field(min_length=1)
     models: tuple[ModelRecipe, ...]
     controller: bool = Field(default=False, description="carry the control node's environment and this project too")
+    waivers: tuple[Waiver, ...] = Field(
+        default=(), description="known vulnerabilities that are bearable here for a time"
+    )
 
     @field_validator("targets")
     @classmethod
@@ -120,6 +124,13 @@ class Recipe(_Part):
         if twice := sorted({release for release in releases if releases.count(release) > 1}):
             raise ValueError(f"Debian {', '.join(twice)} stands there twice; put its runtimes under one target")
         return targets
+
+    @property
+    def locks(self) -> list[Path]:
+        """The project's lock files of everything that is carried."""
+        names = [f"{runtime.lock_name}.txt" for runtime in self.runtimes]
+        names += ["controller.txt", "uv.txt"] if self.controller else []
+        return [project_root() / "python" / "locks" / name for name in names]
 
     @property
     def runtimes(self) -> tuple[RuntimeRecipe, ...]:

@@ -44,6 +44,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     build.add_argument(
         "--allow-dirty", action="store_true", help="carry this project as committed, whatever has changed"
     )
+    build.add_argument(
+        "--no-audit", metavar="REASON", help="do not ask for known vulnerabilities; the reason is recorded"
+    )
     sign = verb("sign", _sign, "sign it again, with another key")
     verify = verb("verify", _verify, "see who signed it, and compare every byte with the manifest")
     importer = verb("import", _import, "verify it and make it the one that this controller installs from")
@@ -116,7 +119,13 @@ def _build(args: argparse.Namespace) -> int:
 
     key = args.sign_with or bundle.key_path(bundle.read_recipe(args.inventory).name)
     manifest = bundle.build(
-        args.inventory, args.output, say, key=key, version=args.bundle_version, allow_dirty=args.allow_dirty
+        args.inventory,
+        args.output,
+        say,
+        key=key,
+        version=args.bundle_version,
+        allow_dirty=args.allow_dirty,
+        no_audit=args.no_audit,
     )
     return _report(args, _facts(manifest, args.output), _summary(manifest, args.output))
 
@@ -149,15 +158,26 @@ def _trust(args: argparse.Namespace) -> bundle.Trust:
 def _verify(args: argparse.Namespace) -> int:
     with _progress(args.bundle, "verify") as on_file:
         verified = bundle.verify(args.bundle, _trust(args), on_file)
-    facts = {**_facts(verified.manifest, args.bundle), "signer": verified.signer}
-    return _report(args, facts, f"{_summary(verified.manifest, args.bundle)}, signed by {verified.signer}")
+    return _report(args, _verified_facts(verified, args.bundle), _verified_summary(verified, args.bundle))
 
 
 def _import(args: argparse.Namespace) -> int:
     with _progress(args.bundle, "import") as on_file:
         home, verified = bundle.import_bundle(args.bundle, _trust(args), on_file, args.allow_downgrade)
-    facts = {**_facts(verified.manifest, home), "signer": verified.signer, "downgrade_reason": args.allow_downgrade}
-    return _report(args, facts, f"{_summary(verified.manifest, home)}, signed by {verified.signer}")
+    facts = {**_verified_facts(verified, home), "downgrade_reason": args.allow_downgrade}
+    return _report(args, facts, _verified_summary(verified, home))
+
+
+def _verified_facts(verified: bundle.Verified, path: Path) -> dict[str, Any]:
+    audit = verified.attested.get("audit", {})
+    told = {key: audit.get(key) for key in ("ok", "reason", "made_at")}
+    return {**_facts(verified.manifest, path), "signer": verified.signer, "audit": told}
+
+
+def _verified_summary(verified: bundle.Verified, path: Path) -> str:
+    audit = verified.attested.get("audit", {})
+    told = f"{audit.get('reason', 'there is none')} ({audit.get('made_at', 'never')})"
+    return f"{_summary(verified.manifest, path)}, signed by {verified.signer}\naudit: {told}"
 
 
 def _split(args: argparse.Namespace) -> int:
