@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+
     from testinfra.host import Host
+
+    Play = Callable[..., subprocess.CompletedProcess[str]]
 
 ROOT = Path(__file__).parents[3]
 PORTS = {"tiny": 8000, "tiny-without-prefix-cache": 8001}
@@ -110,7 +112,19 @@ def test_an_instance_whose_engine_was_killed_is_restarted_and_no_other(host: Hos
     assert after == {**before, "tiny": before["tiny"] + 1}
 
 
-def test_a_play_whose_instance_cannot_start_fails_and_leaves_it_stopped(host: Host) -> None:
+def test_check_mode_waits_for_no_instance_that_it_did_not_start(host: Host, play: Play) -> None:
+    instance = {
+        "name": "later",
+        "model": {"repo": "rackserve/tiny-random-llama", "revision": "d88aadc75415c0ec9d71cb4d2a82c133e537634f"},
+        "max_model_len": 256,
+        "max_num_seqs": 2,
+    }
+    done = play("molecule/vllm/converge.yml", {"vllm_instances": [instance], "vllm_start_timeout": 30}, "--check")
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert not host.file("/etc/vllm/instances/later.yaml").exists
+
+
+def test_a_play_whose_instance_cannot_start_fails_and_leaves_it_stopped(host: Host, play: Play) -> None:
     instance = {
         "name": "tiny",
         "model": {"repo": "rackserve/tiny-random-llama", "revision": "d88aadc75415c0ec9d71cb4d2a82c133e537634f"},
@@ -118,16 +132,7 @@ def test_a_play_whose_instance_cannot_start_fails_and_leaves_it_stopped(host: Ho
         "max_num_seqs": 2,
         "extra_args": {"no-such-flag": True},
     }
-    variables = json.dumps({"vllm_instances": [instance], "vllm_start_timeout": 30})
-    playbook = str(Path(sys.executable).with_name("ansible-playbook"))
-    done = subprocess.run(
-        [playbook, "molecule/vllm/converge.yml", "-i", "molecule/inventory", "-e", variables],
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = play("molecule/vllm/converge.yml", {"vllm_instances": [instance], "vllm_start_timeout": 30})
     words = " ".join(done.stdout.split())
     assert done.returncode != 0
     assert "stopped on gpu1: tiny; mend the cause" in words
