@@ -17,6 +17,7 @@ from rackserve.bundle._recipe import (
     debian_packages,
     read_recipe,
 )
+from rackserve.bundle._report import Report
 from rackserve.errors import InputError
 
 
@@ -35,7 +36,7 @@ def test_a_wrong_revision_is_refused_with_the_right_one(tmp_path: Path) -> None:
     source = RandomSource(kind="random_llama", seed=1)
     recipe = ModelRecipe(repo="a/b", revision="f" * 40, source=source)
     with pytest.raises(InputError, match=derived_revision(source)):
-        build_model(recipe, tmp_path / "out", tmp_path)
+        build_model(recipe, tmp_path / "out", tmp_path, Report())
 
 
 def test_another_seed_is_another_revision() -> None:
@@ -50,7 +51,7 @@ def test_a_downloaded_snapshot_is_taken_file_by_file(tmp_path: Path) -> None:
     pins = {name: sha256_of(tmp_path / "hub" / name) for name in ("config.json", "sub/model.safetensors")}
     source = FolderSource(kind="folder", path=tmp_path / "hub", files=pins)
     recipe = ModelRecipe(repo="a/b", revision="f" * 40, source=source)
-    build_model(recipe, tmp_path / "out", tmp_path)
+    build_model(recipe, tmp_path / "out", tmp_path, Report())
     found = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file()}
     assert found == set(pins)
 
@@ -60,7 +61,7 @@ def test_a_downloaded_snapshot_that_is_another_is_refused_file_by_file(tmp_path:
     source = FolderSource(kind="folder", path=tmp_path, files={"config.json": "0" * 64, "gone.json": "1" * 64})
     recipe = ModelRecipe(repo="a/b", revision="f" * 40, source=source)
     with pytest.raises(InputError, match=r"config\.json has sha256 .*, bundle\.yml says 000.*gone\.json is missing"):
-        build_model(recipe, tmp_path / "out", tmp_path)
+        build_model(recipe, tmp_path / "out", tmp_path, Report())
     assert not (tmp_path / "out").exists()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rackserve.bundle._recipe import RuntimeRecipe
+from rackserve.bundle._report import Report
 from rackserve.bundle._shim import pyairports_stub, vllm_shim
 from rackserve.bundle._wheels import build_wheelhouse, hashes, pins, target_platforms, without
 from rackserve.errors import BundleError
@@ -36,7 +37,7 @@ def house(tmp_path: Path, recipe: RuntimeRecipe, text: str) -> set[str]:
     lock, into, scratch = tmp_path / f"{recipe.lock_name}.txt", tmp_path / "wheels", tmp_path / "scratch"
     lock.write_text(text)
     scratch.mkdir()
-    build_wheelhouse(recipe, lock, into, scratch)
+    build_wheelhouse(recipe, lock, into, scratch, Report())
     return {path.name for path in into.iterdir()}
 
 

@@ -7,6 +7,7 @@ from rackserve.bundle._build import build
 from rackserve.bundle._manifest import Manifest, Model, Repository, Runtime, read_manifest, sha256_of
 from rackserve.bundle._media import Difference, diff, split
 from rackserve.bundle._recipe import read_recipe
+from rackserve.bundle._report import Report
 from rackserve.bundle._sign import key_path, make_key, sign
 from rackserve.bundle._trust import TRUST, Trust, read_trust
 from rackserve.bundle.verify_bundle import Entry, read_parts
@@ -17,6 +18,7 @@ __all__ = [
     "Entry",
     "Manifest",
     "Model",
+    "Report",
     "Repository",
     "Runtime",
     "Trust",

@@ -21,10 +21,9 @@ from rackserve.bundle.verify_bundle import MANIFEST, VERIFIER
 from rackserve.errors import BundleError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rackserve.bundle._audit import Audit
     from rackserve.bundle._recipe import Recipe
+    from rackserve.bundle._report import Report
 
 AUDIT_DAYS: Final = 30
 
@@ -32,7 +31,7 @@ AUDIT_DAYS: Final = 30
 def build(
     inventory: Path,
     output: Path,
-    say: Callable[[str], None],
+    report: Report,
     *,
     key: Path,
     version: int | None = None,
@@ -47,7 +46,7 @@ def build(
     Args:
         inventory: the site's folder.
         output: the bundle's folder; it must not exist.
-        say: told of each step before it begins.
+        report: hears of each step, and how far it is.
         key: what to sign with.
         version: instead of the recipe's.
         no_audit: why no service is asked for known vulnerabilities; it is recorded.
@@ -61,7 +60,7 @@ def build(
     if output.exists():
         raise InputError(f"{output} exists; name a new folder, or remove that one")
     require_key(key)
-    verdict = _audited(recipe, say, no_audit)
+    verdict = _audited(recipe, report, no_audit)
     output.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="build-", dir=cache_dir()) as scratch,
@@ -69,17 +68,19 @@ def build(
     ):
         tree, parcel = Path(draft, "tree"), Path(draft, "parcel")
         tree.mkdir()
-        shop = Workshop(tree, Path(scratch), say)
+        shop = Workshop(tree, Path(scratch), report)
         runtimes = tuple(shop.runtime(part) for part in recipe.runtimes)
         models = tuple(shop.model(part) for part in recipe.models)
         more = CONTROLLER_PACKAGES if recipe.controller else ()
         repositories = tuple(shop.repository(target, more) for target in recipe.targets)
         drivers = tuple(shop.driver(target, target.driver) for target in recipe.targets if target.driver)
-        controller = build_controller(tree, shop.scratch, say, allow_dirty=allow_dirty) if recipe.controller else None
+        controller = (
+            build_controller(tree, shop.scratch, report, allow_dirty=allow_dirty) if recipe.controller else None
+        )
         bill = sbom_of_tree(tree, runtimes, models, (*repositories, *drivers), controller)
         (tree / SBOM).write_text(bill, encoding="utf-8")
         shutil.copyfile(verify_bundle.__file__, tree / VERIFIER)
-        say("hash every file")
+        report.say("hash every file")
         manifest = Manifest(
             name=recipe.name,
             version=version or recipe.version,
@@ -99,11 +100,11 @@ def build(
     return manifest
 
 
-def _audited(recipe: Recipe, say: Callable[[str], None], no_audit: str | None) -> Audit:
+def _audited(recipe: Recipe, report: Report, no_audit: str | None) -> Audit:
     """Return the audit of what is about to be carried; one that is no pass stops the build before it downloads."""
     if no_audit is not None:
         return skipped(no_audit)
-    say("ask for known vulnerabilities of every locked package")
+    report.say("ask for known vulnerabilities of every locked package")
     known = [lock for lock in recipe.locks if lock.exists()]
     verdict = judge(audit(known), recipe.waivers, dt.datetime.now(dt.UTC).date(), AUDIT_DAYS)
     if verdict.ok is False:

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from rackserve.bundle._report import Report
+
 _STANZA: Final = re.compile(r"^Package: (?P<name>\S+)$.*?^Version: (?P<version>\S+)$", re.MULTILINE | re.DOTALL)
+# 'https://host/pool/n/name.deb' name_1.0_amd64.deb 12345 SHA256:...
+_URI: Final = re.compile(r"^'.*' \S+\.deb (?P<size>\d+)\b", re.MULTILINE)
 _WRITTEN: Final = ("Packages", "Release", "Release.gpg", "InRelease", PUBLIC_KEY)
 # apt warns of a Release file without a date; of one date in all of them it never thinks that one is older than another.
 _DATE: Final = "Date: Wed, 01 Jan 2020 00:00:00 UTC\n"
@@ -94,25 +98,36 @@ def local_source(repository: Path) -> str:
     return f"deb [signed-by={folder / PUBLIC_KEY}] file:{folder} ./"
 
 
-def download(view: AptView, packages: Sequence[str], into: Path) -> None:
+def download(view: AptView, packages: Sequence[str], into: Path, report: Report) -> None:
     """Fetch packages with all they depend on, Recommends left out, complete for any host of that release.
 
     Args:
         view: where they come from.
         packages: names, or `name=version`.
         into: the repository's folder; a package that is in it already is kept.
+        report: hears how much has arrived.
 
     Raises:
         BundleError: when a package, or one that it needs, is not in the sources.
     """
     into.mkdir(parents=True, exist_ok=True)
-    view.get("install", "--yes", "--download-only", *packages, what="download Debian packages")
-    for deb in sorted((view.scratch / "archives").glob("*.deb")):
+    wanted, what = ("install", "--yes", "--download-only", *packages), "download Debian packages"
+    sizes = [int(match["size"]) for match in _URI.finditer(view.get("--print-uris", *wanted, what=what))]
+    archives = view.scratch / "archives"
+    with report.filling(archives, size=sum(sizes), files=len(sizes)):
+        view.get(*wanted, what=what)
+    for deb in sorted(archives.glob("*.deb")):
         shutil.move(deb, into / deb.name)
 
 
 def build_repository(
-    sources: Sequence[str], packages: Sequence[str], into: Path, scratch: Path, key: Path | None = None
+    sources: Sequence[str],
+    packages: Sequence[str],
+    into: Path,
+    scratch: Path,
+    report: Report,
+    *,
+    key: Path | None = None,
 ) -> dict[str, str]:
     """Download packages with all they depend on, and make a signed repository of them.
 
@@ -121,6 +136,7 @@ def build_repository(
         packages: names of packages.
         into: the repository's folder.
         scratch: a folder for apt's lists and caches.
+        report: hears how much has arrived.
         key: the archive key's folder; None is this controller's own key.
 
     Returns:
@@ -129,7 +145,7 @@ def build_repository(
     Raises:
         BundleError: when the sources cannot be read or a package is not in them.
     """
-    download(read_sources(sources, scratch), packages, into)
+    download(read_sources(sources, scratch), packages, into, report)
     return index_repository(into, key)
 
 

@@ -20,10 +20,10 @@ from rackserve.bundle.verify_bundle import place
 from rackserve.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from rackserve.bundle._recipe import DriverRecipe, ModelRecipe, RuntimeRecipe, TargetRecipe
+    from rackserve.bundle._report import Report
 
 RELEASE_ID_DIGITS: Final = 12
 
@@ -34,7 +34,7 @@ class Workshop:
 
     tree: Path
     scratch: Path
-    say: Callable[[str], None]
+    report: Report
 
     def runtime(self, recipe: RuntimeRecipe) -> Runtime:
         """Add a vLLM release: its lock, and every wheel of it.
@@ -47,9 +47,9 @@ class Workshop:
         if not lock.exists():
             known = sorted(path.stem for path in lock.parent.glob("vllm-*.txt"))
             raise InputError(f"no lock for vLLM {recipe.vllm} ({recipe.lock_name}); locks are: {', '.join(known)}")
-        self.say(f"wheels of vLLM {recipe.vllm} ({recipe.flavour}, Python {recipe.python})")
+        self.report.say(f"wheels of vLLM {recipe.vllm} ({recipe.flavour}, Python {recipe.python})")
         kept = cache_dir() / "wheels" / recipe.lock_name
-        build_wheelhouse(recipe, lock, kept, self.scratch)
+        build_wheelhouse(recipe, lock, kept, self.scratch, self.report)
         wheels = f"wheels/{recipe.lock_name}"
         (self.tree / wheels).mkdir(parents=True)
         pinned = lock.read_text(encoding="utf-8")
@@ -76,9 +76,9 @@ class Workshop:
             InputError: when the recipe's revision is not the one that its source gives.
             BundleError: when the source cannot be had.
         """
-        self.say(f"model {recipe.repo}")
+        self.report.say(f"model {recipe.repo}")
         path = f"models/{recipe.repo.replace('/', '--')}/{recipe.revision}"
-        build_model(recipe, self.tree / path, self.scratch)
+        build_model(recipe, self.tree / path, self.scratch, self.report)
         size = sum(file.stat().st_size for file in (self.tree / path).rglob("*") if file.is_file())
         return Model(repo=recipe.repo, revision=recipe.revision, path=path, size=size)
 
@@ -94,10 +94,10 @@ class Workshop:
             BundleError: when a package cannot be had.
         """
         packages = tuple(sorted({*debian_packages(), *more}))
-        self.say(f"Debian {target.release} packages: {', '.join(packages)}")
+        self.report.say(f"Debian {target.release} packages: {', '.join(packages)}")
         path = f"apt/debian-{target.release}"
         folder, scratch = self.tree / path, self.scratch / f"debian-{target.release}"
-        versions = build_repository(self._sources(target.release), packages, folder, scratch)
+        versions = build_repository(self._sources(target.release), packages, folder, scratch, self.report)
         if target.supplied:
             names = [add_supplied(supplied.deb, supplied.sha256, folder) for supplied in target.supplied]
             versions = index_repository(folder)
@@ -113,7 +113,9 @@ class Workshop:
             InputError: when a kernel has no headers in the sources, or no driver is complete there.
             BundleError: when a package cannot be had.
         """
-        self.say(f"NVIDIA driver for Debian {target.release} ({recipe.flavour}), kernels {', '.join(recipe.kernels)}")
+        self.report.say(
+            f"NVIDIA driver for Debian {target.release} ({recipe.flavour}), kernels {', '.join(recipe.kernels)}"
+        )
         path = f"apt/driver-{target.release}-{recipe.flavour}"
         built = build_driver_set(
             self._sources(target.release, COMPONENTS),
@@ -122,10 +124,11 @@ class Workshop:
             release=target.release,
             into=self.tree / path,
             scratch=self.scratch / path.replace("/", "-"),
+            report=self.report,
             version=recipe.version,
         )
         for missing in built.missing:
-            self.say(f"  without {missing}")
+            self.report.say(f"  without {missing}")
         return Driver(
             release=target.release,
             flavour=built.flavour,

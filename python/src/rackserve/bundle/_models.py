@@ -20,6 +20,7 @@ from rackserve.errors import BundleError, InputError
 
 if TYPE_CHECKING:
     from rackserve.bundle._recipe import ModelRecipe, RandomSource
+    from rackserve.bundle._report import Report
 
 _CONVERTER: Final = Path(__file__).parents[1] / "data" / "convert_model.py"
 _CONVERTER_VERSION: Final = 1
@@ -36,7 +37,7 @@ def derived_revision(source: GgufSource | RandomSource) -> str:
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-def build_model(recipe: ModelRecipe, into: Path, scratch: Path) -> None:
+def build_model(recipe: ModelRecipe, into: Path, scratch: Path, report: Report) -> None:
     """Write a model's snapshot: config, tokenizer and safetensors, readable by everyone.
 
     Raises:
@@ -55,7 +56,7 @@ def build_model(recipe: ModelRecipe, into: Path, scratch: Path) -> None:
     if not kept.exists():
         work = scratch / recipe.revision
         work.mkdir(parents=True)
-        _make(recipe.source, work, scratch)
+        _make(recipe.source, work, scratch, report)
         for path in work.iterdir():
             path.chmod(0o644)
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -80,14 +81,16 @@ def _take_folder(repo: str, source: FolderSource, into: Path) -> None:
         place(str((source.path / name).resolve()), str(into / name))
 
 
-def _make(source: GgufSource | RandomSource, into: Path, scratch: Path) -> None:
-    python = _converter_python(scratch)
+def _make(source: GgufSource | RandomSource, into: Path, scratch: Path, report: Report) -> None:
+    python = _converter_python(scratch, report)
     if isinstance(source, GgufSource):
         folder, name = _unpack_gguf(source, scratch)
         arguments = ["gguf", str(folder), name, str(into)]
     else:
         arguments = ["random", str(source.seed), str(into)]
-    run([python, _CONVERTER, *arguments], error=BundleError, what="convert the model")
+    report.say("  convert it to safetensors")
+    with report.filling(into):
+        run([python, _CONVERTER, *arguments], error=BundleError, what="convert the model")
 
 
 def _unpack_gguf(source: GgufSource, scratch: Path) -> tuple[Path, str]:
@@ -107,13 +110,14 @@ def _unpack_gguf(source: GgufSource, scratch: Path) -> tuple[Path, str]:
         return folder, Path(archive.extract(source.member, folder)).relative_to(folder).as_posix()
 
 
-def _converter_python(scratch: Path) -> Path:
+def _converter_python(scratch: Path, report: Report) -> Path:
     """Return the Python of an environment with torch and transformers, made once and kept in the cache."""
     lock = project_root() / "python" / "locks" / "convert-py311.txt"
     home = cache_dir() / "converters" / sha256_of(lock)[:12]
     if not home.exists():
         wheels = cache_dir() / "wheels" / lock.stem
-        download(lock, wheels, _PYTHON)
+        report.say("  wheels of the converter")
+        download(lock, wheels, _PYTHON, scratch, report)
         fresh = scratch / "converter"
         uv = Path(sys.executable).with_name("uv")
         what = "make the environment that converts models"

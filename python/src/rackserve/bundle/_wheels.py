@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import sys
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rackserve.bundle._recipe import RuntimeRecipe
+    from rackserve.bundle._report import Report
 
 TARGET_MACHINE: Final = "x86_64"  # what the locks of python/locks are for
 _PIN: Final = re.compile(
@@ -51,13 +53,15 @@ def target_platforms(machine: str) -> tuple[str, ...]:
     return (*names, f"linux_{machine}")
 
 
-def download(lock: Path, into: Path, python: str, machine: str | None = None) -> None:
+def download(lock: Path, into: Path, python: str, scratch: Path, report: Report, *, machine: str | None = None) -> None:
     """Download every wheel of a lock file; those already there are kept.
 
     Args:
         lock: requirements with hashes.
         into: the folder for the wheels.
         python: the target's Python, such as `3.11`.
+        scratch: a folder for what is on its way.
+        report: hears how much has arrived.
         machine: the target's processor; without it, this machine's.
 
     Raises:
@@ -65,20 +69,26 @@ def download(lock: Path, into: Path, python: str, machine: str | None = None) ->
     """
     into.mkdir(parents=True, exist_ok=True)
     platforms = target_platforms(machine or platform.machine())
-    cpu_build = pins(lock.read_text(encoding="utf-8")).get("torch", "").endswith("+cpu")
+    pinned = pins(lock.read_text(encoding="utf-8"))
+    cpu_build = pinned.get("torch", "").endswith("+cpu")
     hint = " (torch's CPU build is on PyTorch's own index: name it in pip.conf)" if cpu_build else ""
-    run(
-        [
-            *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"),
-            *("--only-binary=:all:", "--python-version", python, "--dest", into, "--requirement", lock),
-            *(f"--platform={name}" for name in platforms),
-        ],
-        error=BundleError,
-        what=f"download the wheels of {lock.name}{hint}",
-    )
+    arriving = scratch / f"arriving-{lock.stem}"  # pip moves all of them at the end
+    arriving.mkdir(parents=True, exist_ok=True)
+    awaited = max(0, len(pinned) - len([*into.glob("*.whl")]))
+    with report.filling(arriving, files=awaited):
+        run(
+            [
+                *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"),
+                *("--only-binary=:all:", "--python-version", python, "--dest", into, "--requirement", lock),
+                *(f"--platform={name}" for name in platforms),
+            ],
+            error=BundleError,
+            what=f"download the wheels of {lock.name}{hint}",
+            env={**os.environ, "TMPDIR": str(arriving)},
+        )
 
 
-def build_wheelhouse(recipe: RuntimeRecipe, lock: Path, into: Path, scratch: Path) -> None:
+def build_wheelhouse(recipe: RuntimeRecipe, lock: Path, into: Path, scratch: Path, report: Report) -> None:
     """Fill a folder with the wheels of a runtime's lock and no other: downloaded, or made here where no index has it.
 
     Raises:
@@ -94,7 +104,7 @@ def build_wheelhouse(recipe: RuntimeRecipe, lock: Path, into: Path, scratch: Pat
             )
     wanted = scratch / lock.name
     wanted.write_text(without(text, {wheel.name for wheel in made}), encoding="utf-8")
-    download(wanted, into, recipe.python, TARGET_MACHINE)
+    download(wanted, into, recipe.python, scratch, report, machine=TARGET_MACHINE)
     for wheel in made:
         (into / wheel.file_name).write_bytes(wheel.to_bytes())
     known = frozenset[str]().union(*pinned.values())

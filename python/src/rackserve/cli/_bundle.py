@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rackserve import bundle
 from rackserve._paths import project_root
 from rackserve.cli import EXIT_OK
+from rackserve.cli._build_report import BuildReport
 from rackserve.errors import InputError
 
 if TYPE_CHECKING:
@@ -112,16 +111,11 @@ def _key(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace) -> int:
-    started = time.monotonic()
-
-    def say(step: str) -> None:
-        print(f"[{time.monotonic() - started:5.0f} s] {step}", file=sys.stderr, flush=True)
-
     key = args.sign_with or bundle.key_path(bundle.read_recipe(args.inventory).name)
     manifest = bundle.build(
         args.inventory,
         args.output,
-        say,
+        BuildReport(),
         key=key,
         version=args.bundle_version,
         allow_dirty=args.allow_dirty,
