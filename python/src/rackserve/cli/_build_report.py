@@ -87,6 +87,8 @@ class BuildReport(Report):
         while not ended.wait(_SAMPLE_S if terminal else _LINE_S):
             now = level_of(folder)
             got = Level(max(0, now.size - before.size), max(0, now.files - before.files))
+            if not got.size:
+                continue
             line = progress_line(got, wanted, time.monotonic() - started)
             if terminal:
                 print(f"\r\033[K          {line}", end="", file=sys.stderr, flush=True)
