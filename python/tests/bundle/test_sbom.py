@@ -10,7 +10,7 @@ import pytest
 from cyclonedx.schema import OutputFormat, SchemaVersion
 from cyclonedx.validation import make_schemabased_validator
 
-from rackserve.bundle._manifest import Controller, Model, Repository, Runtime
+from rackserve.bundle._manifest import Controller, Model, Repository, Runtime, scan
 from rackserve.bundle._sbom import debian_components, python_components, sbom, sbom_of_tree
 
 if TYPE_CHECKING:
@@ -47,7 +47,10 @@ def tree(tmp_path: Path) -> Path:
 
 
 def make(tree: Path, models: tuple[Model, ...] = (MODEL,), controller: Controller | None = None) -> str:
-    return sbom_of_tree(tree, (RUNTIME,), models, (Repository("12", "apt/debian-12", {}),), controller)
+    repositories = (Repository("12", "apt/debian-12", {}),)
+    return sbom_of_tree(
+        tree, scan(tree), runtimes=(RUNTIME,), models=models, repositories=repositories, controller=controller
+    )
 
 
 def hashes_of(bill: str) -> dict[str, list[str]]:

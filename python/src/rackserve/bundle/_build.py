@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -17,7 +18,7 @@ from rackserve.bundle._manifest import Manifest, scan
 from rackserve.bundle._recipe import read_recipe
 from rackserve.bundle._sbom import SBOM, sbom_of_tree
 from rackserve.bundle._sign import attest, require_key, sign
-from rackserve.bundle.verify_bundle import MANIFEST, VERIFIER
+from rackserve.bundle.verify_bundle import MANIFEST, VERIFIER, Entry
 from rackserve.errors import BundleError, InputError
 
 if TYPE_CHECKING:
@@ -77,10 +78,19 @@ def build(
         controller = (
             build_controller(tree, shop.scratch, report, allow_dirty=allow_dirty) if recipe.controller else None
         )
-        bill = sbom_of_tree(tree, runtimes, models, (*repositories, *drivers), controller)
-        (tree / SBOM).write_text(bill, encoding="utf-8")
         shutil.copyfile(verify_bundle.__file__, tree / VERIFIER)
         report.say("hash every file")
+        files = scan(tree)
+        bill = sbom_of_tree(
+            tree,
+            files,
+            runtimes=runtimes,
+            models=models,
+            repositories=(*repositories, *drivers),
+            controller=controller,
+        ).encode()
+        (tree / SBOM).write_bytes(bill)
+        listed = Entry(SBOM, len(bill), hashlib.sha256(bill).hexdigest())
         manifest = Manifest(
             name=recipe.name,
             version=version or recipe.version,
@@ -90,7 +100,7 @@ def build(
             repositories=repositories,
             drivers=drivers,
             controller=controller,
-            files=scan(tree),
+            files=tuple(sorted((*files, listed))),
         )
         parcel.mkdir()
         pack(tree, manifest, parcel)

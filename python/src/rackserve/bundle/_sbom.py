@@ -13,10 +13,8 @@ from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
-from rackserve.bundle._manifest import scan
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from rackserve.bundle._manifest import Controller, Driver, Model, Repository, Runtime
@@ -31,6 +29,8 @@ _FIELD: Final = re.compile(r"^(?P<key>Package|Version|Architecture|SHA256): (?P<
 
 def sbom_of_tree(
     tree: Path,
+    files: Sequence[Entry],
+    *,
     runtimes: Iterable[Runtime],
     models: Iterable[Model],
     repositories: Iterable[Repository | Driver],
@@ -40,8 +40,9 @@ def sbom_of_tree(
 
     Args:
         tree: the bundle's files by their names.
+        files: all of them.
         runtimes: whose locks are read.
-        models: whose files are hashed.
+        models: whose files are named.
         repositories: whose `Packages` are read; a driver set is one too.
         controller: whose locks are read, the installer's own among them.
     """
@@ -52,7 +53,9 @@ def sbom_of_tree(
     for repository in repositories:
         listed = (tree / repository.path / "Packages").read_text(encoding="utf-8")
         found += debian_components(listed, repository.release)
-    found += [model_component(model, scan(tree / model.path)) for model in models]
+    for model in models:
+        own = [file for file in files if file.path.startswith(f"{model.path}/")]
+        found.append(model_component(model, [file._replace(path=file.path[len(model.path) + 1 :]) for file in own]))
     return sbom(found)
 
 
