@@ -59,6 +59,7 @@ def _tool(name: str) -> ModuleType:
 
 role_readme = _tool("role_readme")
 check_roles = _tool("check_roles")
+measure_memory = _tool("measure_memory")
 
 
 @pytest.fixture
@@ -196,3 +197,17 @@ def test_broken_role_is_found(role: Path, tmp_path: Path, *, file: str, old: str
 def test_missing_file_is_found(role: Path, file: str, finding: str) -> None:
     (role / file).unlink()
     assert finding in check_roles.check(role)
+
+
+def test_what_only_an_engines_log_says_is_read() -> None:
+    text = (Path(__file__).parent / "data" / "h200" / "engine_start.log").read_text(encoding="utf-8")
+    assert measure_memory.logged(text) == {"tokens": 1111600, "concurrency": 135.69, "compiled": True}
+    assert measure_memory.logged("") == {"tokens": None, "concurrency": None, "compiled": False}
+
+
+def test_an_engine_that_does_not_start_has_no_figures(tmp_path: Path) -> None:
+    run = {"name": "x", "model": "m", "engine": {}, "environment": {"PYTHONPATH": str(tmp_path)}}
+    (tmp_path / "vllm.py").write_text("raise RuntimeError('no GPU')")
+    log = tmp_path / "x.log"
+    assert measure_memory.in_process(run, {}, log) is None
+    assert "Error" in log.read_text()

@@ -45,7 +45,7 @@ def test_one_request_that_does_not_fit_ends_with_1_and_what_would(
 
     assert code == 1
     assert "does not start: one request of 131,072 tokens needs 16.00 GiB of KV cache" in out
-    assert "starts with --max-model-len 48" in out
+    assert "starts with --max-model-len 40" in out
     assert "starts with --tensor-parallel 2" in out
 
 
@@ -55,7 +55,7 @@ def test_the_bar_has_sixty_marks_and_a_legend(capsys: pytest.CaptureFixture[str]
     (drawn,) = [line.strip() for line in lines if line.startswith("  [")]
 
     assert len(drawn) == 62
-    assert any("weights" in line and "14.96 GiB  estimate from config.json" in line for line in lines)
+    assert any("weights" in line and "14.99 GiB  estimate from config.json" in line for line in lines)
     assert any("--kv-cache-memory-bytes" in line for line in lines)
 
 

@@ -1,8 +1,8 @@
 """What a GPU's memory is spent on before the KV cache gets the rest: a prediction, term by term.
 
 vLLM measures these terms while it starts (0.32.0: `v1/worker/gpu_worker.py:641-760`, `v1/worker/utils.py:716-726`).
-Weights are counted; the other three are modelled, and set so that they give what an H200 logged for a model of
-Llama-3.2-3B's shape with vLLM 0.26.0: 6.04 GiB for the weights and 1.05 GiB beside them.
+Weights are counted; the other terms are modelled after what vLLM 0.26.0 counted on an H200, to the byte, in the runs of
+python/tests/data/h200/capacity.json. A first start is predicted: it compiles, which later ones need no memory for.
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     from rackserve.capacity._weights import Weights
 
 GIB: Final = 1 << 30
-_CONTEXT_ONE: Final = int(0.27 * GIB)  # llm-d-planner 0.3.3, fitted to 49 runs of vLLM 0.19.0 on an H100
-_CONTEXT_MANY: Final = int(2.1 * GIB)  # same source, more than one GPU: NCCL's buffers
-_GRAPHS: Final = int(0.28 * GIB)  # what is left of the measured 7.09 GiB after counted weights and the terms above
-_LOGIT_BYTES: Final = 10  # per request and word of the vocabulary: bfloat16, float32, and float32 once more to sort
-_OVERHEAD_DOUBT: Final = 0.5
+_MIB: Final = 1 << 20
+_CONTEXT_ONE: Final = 230 * _MIB  # the same in 13 of 14 runs on an H200, 238 MiB in the other; CUDA's own is not in it
+_CONTEXT_MANY: Final = int(2.1 * GIB)  # llm-d-planner 0.3.3, vLLM 0.19.0 on H100s, several GPUs: NCCL's buffers
+_WORKSPACES: Final = 93 * _MIB  # what a first start's layers take beside their tensors; 32 MiB when nothing is compiled
+_GRAPH_BYTES: Final = 210_000  # per layer and graph; vLLM estimated 166,000 before, and used 187,000 to 301,000 after
+_LOGIT_BYTES: Final = 8  # at most: more per request and word would have shown in the run with 1024 requests
+_LARGEST_GRAPH: Final = 512
+_OVERHEAD_DOUBT_ONE: Final = 0.25
+_OVERHEAD_DOUBT_MANY: Final = 0.5
 _WEIGHTS_DOUBT: Final = 0.02
 _ESTIMATE_DOUBT: Final = 0.05
 
@@ -89,16 +93,26 @@ def predict(
         requests: --max-num-seqs.
         graphs: False for --enforce-eager.
     """
-    own_weights = Term("weights", math.ceil(weights.size / tensor_parallel), weights.source.value)
+    size = math.ceil(weights.size / tensor_parallel) + _rotary_table(shape)
+    own_weights = Term("weights", size, weights.source.value)
+    peaks = [
+        _layer(shape, batched_tokens, tensor_parallel),
+        min(requests, batched_tokens) * shape.vocabulary * _LOGIT_BYTES,
+    ]
+    if graphs and release.tries_kernels:
+        peaks.append(_trial(shape, batched_tokens, tensor_parallel))
     overhead = [
-        Term("activations", _activations(shape, batched_tokens, requests, tensor_parallel), "modelled"),
+        Term("activations", max(peaks), "modelled"),
         Term("context", _CONTEXT_ONE if tensor_parallel == 1 else _CONTEXT_MANY, "CUDA, libraries, NCCL: modelled"),
     ]
-    if graphs and release.counts_graphs:
-        overhead.append(Term("CUDA graphs", _GRAPHS, "modelled"))
+    if graphs and release.counts_graphs(shape):
+        overhead.append(
+            Term("CUDA graphs", shape.layers * graphs_of(requests, batched_tokens) * _GRAPH_BYTES, "modelled")
+        )
     left = math.ceil(gpu_bytes * utilization) - own_weights.size - sum(term.size for term in overhead)
     share = _WEIGHTS_DOUBT if weights.exact else _ESTIMATE_DOUBT
-    doubt = share * own_weights.size + _OVERHEAD_DOUBT * sum(term.size for term in overhead)
+    overhead_share = _OVERHEAD_DOUBT_ONE if tensor_parallel == 1 else _OVERHEAD_DOUBT_MANY
+    doubt = share * own_weights.size + overhead_share * sum(term.size for term in overhead)
     return Budget(gpu_bytes, (own_weights, *overhead), max(0, left), max(0, -left), math.ceil(doubt))
 
 
@@ -108,10 +122,32 @@ def given(available: int, weights: Weights, *, tensor_parallel: int) -> Budget:
     return Budget(0, (own,), available)
 
 
-def _activations(shape: ModelShape, batched_tokens: int, requests: int, tensor_parallel: int) -> int:
-    """Return the larger of two moments of vLLM's profile run: a layer's feed-forward part, or the logits."""
+def graphs_of(requests: int, batched_tokens: int) -> int:
+    """Return how many CUDA graphs are captured (0.26.0: `config/vllm.py`, `_set_cudagraph_sizes`).
+
+    Batches of 1, 2, 4, every 8th below 256 and every 16th up to twice max_num_seqs, at most 512; those of at most
+    max_num_seqs once more, as a whole instead of in pieces.
+    """
+    largest = min(2 * requests, _LARGEST_GRAPH, batched_tokens)
+    sizes: list[int] = [
+        size for size in (1, 2, 4, *range(8, 256, 8), *range(256, _LARGEST_GRAPH + 1, 16)) if size <= largest
+    ]
+    return len(sizes) + sum(size <= requests for size in sizes)
+
+
+def _layer(shape: ModelShape, batched_tokens: int, tensor_parallel: int) -> int:
+    """Return the peak of the profile run's forward pass: one layer's feed-forward part and three hidden states."""
     width = shape.intermediate
     if shape.experts is not None:
         width = max(width, shape.experts.per_token * shape.experts.width + shape.experts.shared_width)
-    layer = batched_tokens * (3 * width // tensor_parallel + 4 * shape.hidden) * shape.dtype_bytes
-    return max(layer, min(requests, batched_tokens) * shape.vocabulary * _LOGIT_BYTES)
+    return batched_tokens * 3 * (width // tensor_parallel + shape.hidden) * shape.dtype_bytes + _WORKSPACES
+
+
+def _trial(shape: ModelShape, batched_tokens: int, tensor_parallel: int) -> int:
+    """Return what the compiler takes to time the kernel that reads the embeddings: a copy of them, input and output."""
+    return (shape.vocabulary // tensor_parallel + 2 * batched_tokens) * shape.hidden * shape.dtype_bytes
+
+
+def _rotary_table(shape: ModelShape) -> int:
+    width = shape.latent.rope_dim if shape.latent else shape.head_size
+    return shape.max_length * width * shape.dtype_bytes

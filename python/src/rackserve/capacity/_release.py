@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rackserve.capacity._config import NotComputedError
+
+if TYPE_CHECKING:
+    from rackserve.capacity._config import ModelShape
 
 _LONG_CONTEXT: Final = 32768
 _BIG_GPU: Final = 70 << 30
 _HUGE_GPU: Final = 160 << 30
+_EVERY_MODEL: Final = frozenset({"dense", "experts"})
 
 
 class Grouping(Enum):
@@ -45,7 +49,10 @@ class Release:
         cpu_block_size: tokens per block on a CPU.
         cpu_mla_block_size: the same for multi-head latent attention, on a CPU without AMX.
         utilization: the default of --gpu-memory-utilization.
-        counts_graphs: the estimate for CUDA graphs is taken off before the KV cache gets its memory.
+        uncounted_graphs: models whose CUDA graphs take their memory on top of the KV cache's instead of before it:
+            `dense`, `experts`, or a type. From 0.22.1 on the second model runner's, until that one estimates them too
+            (v1/worker/gpu/model_runner.py, profile_cudagraph_memory; config/vllm.py, use_v2_model_runner).
+        tries_kernels: kernels are timed while the model is compiled (config/compilation.py, benchmark_combo_kernel).
         batch_grows_at_160_gib: --max-num-batched-tokens is 16384 on a GPU that large.
         capped_by_requests: the default of --max-num-batched-tokens is at most max_num_seqs x max_model_len.
     """
@@ -60,9 +67,14 @@ class Release:
     cpu_block_size: int
     cpu_mla_block_size: int
     utilization: float
-    counts_graphs: bool
+    uncounted_graphs: frozenset[str]
+    tries_kernels: bool
     batch_grows_at_160_gib: bool
     capped_by_requests: bool
+
+    def counts_graphs(self, shape: ModelShape) -> bool:
+        """Whether the KV cache makes room for this model's CUDA graphs."""
+        return not self.uncounted_graphs & {shape.model_type, "experts" if shape.experts else "dense"}
 
     def default_batched_tokens(self, *, gpu_bytes: int | None, tensor_parallel: int, requests: int, length: int) -> int:
         """Return what `vllm serve` takes for --max-num-batched-tokens (engine/arg_utils.py, get_batch_defaults).
@@ -88,7 +100,12 @@ class Release:
 
 
 def _hybrid(
-    version: str, *, in_flight: bool = True, admission: Admission = Admission.GROUP_BYTES, grown: bool = False
+    version: str,
+    *,
+    in_flight: bool = True,
+    admission: Admission = Admission.GROUP_BYTES,
+    grown: bool = False,
+    uncounted_graphs: frozenset[str] = frozenset(),
 ) -> Release:
     return Release(
         version=version,
@@ -101,7 +118,8 @@ def _hybrid(
         cpu_block_size=128,
         cpu_mla_block_size=16 if grown else 128,
         utilization=0.92,
-        counts_graphs=True,
+        uncounted_graphs=uncounted_graphs,
+        tries_kernels=True,
         batch_grows_at_160_gib=grown,
         capped_by_requests=True,
     )
@@ -118,7 +136,8 @@ _OLDEST: Final = Release(
     cpu_block_size=16,
     cpu_mla_block_size=16,
     utilization=0.9,
-    counts_graphs=False,
+    uncounted_graphs=_EVERY_MODEL,
+    tries_kernels=False,
     batch_grows_at_160_gib=False,
     capped_by_requests=False,
 )
@@ -133,7 +152,8 @@ _FIRST_HYBRID: Final = Release(
     cpu_block_size=16,
     cpu_mla_block_size=16,
     utilization=0.9,
-    counts_graphs=False,
+    uncounted_graphs=_EVERY_MODEL,
+    tries_kernels=False,
     batch_grows_at_160_gib=False,
     capped_by_requests=False,
 )
@@ -142,8 +162,8 @@ RELEASES: Final = {
     for release in (
         _OLDEST,
         _FIRST_HYBRID,
-        _hybrid("0.22.1", in_flight=False),
-        _hybrid("0.26.0"),
+        _hybrid("0.22.1", in_flight=False, uncounted_graphs=frozenset({"qwen3"})),
+        _hybrid("0.26.0", uncounted_graphs=frozenset({"dense", "deepseek_v2", "granitemoe", "qwen2_moe"})),
         _hybrid("0.32.0", admission=Admission.GROUP_BYTES_AND_NULL_BLOCK, grown=True),
         _hybrid("0.33.0", admission=Admission.GROUP_BYTES_AND_NULL_BLOCK, grown=True),
     )
