@@ -57,4 +57,7 @@ def test_adapters_are_given_by_name_and_path() -> None:
 
 def test_the_environment_follows_the_kind_of_host() -> None:
     assert environment_of(instance(), "cpu", 2)["VLLM_CPU_KVCACHE_SPACE"] == "2"
-    assert environment_of(instance(gpus=[0, 1]), "cuda", 2) == {"CUDA_VISIBLE_DEVICES": "0,1"}
+    assert environment_of(instance(gpus=[0, 1]), "cuda", 2) == {
+        "CUDA_VISIBLE_DEVICES": "0,1",
+        "VLLM_USE_FLASHINFER_SAMPLER": "0",
+    }

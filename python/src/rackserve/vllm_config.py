@@ -61,4 +61,8 @@ def environment_of(instance: Instance, flavour: str, cpu_kvcache_gib: int) -> di
     """
     if flavour == "cpu":
         return {"VLLM_CPU_KVCACHE_SPACE": str(cpu_kvcache_gib), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-    return {"CUDA_VISIBLE_DEVICES": ",".join(str(gpu) for gpu in instance.gpus)}
+    return {
+        "CUDA_VISIBLE_DEVICES": ",".join(str(gpu) for gpu in instance.gpus),
+        # FlashInfer compiles its sampler at the first start: 95 s with nvcc, the end of it without (docs/gpu.md).
+        "VLLM_USE_FLASHINFER_SAMPLER": "0",
+    }
