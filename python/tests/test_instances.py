@@ -43,7 +43,14 @@ def test_the_served_name_is_the_repository_unless_given() -> None:
         ([instance(extra_args={"port": 1})], ["port is not an extra argument; set port"]),
         ([instance(extra_args={"api-key": "x"})], ["LoadCredential"]),
         ([instance(extra_args={"--eager": True})], ["without leading dashes"]),
-        ([instance(extra_args={"enable-x": False})], ["write no-enable-x: true"]),
+        ([instance(extra_args={"dtype": "float16"})], ["dtype is not an extra argument; set dtype"]),
+        ([instance(gpus=[-1])], ["gpus", "-1 is no GPU"]),
+        ([instance(gpus=["first"])], ["gpus", "'first' is no GPU", "nvidia-smi -L"]),
+        ([instance(gpus=[0, 0])], ["named twice"]),
+        ([instance(gpus=[0, 1], tensor_parallel_size=4)], ["makes 4 workers and gpus names 2"]),
+        ([instance(chat_template="t.jinja")], ["chat_template", "absolute path", "'t.jinja'"]),
+        ([instance(api_server_count=0)], ["api_server_count", "found 0"]),
+        ([instance(quantization="int4")], ["quantization", "'int4'", "'awq', 'gptq' or 'fp8'"]),
     ],
 )
 def test_a_mistake_names_instance_key_and_value(raw: list[dict[str, Any]], reasons: list[str]) -> None:
@@ -51,6 +58,20 @@ def test_a_mistake_names_instance_key_and_value(raw: list[dict[str, Any]], reaso
         parse_instances(raw)
     for reason in reasons:
         assert reason in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "shared_by"),
+    [
+        ({}, 1),
+        ({"gpus": [0, 1, 2, 3]}, 4),
+        ({"gpus": [f"GPU-{'0' * 8}-{'0' * 4}-{'0' * 4}-{'0' * 4}-{'0' * 12}"]}, 1),
+        ({"gpus": [0, 1, 2, 3], "tensor_parallel_size": 2, "extra_args": {"pipeline-parallel-size": 2}}, 2),
+        ({"tensor_parallel_size": 2}, 2),
+    ],
+)
+def test_an_instance_spreads_over_its_gpus(changes: dict[str, Any], shared_by: int) -> None:
+    assert parse_instances([instance(**changes)])[0].tensor_parallel == shared_by
 
 
 def test_every_mistake_is_told_at_once() -> None:

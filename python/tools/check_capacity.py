@@ -31,7 +31,7 @@ from unittest.mock import MagicMock
 
 from capacity_cases import CASES, Case
 
-from rackserve.capacity import GIB, Attention, Settings, Source, Weights, find_release, plan, read_shape
+from rackserve.capacity import GIB, Attention, Settings, Source, Weights, arithmetic_of, plan, read_shape
 
 if TYPE_CHECKING:
     from rackserve.capacity import ModelShape
@@ -61,7 +61,7 @@ def ours(case: Case, folder: Path, release: str = RELEASE) -> list[str]:
         async_scheduling=case.overlapping and case.device == "cuda",
         hybrid=case.hybrid,
     )
-    answer = plan(read_shape(folder), Weights(0, Source.SHAPE), find_release(release), settings)
+    answer = plan(read_shape(folder), Weights(0, Source.SHAPE), arithmetic_of(release), settings)
     if not answer.fits:
         return ["refused", f"longest {min(answer.longest, case.length):,}", ""]
     found = answer.capacity
@@ -177,7 +177,7 @@ def theirs_elsewhere(case: Case, folder: Path, release: str) -> list[str]:
 
 def _block(case: Case, shape: ModelShape, release: str) -> int:
     if case.device == "cpu":
-        return find_release(release).cpu_block_size
+        return arithmetic_of(release).cpu_block_size
     return case.block or (64 if shape.latent else 16)
 
 
@@ -226,7 +226,7 @@ def check_engine(model: Path, gib: int, length: int, kv_dtype: str) -> bool:
     settings = Settings(
         max_model_len=length, max_num_seqs=8, available_kv=gib * GIB, device="cpu", kv_cache_dtype=kv_dtype
     )
-    answer = plan(read_shape(model), Weights(0, Source.SHAPE), find_release(RELEASE), settings)
+    answer = plan(read_shape(model), Weights(0, Source.SHAPE), arithmetic_of(RELEASE), settings)
     arguments = {
         "model": str(model),
         "max_model_len": length,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rackserve.errors import InputError
 
@@ -13,13 +14,36 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PORT_BASE: Final = 8000
+_GPU: Final = re.compile(r"(GPU|MIG)-[0-9a-fA-F-]{36}")
 _RESERVED_ARGS: Final = {
-    "model": "model.repo",
-    "revision": "model.revision",
-    "served-model-name": "model.served_names",
-    "host": "vllm_listen_address",
-    "port": "port",
-    "api-key": "a file that LoadCredential reads; never a flag",
+    "api-key": "let LoadCredential read it from a file",
+    "config": "leave it out, it is the file that this ends up in",
+    "device-ids": "set gpus",
+    "enable-auto-tool-choice": "set tool_call_parser",
+    "enable-prefix-caching": "set prefix_caching",
+    "host": "set vllm_listen_address",
+    "model": "set model.repo",
+    "no-enable-prefix-caching": "set prefix_caching",
+    "port": "set port",
+    "revision": "set model.revision",
+    "served-model-name": "set model.served_names",
+    "shutdown-timeout": "set vllm_shutdown_timeout",
+    "uds": "leave it out, rackserve chooses where an instance listens",
+    **{
+        key.replace("_", "-"): f"set {key}"
+        for key in (
+            "api_server_count",
+            "chat_template",
+            "dtype",
+            "gpu_memory_utilization",
+            "kv_cache_dtype",
+            "max_model_len",
+            "max_num_seqs",
+            "quantization",
+            "tensor_parallel_size",
+            "tool_call_parser",
+        )
+    },
 }
 
 
@@ -53,6 +77,8 @@ class Instance(_Part):
     max_model_len: int = Field(ge=1)
     port: int = Field(default=0, ge=0, le=65535)
     gpus: list[int | str] = Field(default=[])
+    tensor_parallel_size: int | None = Field(default=None, ge=1)
+    api_server_count: int | None = Field(default=None, ge=1)
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     gpu_memory_utilization: float | None = Field(default=None, gt=0, lt=1)
     quantization: Literal["awq", "gptq", "fp8"] | None = None
@@ -61,19 +87,54 @@ class Instance(_Part):
     tool_call_parser: str | None = None
     chat_template: str | None = None
     prefix_caching: bool = True
-    extra_args: dict[str, bool | int | float | str | list[str]] = Field(default={})
+    extra_args: dict[str, bool | int | float | str | list[str] | dict[str, Any]] = Field(default={})
+
+    @field_validator("gpus")
+    @classmethod
+    def _each_gpu_once(cls, value: list[int | str]) -> list[int | str]:
+        for gpu in value:
+            if isinstance(gpu, int) and gpu < 0:
+                raise ValueError(f"{gpu} is no GPU; indexes count from 0")
+            if isinstance(gpu, str) and not _GPU.fullmatch(gpu):
+                raise ValueError(f"{gpu!r} is no GPU; give an index, or a UUID as `nvidia-smi -L` prints it")
+        if len(set(value)) < len(value):
+            raise ValueError("a GPU is named twice; name each once")
+        return value
 
     @field_validator("extra_args")
     @classmethod
     def _known_owner(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for key, setting in value.items():
+        for key in value:
             if key in _RESERVED_ARGS:
-                raise ValueError(f"{key} is not an extra argument; set {_RESERVED_ARGS[key]}")
+                raise ValueError(f"{key} is not an extra argument; {_RESERVED_ARGS[key]}")
             if key.startswith("-") or "_" in key:
                 raise ValueError(f"{key}: write the flag's name without leading dashes and with dashes inside")
-            if setting is False:
-                raise ValueError(f"{key}: false is dropped by vLLM's --config; write no-{key}: true")
         return value
+
+    @field_validator("chat_template")
+    @classmethod
+    def _path_on_the_host(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith("/"):
+            raise ValueError("a template is given by its absolute path on the host")
+        return value
+
+    @model_validator(mode="after")
+    def _every_gpu_works(self) -> Instance:
+        workers = self.tensor_parallel
+        for key in ("pipeline-parallel-size", "data-parallel-size"):
+            size = self.extra_args.get(key, 1)
+            workers *= size if isinstance(size, int) else 1
+        if self.gpus and workers != len(self.gpus):
+            raise ValueError(
+                f"tensor_parallel_size makes {workers} workers and gpus names {len(self.gpus)}; name as many GPUs, or "
+                "leave tensor_parallel_size out"
+            )
+        return self
+
+    @property
+    def tensor_parallel(self) -> int:
+        """GPUs that share every layer; all that the instance has, unless it says otherwise."""
+        return self.tensor_parallel_size or len(self.gpus) or 1
 
     @property
     def served_names(self) -> tuple[str, ...]:
@@ -111,6 +172,8 @@ def parse_instances(raw: Sequence[dict[str, Any]], port_base: int = PORT_BASE) -
 
 def _sentence(error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
     key = ".".join(str(part) for part in error["loc"])
+    if not key:
+        return str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         known = ", ".join(Instance.model_fields if len(error["loc"]) == 1 else ModelRef.model_fields)
         return f"unknown key {key!r} (found {error['input']!r}); known keys are {known}"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from rackserve import capacity
+from rackserve import capacity, release_fit
 from rackserve.bundle.verify_bundle import Refused, refuse_replay
 from rackserve.errors import InputError
 from rackserve.instances import parse_instances
+from rackserve.releases import release_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -129,10 +130,11 @@ def _replay_problems(wanted: Wanted, manifest: Manifest, facts: HostFacts) -> li
 def _instance_problems(wanted: Wanted, manifest: Manifest) -> list[str]:
     try:
         instances = parse_instances(wanted.instances)
+        found = release_fit.problems_of(instances, release_of(wanted.vllm))
     except InputError as wrong:
         return [str(wrong)]
     carried = {(model.repo, model.revision) for model in manifest.models}
-    return [
+    return found + [
         f"instance {instance.name!r}: {instance.model.repo} at {instance.model.revision} is not in the bundle, "
         f"which has {', '.join(f'{repo} at {revision}' for repo, revision in sorted(carried)) or 'no model'}; "
         "set model.repo and model.revision, or add the model to bundle.yml and build the bundle again"
@@ -168,8 +170,9 @@ def _capacity_problems(wanted: Wanted, manifest: Manifest, bundle: Path) -> list
                 max_num_seqs=instance.max_num_seqs,
                 extra_args=instance.extra_args,
                 cpu_kv_bytes=wanted.cpu_kvcache_gib << 30,
-                gpus=0,
+                tensor_parallel=instance.tensor_parallel,
                 dtype=instance.dtype,
+                quantization=instance.quantization,
                 kv_cache_dtype=instance.kv_cache_dtype,
             )
         )

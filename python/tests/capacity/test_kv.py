@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from known_models import DEEPSEEK, GEMMA_27B, GPT_OSS, LLAMA_8B, SMOLLM2, llama
 
-from rackserve.capacity import GIB, KvLayout, capacity_of, find_release, layout_of, shape_of
+from rackserve.capacity import GIB, KvLayout, arithmetic_of, capacity_of, layout_of, shape_of
 from rackserve.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _TINY = llama(2, 64, 4, 2, head_dim=32, dtype="bfloat16", max_position_embedding
 
 
 def _layout(config: dict[str, Any], release: str = "0.32.0", **settings: Any) -> KvLayout:
-    return layout_of(shape_of(config), find_release(release), **{"device": "cuda", "batched_tokens": 8192, **settings})
+    return layout_of(shape_of(config), arithmetic_of(release), **{"device": "cuda", "batched_tokens": 8192, **settings})
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_one_block_is_kept_back_since_0_32() -> None:
     ],
 )
 def test_the_default_batch_follows_the_gpu(release: str, gib: int, tokens: int) -> None:
-    found = find_release(release).default_batched_tokens(
+    found = arithmetic_of(release).default_batched_tokens(
         gpu_bytes=gib * GIB, tensor_parallel=1, requests=256, length=4096
     )
 
@@ -150,7 +150,7 @@ def test_the_default_batch_follows_the_gpu(release: str, gib: int, tokens: int) 
 
 
 def test_0_6_4_prefills_long_contexts_in_chunks() -> None:
-    found = find_release("0.6.4.post1").default_batched_tokens(
+    found = arithmetic_of("0.6.4.post1").default_batched_tokens(
         gpu_bytes=24 * GIB, tensor_parallel=1, requests=256, length=131072
     )
 
@@ -159,4 +159,4 @@ def test_0_6_4_prefills_long_contexts_in_chunks() -> None:
 
 def test_an_unknown_release_is_refused_by_name() -> None:
     with pytest.raises(InputError, match=r"vLLM 0\.11\.0 is not known; set one of 0\.6\.4"):
-        find_release("0.11.0")
+        arithmetic_of("0.11.0")

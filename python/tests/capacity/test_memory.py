@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from rackserve.capacity import Plan, Settings, Weights, find_release, plan, shape_of, weights_of
+from rackserve.capacity import Plan, Settings, Weights, arithmetic_of, plan, shape_of, weights_of
 from rackserve.capacity._memory import graphs_of
 
 RECORDED: Final[dict[str, Any]] = json.loads(
@@ -32,7 +32,7 @@ def predicted(run: dict[str, Any], folder: Path, release: str = RECORDED["releas
         kv_cache_dtype=engine.get("kv_cache_dtype", "auto"),
         max_num_batched_tokens=engine["max_num_batched_tokens"],
     )
-    return plan(shape, weights, find_release(release), settings)
+    return plan(shape, weights, arithmetic_of(release), settings)
 
 
 def term(found: Plan, name: str) -> int:

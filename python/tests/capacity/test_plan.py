@@ -14,7 +14,7 @@ from rackserve.capacity import (
     Remedy,
     Settings,
     Wanted,
-    find_release,
+    arithmetic_of,
     plan,
     problem_of,
     remedies,
@@ -32,7 +32,7 @@ def planned(tmp_path: Path) -> Any:
     def work_out(config: dict[str, Any], release: str = "0.32.0", **settings: Any) -> Plan:
         shape = shape_of(config)
         weights = weights_of(write_model(tmp_path, config), shape)
-        return plan(shape, weights, find_release(release), Settings(**{"max_num_seqs": 256, **settings}))
+        return plan(shape, weights, arithmetic_of(release), Settings(**{"max_num_seqs": 256, **settings}))
 
     return work_out
 

@@ -1,19 +1,19 @@
 """How many tokens and requests an instance holds: weights, KV cache and what else a GPU's memory is spent on."""
 
+from rackserve.capacity._arithmetic import DEFAULT_RELEASE, Arithmetic, arithmetic_of
 from rackserve.capacity._config import Attention, ModelShape, NotComputedError, read_shape, shape_of
 from rackserve.capacity._kv import KV_DTYPES, KvCapacity, KvLayout, capacity_of, layout_of
 from rackserve.capacity._memory import GIB, Budget, Term
 from rackserve.capacity._picture import bar, parts_of, svg
 from rackserve.capacity._plan import Plan, Remedy, Settings, plan, remedies
 from rackserve.capacity._preflight import Wanted, plan_of, problem_of
-from rackserve.capacity._release import DEFAULT_RELEASE, RELEASES, Release, find_release
 from rackserve.capacity._weights import Source, Weights, weights_of
 
 __all__ = [
     "DEFAULT_RELEASE",
     "GIB",
     "KV_DTYPES",
-    "RELEASES",
+    "Arithmetic",
     "Attention",
     "Budget",
     "KvCapacity",
@@ -21,16 +21,15 @@ __all__ = [
     "ModelShape",
     "NotComputedError",
     "Plan",
-    "Release",
     "Remedy",
     "Settings",
     "Source",
     "Term",
     "Wanted",
     "Weights",
+    "arithmetic_of",
     "bar",
     "capacity_of",
-    "find_release",
     "layout_of",
     "parts_of",
     "plan",

@@ -11,12 +11,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from rackserve.capacity._arithmetic import Admission, Grouping
 from rackserve.capacity._config import Attention, NotComputedError
-from rackserve.capacity._release import Admission, Grouping
 
 if TYPE_CHECKING:
+    from rackserve.capacity._arithmetic import Arithmetic
     from rackserve.capacity._config import ModelShape
-    from rackserve.capacity._release import Release
 
 KV_DTYPES: Final = ("auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2")
 _CUDA_BLOCK: Final = 16
@@ -38,7 +38,7 @@ class KvLayout:
         in_flight: tokens that may be under way beside them.
     """
 
-    release: Release
+    release: Arithmetic
     block_size: int
     page_bytes: int
     groups: tuple[Attention, ...]
@@ -95,7 +95,7 @@ class KvCapacity:
 
 def layout_of(
     shape: ModelShape,
-    release: Release,
+    release: Arithmetic,
     *,
     device: str,
     tensor_parallel: int = 1,
@@ -150,7 +150,7 @@ def capacity_of(layout: KvLayout, available: int, length: int) -> KvCapacity:
     return KvCapacity(blocks, tokens, concurrency)
 
 
-def kv_dtype_bytes(shape: ModelShape, release: Release, kv_dtype: str) -> int:
+def kv_dtype_bytes(shape: ModelShape, release: Arithmetic, kv_dtype: str) -> int:
     """Return the bytes of one number in the KV cache.
 
     Raises:
@@ -166,14 +166,14 @@ def kv_dtype_bytes(shape: ModelShape, release: Release, kv_dtype: str) -> int:
     return 1
 
 
-def _default_block(shape: ModelShape, release: Release, device: str) -> int:
+def _default_block(shape: ModelShape, release: Arithmetic, device: str) -> int:
     latent = shape.latent is not None and release.grouping is not Grouping.NONE
     if device == "cpu":
         return release.cpu_mla_block_size if latent else release.cpu_block_size
     return _LATENT_CUDA_BLOCK if latent else _CUDA_BLOCK
 
 
-def _elements(shape: ModelShape, release: Release, tensor_parallel: int) -> int:
+def _elements(shape: ModelShape, release: Arithmetic, tensor_parallel: int) -> int:
     """Numbers per token and layer on one GPU; heads are replicated once there are more GPUs than heads."""
     heads = max(1, shape.kv_heads // tensor_parallel)
     if shape.latent is None:
@@ -183,7 +183,7 @@ def _elements(shape: ModelShape, release: Release, tensor_parallel: int) -> int:
     return shape.latent.kv_lora_rank + shape.latent.rope_dim
 
 
-def _effective_layers(shape: ModelShape, release: Release, *, hybrid: bool) -> tuple[Attention, ...]:
+def _effective_layers(shape: ModelShape, release: Arithmetic, *, hybrid: bool) -> tuple[Attention, ...]:
     kinds = shape.kv_layers
     if release.grouping is Grouping.NONE:
         return (Attention.FULL,) * len(kinds)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from rackserve.capacity._arithmetic import Arithmetic
     from rackserve.capacity._config import ModelShape
-    from rackserve.capacity._release import Release
     from rackserve.capacity._weights import Weights
 
 GIB: Final = 1 << 30
@@ -71,7 +71,7 @@ class Budget:
 def predict(
     shape: ModelShape,
     weights: Weights,
-    release: Release,
+    release: Arithmetic,
     *,
     gpu_bytes: int,
     utilization: float,

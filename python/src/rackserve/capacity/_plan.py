@@ -10,12 +10,13 @@ from rackserve.capacity import _memory
 from rackserve.capacity._config import DTYPE_BYTES
 from rackserve.capacity._kv import capacity_of, kv_dtype_bytes, layout_of
 from rackserve.errors import InputError
+from rackserve.releases import release_of
 
 if TYPE_CHECKING:
+    from rackserve.capacity._arithmetic import Arithmetic
     from rackserve.capacity._config import ModelShape
     from rackserve.capacity._kv import KvCapacity, KvLayout
     from rackserve.capacity._memory import Budget
-    from rackserve.capacity._release import Release
     from rackserve.capacity._weights import Weights
 
 _MOST_PERCENT: Final = 95
@@ -66,7 +67,7 @@ class Plan:
     """
 
     shape: ModelShape
-    release: Release
+    release: Arithmetic
     settings: Settings
     utilization: float
     batched_tokens: int
@@ -84,7 +85,7 @@ class Plan:
         return max(0, self.needed - self.budget.available + self.budget.missing)
 
 
-def plan(shape: ModelShape, weights: Weights, release: Release, settings: Settings) -> Plan:
+def plan(shape: ModelShape, weights: Weights, release: Arithmetic, settings: Settings) -> Plan:
     """Work out whether an instance starts, and what it then holds.
 
     Raises:
@@ -93,7 +94,7 @@ def plan(shape: ModelShape, weights: Weights, release: Release, settings: Settin
     if settings.dtype != "auto":
         shape = replace(shape, dtype=settings.dtype)
     _refuse_contradictions(shape, settings)
-    utilization = settings.utilization or release.utilization
+    utilization = settings.utilization or release_of(release.version).gpu_memory_utilization
     batched = settings.max_num_batched_tokens or release.default_batched_tokens(
         gpu_bytes=None if settings.device == "cpu" else settings.gpu_bytes or 0,
         tensor_parallel=settings.tensor_parallel,
@@ -161,7 +162,7 @@ def _working(refused: Plan, options: list[tuple[Remedy, Settings]]) -> Remedy | 
 
 
 def _budget(
-    shape: ModelShape, weights: Weights, release: Release, settings: Settings, *, utilization: float, batched: int
+    shape: ModelShape, weights: Weights, release: Arithmetic, settings: Settings, *, utilization: float, batched: int
 ) -> Budget:
     if settings.available_kv is not None:
         return _memory.given(settings.available_kv, weights, tensor_parallel=settings.tensor_parallel)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from rackserve.capacity._arithmetic import arithmetic_of
 from rackserve.capacity._config import NotComputedError, read_shape
 from rackserve.capacity._memory import GIB
 from rackserve.capacity._plan import Settings, plan, remedies
-from rackserve.capacity._release import find_release
 from rackserve.capacity._weights import weights_of
 from rackserve.errors import InputError
 
@@ -27,7 +27,7 @@ _NOT_COMPUTED: Final = frozenset(
         "hf-overrides",
     }
 )
-Extra = bool | int | float | str | list[str]
+Extra = bool | int | float | str | list[str] | dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Wanted:
         model: the model's folder in the bundle.
         gpu_bytes: one GPU's memory, as torch.cuda.mem_get_info() has it; None on a CPU.
         cpu_kv_bytes: VLLM_CPU_KVCACHE_SPACE in bytes; None on a GPU.
-        gpus: how many the instance has; 0 on a CPU.
+        tensor_parallel: GPUs that share every layer.
         extra_args: flags of `vllm serve` by their long names.
     """
 
@@ -50,7 +50,7 @@ class Wanted:
     extra_args: Mapping[str, Extra]
     gpu_bytes: int | None = None
     cpu_kv_bytes: int | None = None
-    gpus: int = 1
+    tensor_parallel: int = 1
     dtype: str = "auto"
     quantization: str | None = None
     kv_cache_dtype: str | None = None
@@ -98,7 +98,7 @@ def plan_of(wanted: Wanted) -> Plan:
         gpu_bytes=wanted.gpu_bytes,
         available_kv=wanted.cpu_kv_bytes if set_bytes is None else set_bytes,
         utilization=wanted.gpu_memory_utilization,
-        tensor_parallel=_whole(extra, "tensor-parallel-size") or max(1, wanted.gpus),
+        tensor_parallel=wanted.tensor_parallel,
         kv_cache_dtype=wanted.kv_cache_dtype or "auto",
         device="cuda" if wanted.cpu_kv_bytes is None else "cpu",
         dtype=wanted.dtype,
@@ -109,7 +109,7 @@ def plan_of(wanted: Wanted) -> Plan:
         hybrid=not extra.get("disable-hybrid-kv-cache-manager"),
     )
     weights = weights_of(wanted.model, shape, wanted.quantization)
-    return plan(shape, weights, find_release(wanted.release), settings)
+    return plan(shape, weights, arithmetic_of(wanted.release), settings)
 
 
 def _whole(extra: Mapping[str, Extra], name: str) -> int | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rackserve import capacity as cap
 from rackserve.cli import EXIT_CHECK_FAILED, EXIT_OK
 from rackserve.errors import InputError
+from rackserve.releases import releases
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +42,7 @@ def register(commands: Any) -> None:  # noqa: ANN401 - argparse has no public na
     parser.add_argument("--block-size", type=_count, metavar="N", help="tokens per block (the device's)")
     parser.add_argument("--max-num-batched-tokens", type=_count, metavar="N", help="tokens per step (vLLM's default)")
     parser.add_argument("--enforce-eager", action="store_true", help="no CUDA graphs")
-    parser.add_argument("--release", choices=tuple(cap.RELEASES), default=cap.DEFAULT_RELEASE, help="vLLM's version")
+    parser.add_argument("--release", choices=tuple(releases()), default=cap.DEFAULT_RELEASE, help="vLLM's version")
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
     parser.add_argument("--svg", metavar="FILE", help="also draw how the memory is spent")
     parser.set_defaults(handler=capacity)
@@ -65,7 +66,7 @@ def capacity(args: argparse.Namespace) -> int:
         max_num_batched_tokens=args.max_num_batched_tokens,
         enforce_eager=args.enforce_eager,
     )
-    plan = cap.plan(shape, cap.weights_of(model, shape, args.quantization), cap.find_release(args.release), settings)
+    plan = cap.plan(shape, cap.weights_of(model, shape, args.quantization), cap.arithmetic_of(args.release), settings)
     if args.svg:
         _write(Path(args.svg).expanduser(), cap.svg(plan))
     print(json.dumps(as_json(plan), indent=2) if args.json else as_text(plan))

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from ansible.errors import AnsibleFilterError
 
-from rackserve import bundle, preflight, vllm_config
+from rackserve import bundle, preflight, release_fit, vllm_config
 from rackserve._checks import host_checks, host_facts, status_checks
 from rackserve.errors import RackserveError
 from rackserve.instances import parse_instances
+from rackserve.releases import release_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from rackserve.instances import Instance
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401
@@ -47,16 +50,35 @@ def rackserve_instances(raw: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**i.model_dump(), "served_names": list(i.served_names)} for i in parse_instances(raw)]
 
 
-def rackserve_config(raw: list[dict[str, Any]], name: str, address: str, flavour: str, timeout: int) -> dict[str, Any]:
-    """Return the `--config` file of the instance of that name."""
-    instance = next(i for i in parse_instances(raw) if i.name == name)
-    return vllm_config.config_of(instance, address, flavour, timeout)
+def rackserve_release_problems(raw: list[dict[str, Any]], vllm: str) -> list[str]:
+    """Return what that vLLM release would refuse of these instances; see `rackserve.release_fit`."""
+    return release_fit.problems_of(parse_instances(raw), release_of(vllm))
 
 
-def rackserve_environment(raw: list[dict[str, Any]], name: str, flavour: str, kvcache_gib: int) -> dict[str, str]:
+def rackserve_config(
+    raw: list[dict[str, Any]], name: str, vllm: str, *, listen: str, flavour: str, timeout: int
+) -> dict[str, Any]:
+    """Return the `--config` file of the instance of that name; `listen` is an address, or the path of a socket."""
+    instance = _named(raw, name)
+    socket = listen.startswith("/")
+    where = vllm_config.Socket(listen) if socket else vllm_config.Address(listen, instance.port)
+    return vllm_config.config_of(instance, release_of(vllm), listen=where, flavour=flavour, shutdown_timeout=timeout)
+
+
+def rackserve_words(raw: list[dict[str, Any]], name: str, vllm: str) -> list[str]:
+    """Return what must stand before `--config` on the command line of the instance of that name."""
+    return vllm_config.words_of(_named(raw, name), release_of(vllm))
+
+
+def rackserve_environment(
+    raw: list[dict[str, Any]], name: str, vllm: str, flavour: str, kvcache_gib: int
+) -> dict[str, str]:
     """Return the environment of the instance of that name."""
-    instance = next(i for i in parse_instances(raw) if i.name == name)
-    return vllm_config.environment_of(instance, flavour, kvcache_gib)
+    return vllm_config.environment_of(_named(raw, name), release_of(vllm), flavour, kvcache_gib)
+
+
+def _named(raw: list[dict[str, Any]], name: str) -> Instance:
+    return next(i for i in parse_instances(raw) if i.name == name)
 
 
 def rackserve_backends(hostvars: dict[str, Any], hosts: list[str]) -> list[dict[str, Any]]:
@@ -182,6 +204,7 @@ class FilterModule:
             rackserve_instance_files,
             rackserve_instances,
             rackserve_parts,
+            rackserve_release_problems,
             rackserve_runtime,
             rackserve_sha256,
             rackserve_snapshots,
@@ -189,6 +212,7 @@ class FilterModule:
             rackserve_trust,
             rackserve_unknown,
             rackserve_unknown_anywhere,
+            rackserve_words,
         )
         plans = (host_checks, host_facts, status_checks)
         return {

@@ -35,7 +35,7 @@ class Admission(Enum):
 
 
 @dataclass(frozen=True)
-class Release:
+class Arithmetic:
     """The arithmetic of one vLLM release.
 
     Attributes:
@@ -48,7 +48,6 @@ class Release:
         kv_dtype_from_model: `auto` follows the KV type in a ModelOpt checkpoint.
         cpu_block_size: tokens per block on a CPU.
         cpu_mla_block_size: the same for multi-head latent attention, on a CPU without AMX.
-        utilization: the default of --gpu-memory-utilization.
         uncounted_graphs: models whose CUDA graphs take their memory on top of the KV cache's instead of before it:
             `dense`, `experts`, or a type. From 0.22.1 on the second model runner's, until that one estimates them too
             (v1/worker/gpu/model_runner.py, profile_cudagraph_memory; config/vllm.py, use_v2_model_runner).
@@ -66,7 +65,6 @@ class Release:
     kv_dtype_from_model: bool
     cpu_block_size: int
     cpu_mla_block_size: int
-    utilization: float
     uncounted_graphs: frozenset[str]
     tries_kernels: bool
     batch_grows_at_160_gib: bool
@@ -106,8 +104,8 @@ def _hybrid(
     admission: Admission = Admission.GROUP_BYTES,
     grown: bool = False,
     uncounted_graphs: frozenset[str] = frozenset(),
-) -> Release:
-    return Release(
+) -> Arithmetic:
+    return Arithmetic(
         version=version,
         grouping=Grouping.BALANCED,
         admission=admission,
@@ -117,7 +115,6 @@ def _hybrid(
         kv_dtype_from_model=True,
         cpu_block_size=128,
         cpu_mla_block_size=16 if grown else 128,
-        utilization=0.92,
         uncounted_graphs=uncounted_graphs,
         tries_kernels=True,
         batch_grows_at_160_gib=grown,
@@ -125,7 +122,7 @@ def _hybrid(
     )
 
 
-_OLDEST: Final = Release(
+_OLDEST: Final = Arithmetic(
     version="0.6.4.post1",
     grouping=Grouping.NONE,
     admission=Admission.POOL_TOKENS,
@@ -135,13 +132,12 @@ _OLDEST: Final = Release(
     kv_dtype_from_model=False,
     cpu_block_size=16,
     cpu_mla_block_size=16,
-    utilization=0.9,
     uncounted_graphs=_EVERY_MODEL,
     tries_kernels=False,
     batch_grows_at_160_gib=False,
     capped_by_requests=False,
 )
-_FIRST_HYBRID: Final = Release(
+_FIRST_HYBRID: Final = Arithmetic(
     version="0.10.2",
     grouping=Grouping.SMALLEST,
     admission=Admission.LAYER_BYTES,
@@ -151,13 +147,12 @@ _FIRST_HYBRID: Final = Release(
     kv_dtype_from_model=False,
     cpu_block_size=16,
     cpu_mla_block_size=16,
-    utilization=0.9,
     uncounted_graphs=_EVERY_MODEL,
     tries_kernels=False,
     batch_grows_at_160_gib=False,
     capped_by_requests=False,
 )
-RELEASES: Final = {
+_KNOWN: Final = {
     release.version: release
     for release in (
         _OLDEST,
@@ -171,12 +166,12 @@ RELEASES: Final = {
 DEFAULT_RELEASE: Final = "0.32.0"
 
 
-def find_release(version: str) -> Release:
+def arithmetic_of(version: str) -> Arithmetic:
     """Return the arithmetic of a release.
 
     Raises:
         NotComputedError: when it is none of those whose source was read.
     """
-    if version not in RELEASES:
-        raise NotComputedError(f"the KV arithmetic of vLLM {version} is not known; set one of {', '.join(RELEASES)}")
-    return RELEASES[version]
+    if version not in _KNOWN:
+        raise NotComputedError(f"the KV arithmetic of vLLM {version} is not known; set one of {', '.join(_KNOWN)}")
+    return _KNOWN[version]
