@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from rackserve.ansible.filters.rackserve import rackserve_unknown, rackserve_unknown_anywhere
+from rackserve.ansible.filters.rackserve import (
+    rackserve_config,
+    rackserve_reason,
+    rackserve_unknown,
+    rackserve_unknown_anywhere,
+    rackserve_words,
+)
 
 ROLES = Path(__file__).parents[2] / "roles"
 
@@ -30,3 +36,23 @@ def test_a_misspelt_variable_of_any_role_is_found(name: str, said: list[str]) ->
 
 def test_a_variable_of_a_role_with_a_longer_name_is_not_the_shorter_ones() -> None:
     assert rackserve_unknown(["nginx_exporter_prot"], "nginx", str(ROLES / "nginx")) == []
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        ({"stderr": "noise\nu: vLLM refuses\n", "msg": "failed to validate"}, "u: vLLM refuses"),
+        ({"stderr": "", "msg": "Error", "cmd": "/opt/python -I x"}, "/opt/python cannot be run; run the role"),
+        ({"msg": "disk full"}, "disk full"),
+    ],
+)
+def test_a_failed_validation_has_one_reason(result: dict[str, str], said: str) -> None:
+    assert rackserve_reason(result).startswith(said)
+
+
+def test_an_instance_listens_on_a_socket_where_a_path_is_given() -> None:
+    raw = [{"name": "a", "model": {"repo": "o/m", "revision": "0" * 40}, "max_num_seqs": 4, "max_model_len": 128}]
+    on_socket = rackserve_config(raw, "a", "0.32.0", listen="/run/a.sock", flavour="cpu", timeout=1)
+    on_address = rackserve_config(raw, "a", "0.32.0", listen="127.0.0.1", flavour="cpu", timeout=1)
+    assert (on_socket["uds"], on_address["host"], on_address["port"]) == ("/run/a.sock", "127.0.0.1", 8000)
+    assert rackserve_words(raw, "a", "0.6.4.post1") == ["o/m", "--served-model-name", "o/m"]

@@ -127,3 +127,14 @@ def test_the_traps_that_differ_between_releases() -> None:
     assert traps["0.10.2"] == ("off", True, ("*",), False)
     assert traps["0.26.0"] == ("off", True, ("*",), True)
     assert traps["0.32.0"] == traps["0.33.0"] == ("off", False, (), True)
+
+
+@pytest.mark.parametrize("version", SUPPORTED)
+def test_the_matrix_in_the_documentation_is_the_data(version: str) -> None:
+    release = release_of(version)
+    python = f"{release.python.first} to below {release.python.below}" if release.python.below else "from 3.9"
+    cells = (version, python, release.torch, release.cuda, str(release.driver), release.glibc)
+    page = (Path(__file__).parents[2] / "docs/vllm-releases.md").read_text(encoding="utf-8")
+    assert f"| {' | '.join(cells)} |" in page
+    for bad in release.known_bad:
+        assert f"| {version} | `{bad.pin}` |" in page

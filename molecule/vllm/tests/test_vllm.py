@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,6 +21,14 @@ ROOT = Path(__file__).parents[3]
 PORTS = {"tiny": 8000, "tiny-without-prefix-cache": 8001}
 BACK_WITHIN_S = 150
 EXPOSURE_LIMIT = 18  # tenths; systemd 252, offline: the figure for a unit that listens on TCP
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "model": {"repo": "rackserve/tiny-random-llama", "revision": "d88aadc75415c0ec9d71cb4d2a82c133e537634f"},
+    "max_model_len": 256,
+    "max_num_seqs": 2,
+}
+PARSE = "/opt/vllm/current/bin/python -I -B /usr/local/lib/rackserve/parse_arguments.py --unit u --user vllm "
 
 
 def journal(host: Host, name: str) -> str:
@@ -113,29 +121,54 @@ def test_an_instance_whose_engine_was_killed_is_restarted_and_no_other(host: Hos
 
 
 def test_check_mode_waits_for_no_instance_that_it_did_not_start(host: Host, play: Play) -> None:
-    instance = {
-        "name": "later",
-        "model": {"repo": "rackserve/tiny-random-llama", "revision": "d88aadc75415c0ec9d71cb4d2a82c133e537634f"},
-        "max_model_len": 256,
-        "max_num_seqs": 2,
-    }
+    instance = {**TINY, "name": "later"}
     done = play("molecule/vllm/converge.yml", {"vllm_instances": [instance], "vllm_start_timeout": 30}, "--check")
     assert done.returncode == 0, done.stdout[-2000:]
     assert not host.file("/etc/vllm/instances/later.yaml").exists
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("", ""),
+        ("no-such-flag: true", "u: vLLM 0.32.0 refuses its arguments: unrecognized arguments: --no-such-flag"),
+        ("max-num-batched-tokens: many", "argument --max-num-batched-tokens: invalid"),
+    ],
+    ids=["as written", "a flag that nobody has", "a value that is no number"],
+)
+def test_vllms_own_parser_refuses_what_it_does_not_take(host: Host, more: str, said: str) -> None:
+    read = host.run(f"{{ cat /etc/vllm/instances/tiny.yaml; echo '{more}'; }} >/run/tried && {PARSE} /run/tried")
+    assert read.rc == (1 if said else 0), read.stderr
+    assert said in read.stderr if said else not read.stderr
+
+
+def test_a_refused_argument_changes_no_file_and_restarts_nothing(host: Host, play: Play) -> None:
+    state = (
+        "sha256sum /etc/vllm/instances/*; systemctl show --property=MainPID --value vllm@tiny;"
+        " find /opt/vllm/releases -newer /etc/vllm/instances/tiny.yaml -not -type l | head"
+    )
+    before = host.check_output(state)
+    done = play("molecule/vllm/converge.yml", {"vllm_instances": [{**TINY, "extra_args": {"no-such-flag": True}}]})
+    words = " ".join(done.stdout.split())
+    assert done.returncode != 0
+    assert "nothing was restarted on gpu1" in words, words[-3000:]
+    assert "vllm@tiny.service: vLLM 0.32.0 refuses its arguments: unrecognized arguments: --no-such-flag" in words
+    assert host.check_output(state) == before
+
+
+def test_a_flag_of_another_release_is_refused_before_anything_is_written(play: Play) -> None:
+    done = play("molecule/vllm/converge.yml", {"vllm_instances": [{**TINY, "extra_args": {"swap-space": 4}}]})
+    words = " ".join(done.stdout.split())
+    assert "extra_args.swap-space is 4, which vLLM 0.32.0 does not have: it went after 0.10.2" in words, words[-3000:]
+    assert "changed=0" in words
+
+
 def test_a_play_whose_instance_cannot_start_fails_and_leaves_it_stopped(host: Host, play: Play) -> None:
-    instance = {
-        "name": "tiny",
-        "model": {"repo": "rackserve/tiny-random-llama", "revision": "d88aadc75415c0ec9d71cb4d2a82c133e537634f"},
-        "max_model_len": 256,
-        "max_num_seqs": 2,
-        "extra_args": {"no-such-flag": True},
-    }
+    instance = {**TINY, "extra_args": {"tokenizer": "/nowhere"}}
     done = play("molecule/vllm/converge.yml", {"vllm_instances": [instance], "vllm_start_timeout": 30})
     words = " ".join(done.stdout.split())
     assert done.returncode != 0
     assert "stopped on gpu1: tiny; mend the cause" in words
-    assert "no-such-flag" in words.rpartition("Its last lines:")[2]
+    assert "/nowhere" in words.rpartition("Its last lines:")[2]
     assert not host.service("vllm@tiny").is_running
     assert host.check_output("ls /etc/vllm/instances").split() == ["tiny.env", "tiny.yaml"]

@@ -81,6 +81,16 @@ def _named(raw: list[dict[str, Any]], name: str) -> Instance:
     return next(i for i in parse_instances(raw) if i.name == name)
 
 
+def rackserve_reason(result: dict[str, Any]) -> str:
+    """Return the last line of what a failed `validate` wrote; what could not be run, where it wrote nothing."""
+    lines = str(result.get("stderr", "")).strip().splitlines()
+    if lines:
+        return lines[-1]
+    if "cmd" in result:
+        return f"{str(result['cmd']).split()[0]} cannot be run; run the role vllm_runtime first"
+    return str(result.get("msg", "no reason given"))
+
+
 def rackserve_backends(hostvars: dict[str, Any], hosts: list[str]) -> list[dict[str, Any]]:
     """Return every instance of a group of hosts: host, instance, address, port, model, served_names."""
     return [
@@ -204,6 +214,7 @@ class FilterModule:
             rackserve_instance_files,
             rackserve_instances,
             rackserve_parts,
+            rackserve_reason,
             rackserve_release_problems,
             rackserve_runtime,
             rackserve_sha256,
