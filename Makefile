@@ -2,7 +2,7 @@
 PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PATH
 
-.PHONY: demo test setup check static unit hosts scenario faults docs lab-up lab-down clean
+.PHONY: demo test setup check static unit hosts scenario faults engine_faults docs lab-up lab-down clean
 
 demo:
 	.ci/demo
@@ -41,6 +41,10 @@ scenario: hosts
 # Kills and fills disks in the middle of an installation, twenty and ten times: most of an hour.
 faults: NAME = bundle_faults
 faults: scenario
+
+# Kills an engine ten times: a quarter of an hour.
+engine_faults: NAME = vllm_faults
+engine_faults: scenario
 
 docs:
 	python python/tools/role_readme.py

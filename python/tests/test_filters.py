@@ -8,6 +8,7 @@ import pytest
 
 from rackserve.ansible.filters.rackserve import (
     rackserve_config,
+    rackserve_engine,
     rackserve_reason,
     rackserve_unknown,
     rackserve_unknown_anywhere,
@@ -50,9 +51,9 @@ def test_a_failed_validation_has_one_reason(result: dict[str, str], said: str) -
     assert rackserve_reason(result).startswith(said)
 
 
-def test_an_instance_listens_on_a_socket_where_a_path_is_given() -> None:
+def test_an_engine_is_reached_where_its_file_says() -> None:
     raw = [{"name": "a", "model": {"repo": "o/m", "revision": "0" * 40}, "max_num_seqs": 4, "max_model_len": 128}]
-    on_socket = rackserve_config(raw, "a", "0.32.0", listen="/run/a.sock", flavour="cpu", timeout=1)
-    on_address = rackserve_config(raw, "a", "0.32.0", listen="127.0.0.1", flavour="cpu", timeout=1)
-    assert (on_socket["uds"], on_address["host"], on_address["port"]) == ("/run/a.sock", "127.0.0.1", 8000)
+    newest, oldest = (rackserve_config(raw, "a", v, flavour="cpu", timeout=1) for v in ("0.32.0", "0.6.4.post1"))
+    assert rackserve_engine(newest) == "/run/vllm-a/api.sock"
+    assert rackserve_engine(oldest) == "127.0.0.1:8000"
     assert rackserve_words(raw, "a", "0.6.4.post1") == ["o/m", "--served-model-name", "o/m"]

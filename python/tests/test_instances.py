@@ -41,7 +41,7 @@ def test_the_served_name_is_the_repository_unless_given() -> None:
         ([instance(), instance()], ["instance name 'a' is used 2 times"]),
         ([instance(dtype="int3")], ["dtype", "'int3'"]),
         ([instance(extra_args={"port": 1})], ["port is not an extra argument; set port"]),
-        ([instance(extra_args={"api-key": "x"})], ["LoadCredential"]),
+        ([instance(extra_args={"api-key": "x"})], ["keys at the edge"]),
         ([instance(extra_args={"--eager": True})], ["without leading dashes"]),
         ([instance(extra_args={"dtype": "float16"})], ["dtype is not an extra argument; set dtype"]),
         ([instance(gpus=[-1])], ["gpus", "-1 is no GPU"]),

@@ -12,7 +12,7 @@ from rackserve.errors import InputError
 from rackserve.instances import Instance
 from rackserve.release_fit import problems_of
 from rackserve.releases import release_of, releases
-from rackserve.vllm_config import Address, Socket, config_of, dtype_for, environment_of, parser_of, words_of
+from rackserve.vllm_config import config_of, dtype_for, environment_of, parser_of, words_of
 
 REVISION = "0" * 40
 FLAGS = Path(__file__).parent / "data/vllm_flags"
@@ -37,8 +37,7 @@ def instance(**changes: object) -> Instance:
 
 
 def rendered(version: str = "0.32.0", flavour: str = "cuda", **changes: object) -> dict[str, Any]:
-    listen = Address("127.0.0.1", 8000)
-    return config_of(instance(**changes), release_of(version), listen=listen, flavour=flavour, shutdown_timeout=60)
+    return config_of(instance(**changes), release_of(version), flavour=flavour, shutdown_timeout=60)
 
 
 @pytest.mark.parametrize("changes", TYPICAL.values(), ids=TYPICAL)
@@ -94,15 +93,11 @@ def test_an_extra_switch_that_is_off_is_negated_and_a_mapping_is_json() -> None:
 
 
 def test_where_to_listen() -> None:
-    def listen(version: str) -> dict[str, Any]:
-        where = Socket("/run/vllm/a.sock")
-        return config_of(instance(), release_of(version), listen=where, flavour="cpu", shutdown_timeout=1)
-
-    assert (rendered()["host"], rendered()["port"]) == ("127.0.0.1", 8000)
-    assert listen("0.10.2")["uds"] == "/run/vllm/a.sock"
-    assert not {"host", "port"} & listen("0.10.2").keys()
-    with pytest.raises(InputError, match=r"0\.6\.4\.post1 has no --uds .*host and a port"):
-        listen(OLDEST)
+    assert rendered(NEWEST)["uds"] == "/run/vllm-a/api.sock"
+    assert not {"host", "port"} & rendered(NEWEST).keys()
+    oldest = rendered(OLDEST)
+    assert (oldest["host"], oldest["port"]) == ("127.0.0.1", 8000)
+    assert "uds" not in oldest
 
 
 def test_a_parser_is_the_instances_own_or_a_known_models() -> None:
@@ -134,11 +129,8 @@ def test_a_gpu_that_is_too_old_is_refused() -> None:
 
 
 def test_a_type_that_was_chosen_stays() -> None:
-    listen = Address("h", 1)
     subject = instance(dtype="float32")
-    config = config_of(
-        subject, release_of(NEWEST), listen=listen, flavour="cuda", shutdown_timeout=1, capability=(7, 5)
-    )
+    config = config_of(subject, release_of(NEWEST), flavour="cuda", shutdown_timeout=1, capability=(7, 5))
     assert config["dtype"] == "float32"
 
 

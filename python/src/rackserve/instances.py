@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PORT_BASE: Final = 8000
 _GPU: Final = re.compile(r"(GPU|MIG)-[0-9a-fA-F-]{36}")
 _RESERVED_ARGS: Final = {
-    "api-key": "let LoadCredential read it from a file",
+    "api-key": "set keys at the edge: nothing but the entry reaches an engine",
     "config": "leave it out, it is the file that this ends up in",
     "device-ids": "set gpus",
     "enable-auto-tool-choice": "set tool_call_parser",
@@ -28,7 +28,7 @@ _RESERVED_ARGS: Final = {
     "revision": "set model.revision",
     "served-model-name": "set model.served_names",
     "shutdown-timeout": "set vllm_shutdown_timeout",
-    "uds": "leave it out, rackserve chooses where an instance listens",
+    "uds": "set port, which the entry in front of the engine's socket listens on",
     **{
         key.replace("_", "-"): f"set {key}"
         for key in (

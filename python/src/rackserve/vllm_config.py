@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from rackserve.errors import InputError
@@ -14,21 +13,6 @@ if TYPE_CHECKING:
 
 _BFLOAT16_FROM: Final = (8, 0)
 _FLOAT16_FROM: Final = (7, 0)
-
-
-@dataclass(frozen=True)
-class Address:
-    """Listen on TCP."""
-
-    host: str
-    port: int
-
-
-@dataclass(frozen=True)
-class Socket:
-    """Listen on a unix socket; not in every release (`"uds" in release.flags`)."""
-
-    path: str
 
 
 def dtype_for(capability: tuple[int, int] | None) -> str:
@@ -72,7 +56,6 @@ def config_of(
     instance: Instance,
     release: Release,
     *,
-    listen: Address | Socket,
     flavour: str,
     shutdown_timeout: int,
     capability: tuple[int, int] | None = None,
@@ -85,17 +68,16 @@ def config_of(
     Args:
         instance: what to serve.
         release: which vLLM will read it.
-        listen: where.
         flavour: `cpu` or `cuda`.
         shutdown_timeout: seconds that running requests get to end after SIGTERM, where the release waits at all.
         capability: compute capability of the instance's GPUs, which decides what dtype `auto` is.
 
     Raises:
-        InputError: when the release cannot listen there, or the GPU is too old.
+        InputError: when the GPU is too old.
     """
     config = {
         **_settings(instance, release),
-        **_listening(listen, release),
+        **_listening(instance, release),
         "dtype": dtype_for(capability) if instance.dtype == "auto" and flavour == "cuda" else instance.dtype,
     }
     if flavour == "cuda":  # without a GPU, vllm_cpu_kvcache_gib says how much memory the KV cache gets
@@ -109,12 +91,11 @@ def config_of(
     return config
 
 
-def _listening(listen: Address | Socket, release: Release) -> dict[str, Any]:
-    if isinstance(listen, Address):
-        return {"host": listen.host, "port": listen.port}
-    if "uds" not in release.flags:
-        raise InputError(f"vLLM {release.version} has no --uds ({release.absent['uds']}); give it a host and a port")
-    return {"uds": listen.path}
+def _listening(instance: Instance, release: Release) -> dict[str, Any]:
+    """Return where the engine listens in the network of its own; its entry is what others connect to."""
+    if "uds" in release.flags:
+        return {"uds": f"/run/vllm-{instance.name}/api.sock"}
+    return {"host": "127.0.0.1", "port": instance.port}
 
 
 def _settings(instance: Instance, release: Release) -> dict[str, Any]:

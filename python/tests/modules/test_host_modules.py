@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rackserve.ansible.module_utils.rackserve_host import switch_link, write_durably
-from rackserve.ansible.modules import hf_snapshot, host_facts, rackserve_packages, unit_freshness, vllm_release
+from rackserve.ansible.modules import (
+    hf_snapshot,
+    host_facts,
+    rackserve_packages,
+    unit_freshness,
+    vllm_ready,
+    vllm_release,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,6 +107,15 @@ def test_a_unit_starts_when_systemd_says() -> None:
     assert unit_freshness.started_at(show, now=1000.0, monotonic=100.0) == pytest.approx(990.0)
     assert unit_freshness.started_at(show.replace("=active", "=inactive"), 1000.0, 100.0) is None
     assert unit_freshness.started_at("ActiveState=active\nExecMainStartTimestampMonotonic=0\n", 1000.0, 100.0) is None
+    socket = "ActiveState=active\nActiveEnterTimestampMonotonic=90000000\n"
+    assert unit_freshness.started_at(socket, now=1000.0, monotonic=100.0) == pytest.approx(990.0)
+
+
+def test_a_unit_that_waits_for_its_turn_is_not_down() -> None:
+    assert vllm_ready.unit_state("ActiveState=inactive\nJob=0\n") == ("inactive", True)
+    assert vllm_ready.unit_state("ActiveState=inactive\nJob=42\n") == ("inactive", False)
+    assert vllm_ready.unit_state("ActiveState=activating\nJob=42\n") == ("activating", False)
+    assert vllm_ready.unit_state("ActiveState=failed\n") == ("failed", True)
 
 
 def test_os_release_is_read_without_quotes() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from ansible.errors import AnsibleFilterError
 
-from rackserve import bundle, preflight, release_fit, vllm_config
+from rackserve import bundle, preflight, release_fit, vllm_config, vllm_units
 from rackserve._checks import host_checks, host_facts, status_checks
 from rackserve.errors import RackserveError
 from rackserve.instances import parse_instances
@@ -55,14 +55,14 @@ def rackserve_release_problems(raw: list[dict[str, Any]], vllm: str) -> list[str
     return release_fit.problems_of(parse_instances(raw), release_of(vllm))
 
 
-def rackserve_config(
-    raw: list[dict[str, Any]], name: str, vllm: str, *, listen: str, flavour: str, timeout: int
-) -> dict[str, Any]:
-    """Return the `--config` file of the instance of that name; `listen` is an address, or the path of a socket."""
-    instance = _named(raw, name)
-    socket = listen.startswith("/")
-    where = vllm_config.Socket(listen) if socket else vllm_config.Address(listen, instance.port)
-    return vllm_config.config_of(instance, release_of(vllm), listen=where, flavour=flavour, shutdown_timeout=timeout)
+def rackserve_config(raw: list[dict[str, Any]], name: str, vllm: str, *, flavour: str, timeout: int) -> dict[str, Any]:
+    """Return the `--config` file of the instance of that name."""
+    return vllm_config.config_of(_named(raw, name), release_of(vllm), flavour=flavour, shutdown_timeout=timeout)
+
+
+def rackserve_engine(config: dict[str, Any]) -> str:
+    """Return where an engine with that `--config` file listens."""
+    return vllm_units.engine_address(config)
 
 
 def rackserve_words(raw: list[dict[str, Any]], name: str, vllm: str) -> list[str]:
@@ -107,6 +107,11 @@ def rackserve_backends(hostvars: dict[str, Any], hosts: list[str]) -> list[dict[
     ]
 
 
+def rackserve_start_plan(raw: list[dict[str, Any]], *, serial: bool) -> dict[str, dict[str, Any]]:
+    """Return by instance what it starts after, and how long its restart waits."""
+    return vllm_units.start_plan(parse_instances(raw), serial=serial)
+
+
 def rackserve_targets(hostvars: dict[str, Any], hosts: list[str], port: int) -> list[dict[str, Any]]:
     """Return a scrape target on one port of each host: host, address, port."""
     return [{"host": host, "address": str(hostvars[host]["ansible_host"]), "port": port} for host in hosts]
@@ -142,6 +147,15 @@ def rackserve_host_problems(wanted: dict[str, Any], path: str, facts: dict[str, 
 def rackserve_instance_files(name: str, folder: str, shared: list[str]) -> list[str]:
     """Return the files that the unit of an instance reads: its own two, and those that all share."""
     return [f"{folder}/{name}.yaml", f"{folder}/{name}.env", *shared]
+
+
+def rackserve_entry_files(name: str, folder: str) -> list[str]:
+    """Return the files that the entry of an instance listens and forwards by."""
+    return [
+        f"{folder}/vllm-entry@{name}.socket.d/10-instance.conf",
+        f"{folder}/vllm-entry@{name}.service.d/10-instance.conf",
+        f"{folder}/vllm-entry@.service",
+    ]
 
 
 def rackserve_parts(path: str, release: str, instances: list[dict[str, Any]], runtime: dict[str, str]) -> list[str]:
@@ -209,6 +223,8 @@ class FilterModule:
             rackserve_backends,
             rackserve_bundle_problems,
             rackserve_config,
+            rackserve_engine,
+            rackserve_entry_files,
             rackserve_environment,
             rackserve_host_problems,
             rackserve_instance_files,
@@ -219,6 +235,7 @@ class FilterModule:
             rackserve_runtime,
             rackserve_sha256,
             rackserve_snapshots,
+            rackserve_start_plan,
             rackserve_targets,
             rackserve_trust,
             rackserve_unknown,

@@ -27,11 +27,17 @@ import time
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.rackserve_host import run
 
+_PROPERTIES = "ActiveState,ExecMainStartTimestampMonotonic,ActiveEnterTimestampMonotonic"
+
 
 def started_at(show: str, now: float, monotonic: float) -> float | None:
-    """Return the epoch seconds at which a unit's process was started, from `systemctl show`, or None if it runs not."""
+    """Return the epoch seconds at which a unit was started, from `systemctl show`, or None if it runs not.
+
+    A service counts from the start of its process, which may take minutes to be active; a socket has no process.
+    """
     values = dict(line.split("=", 1) for line in show.splitlines() if "=" in line)
-    microseconds = int(values.get("ExecMainStartTimestampMonotonic") or 0)
+    text = values.get("ExecMainStartTimestampMonotonic") or values.get("ActiveEnterTimestampMonotonic")
+    microseconds = int(text or 0)
     if values.get("ActiveState") not in {"active", "activating"} or microseconds == 0:
         return None
     return now - (monotonic - microseconds / 1e6)
@@ -42,7 +48,7 @@ def main() -> None:
     module = AnsibleModule(argument_spec={"units": {"type": "dict", "required": True}}, supports_check_mode=True)
     stale = []
     for unit, files in module.params["units"].items():
-        show = run(["systemctl", "show", unit, "--property=ActiveState,ExecMainStartTimestampMonotonic"])[1]
+        show = run(["systemctl", "show", unit, f"--property={_PROPERTIES}"])[1]
         start = started_at(show, time.time(), time.clock_gettime(time.CLOCK_MONOTONIC))
         written = [os.lstat(path).st_mtime for path in files if os.path.lexists(path)]
         if start is not None and any(mtime > start for mtime in written):

@@ -8,7 +8,8 @@ module: vllm_ready
 short_description: Wait until a vLLM instance generates
 description:
   - Asks for one token until it comes. C(/health) is not asked, because it answers 200 on a hung engine. Gives up when
-    the unit has failed for good or the time is over, and then shows the unit's last journal lines.
+    the unit has failed for good or the time is over, and then shows the unit's last journal lines. A unit that waits
+    for its turn to start has not failed.
 options:
   url: {description: "Base address, such as http://10.0.0.1:8000.", type: str, required: true}
   model: {description: Served name., type: str, required: true}
@@ -54,6 +55,13 @@ def one_token(url: str, model: str) -> str:
     return "" if usage.get("completion_tokens") == 1 else f"no token in the answer: usage is {usage}"
 
 
+def unit_state(shown: str) -> tuple[str, bool]:
+    """Return the state of a unit, from `systemctl show`, and whether it is down with no start queued."""
+    values = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    state = values.get("ActiveState", "unknown")
+    return state, state in {"failed", "inactive"} and values.get("Job", "0") in {"", "0"}
+
+
 def main() -> None:
     """Run the module."""
     text = {"type": "str", "required": True}
@@ -68,8 +76,9 @@ def main() -> None:
         seconds = time.monotonic() - started
         if not problem:
             module.exit_json(changed=False, seconds=round(seconds, 1))
-        state = run(["systemctl", "is-active", params["unit"]])[1].strip()
-        if seconds > params["timeout"] or state in {"failed", "inactive"}:
+        shown = run(["systemctl", "show", params["unit"], "--property=ActiveState,Job"])[1]
+        state, ended = unit_state(shown)
+        if seconds > params["timeout"] or ended:
             journal = run(["journalctl", "--no-pager", "--output=cat", "--lines=40", f"--unit={params['unit']}"])[1]
             module.fail_json(
                 msg=f"{params['unit']} is {state} and has generated no token of {params['model']!r} after "

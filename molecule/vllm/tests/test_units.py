@@ -1,0 +1,60 @@
+"""The units are as closed as promised, known to their systemd, and give up when nothing ever comes out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from testinfra.host import Host
+
+UNITS = ("vllm@tiny.service", "vllm-entry@tiny.socket", "vllm-entry@tiny.service", "vllm-probe@tiny.service")
+TIMER = "vllm-probe@tiny.timer"
+EXPOSURE = {"vllm@": 12, "vllm-entry@": 20, "vllm-probe@": 20}  # tenths; systemd 252, offline
+CLOSEST = 3  # what none of them meets
+START_LIMIT = 5
+
+
+def show(host: Host, unit: str, key: str) -> str:
+    return host.check_output(f"systemctl show --property={key} --value {unit}")
+
+
+@pytest.mark.parametrize("unit", [*UNITS, TIMER])
+def test_a_unit_has_no_unknown_key(host: Host, unit: str) -> None:
+    checked = host.run(f"systemd-analyze verify --man=no {unit}")
+    assert (checked.rc, checked.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("unit", EXPOSURE)
+def test_a_unit_is_as_closed_as_promised(host: Host, unit: str) -> None:
+    command = "systemd-analyze security --offline=true --no-pager --threshold={} /etc/systemd/system/{}.service"
+    assert host.run(command.format(EXPOSURE[unit], unit)).rc == 0
+    assert host.run(command.format(CLOSEST, unit)).rc != 0, "a limit that nobody meets"
+
+
+def test_an_engine_may_write_and_execute_memory(host: Host) -> None:
+    assert show(host, "vllm@tiny.service", "MemoryDenyWriteExecute") == "no", "the first chat would kill the engine"
+
+
+def test_a_start_that_fails_as_slowly_as_it_can_still_trips_the_limit(host: Host) -> None:
+    keys = ("StartLimitIntervalUSec", "TimeoutStartUSec", "TimeoutStopUSec", "RestartUSec")
+    shown = host.check_output(f"systemctl show --timestamp=us --property={','.join(keys)} vllm@tiny.service")
+    interval, *attempt = (seconds(host, dict(line.split("=") for line in shown.splitlines())[key]) for key in keys)
+    assert show(host, "vllm@tiny.service", "StartLimitBurst") == str(START_LIMIT)
+    assert interval > START_LIMIT * sum(attempt)
+
+
+def seconds(host: Host, span: str) -> float:
+    text = host.check_output(f"systemd-analyze timespan '{span}'")
+    return int(text.splitlines()[1].split()[1]) / 1e6
+
+
+def test_the_drain_fits_into_a_stop(host: Host) -> None:
+    drain = host.check_output("grep ^shutdown-timeout: /etc/vllm/instances/tiny.yaml").split()[1]
+    assert seconds(host, show(host, "vllm@tiny.service", "TimeoutStopUSec")) >= int(drain) + 30
+
+
+def test_the_caches_are_for_the_service_alone(host: Host) -> None:
+    folder = host.file("/var/cache/vllm/tiny")
+    assert (folder.user, folder.mode) == ("vllm", 0o700)
