@@ -1,0 +1,1 @@
+"""Healthy means that a token came out: the probe that runs on the hosts."""

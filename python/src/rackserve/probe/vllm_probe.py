@@ -1,0 +1,410 @@
+#!/usr/bin/env python3
+"""Tell by a generated token whether an instance of vLLM serves, and act on it.
+
+This one file needs Python 3.9 and its standard library; it runs on the hosts. `/health` is never asked: it answers 200
+on a hung engine.
+
+    vllm_probe.py wait NAME     ExecStartPost of vllm@NAME: exit 0 after the first token, 1 with the reason
+    vllm_probe.py check NAME    every ten seconds, as root: decide the state, close or open the entry, restart
+
+It reads /etc/vllm/instances/NAME.probe.json: `engine` (a socket's path or host:port) and `model`, and what else stands
+in `Settings`. docs/health.md has the states as a picture, and says what this cannot see.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from typing import Any, NamedTuple
+
+SETTINGS = "/etc/vllm/instances/{}.probe.json"
+RECORD = "/var/lib/rackserve/probe/{}.json"
+GOLDEN = "/var/lib/rackserve/probe/{}.golden.json"
+DRAINED = "/var/lib/rackserve/drained/{}"
+CORRUPT = "/run/vllm-{}/corrupt"
+METRICS = "/var/lib/prometheus/node-exporter"
+STATES = ("starting", "ready", "busy", "hung", "corrupt", "stopped", "failed")
+GOLDEN_PROMPT = (
+    "Sphinx of black quartz, judge my vow. On 14 July 1789, 3 of 7 ships left Lisbon; E = mc^2, naïve café,\n"
+    'def f(x): return x ** 2 # "ok"\nEinmal ist keinmal. 你好 世界. The capital of France is'
+)
+GOLDEN_TOKENS = 16
+
+
+class Settings(NamedTuple):
+    """What the probe asks of one instance. `golden_identity` names model, release, dtype and hardware; empty: none."""
+
+    engine: str
+    model: str
+    probe_timeout_s: float = 10.0
+    metrics_timeout_s: float = 2.0
+    start_budget_s: float = 600.0
+    restart_after: int = 3
+    counters: tuple[str, ...] = ("vllm:iteration_tokens_total_count", "vllm:generation_tokens_total")
+    load: tuple[str, ...] = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+    golden_identity: str = ""
+    golden_every_s: float = 600.0
+    golden_tolerance: float = 0.2
+
+
+class Seen(NamedTuple):
+    """What one look at an instance found. `golden` is None where it was not compared."""
+
+    unit: str
+    invocation: str
+    started: float
+    token: bool = False
+    listener: bool = False
+    advanced: bool = False
+    golden: bool | None = None
+    drained: bool = False
+    detail: str = ""
+
+
+class Record(NamedTuple):
+    """What is kept between two looks. Times are seconds since the epoch, 0 for never; `closed`: the entry, by us."""
+
+    state: str = "stopped"
+    since: float = 0.0
+    checked: float = 0.0
+    detail: str = ""
+    invocation: str = ""
+    last_token: float = 0.0
+    golden_compared: float = 0.0
+    frozen: int = 0
+    closed: bool = False
+    restarted: float = 0.0
+    seconds: float = 0.0
+    decisions: dict[str, int] = {}  # noqa: RUF012 - never changed in place
+
+
+def decide(last: Record, seen: Seen, settings: Settings, now: float) -> tuple[Record, list[str]]:
+    """Return the next record, and what is to be done: `close` or `open` the entry, `restart` the engine.
+
+    An engine that no longer moves is closed at once, and restarted at the third look; one that moves too slowly for
+    the probe is left alone; one that answers something else than before is closed and kept for its operator.
+    """
+    fresh = last.invocation != seen.invocation
+    record = last._replace(invocation=seen.invocation, checked=now, detail=seen.detail)
+    if fresh:  # a start of the unit opens the entry itself
+        record = record._replace(frozen=0, closed=False)
+    state, counted, actions = _judge(record, seen, settings, now, sticky=last.state == "corrupt" and not fresh)
+    if state in {"hung", "corrupt"} and not record.closed:
+        actions.insert(0, "close")
+    if state in {"ready", "busy"} and record.closed and not seen.drained:
+        actions.append("open")
+    if "restart" in actions:
+        record = record._replace(restarted=now)
+    tally = dict(record.decisions)
+    for decision in [*actions, *counted]:
+        tally[decision] = tally.get(decision, 0) + 1
+    return record._replace(
+        state=state,
+        since=last.since if state == last.state else now,
+        last_token=now if seen.token else last.last_token,
+        golden_compared=last.golden_compared if seen.golden is None else now,
+        frozen=0 if state != "hung" or "restart" in actions else record.frozen + 1,
+        closed=(record.closed or "close" in actions) and "open" not in actions,
+        decisions=tally,
+    ), actions
+
+
+def _judge(
+    record: Record, seen: Seen, settings: Settings, now: float, *, sticky: bool
+) -> tuple[str, list[str], list[str]]:
+    """Return the state, what else is to be counted, and what is to be done about the engine."""
+    young = record.last_token < seen.started and 0 <= now - seen.started < settings.start_budget_s
+    rested = not 0 <= now - record.restarted < settings.start_budget_s
+    decision: list[str] = []
+    actions: list[str] = []
+    if seen.unit != "active":
+        state = {"failed": "failed", "activating": "starting", "reloading": "starting"}.get(seen.unit, "stopped")
+    elif seen.golden is False or sticky:
+        state = "corrupt"
+    elif seen.token:
+        state = "ready"
+    elif not seen.listener and young:
+        state = "starting"
+    elif seen.advanced:
+        state, decision = "busy", ["spare"]
+    elif record.frozen + 1 < settings.restart_after:
+        state = "hung"
+    else:
+        state, decision, actions = ("hung", [], ["restart"]) if rested else ("hung", ["withhold"], [])
+    return state, decision, actions
+
+
+def same_answer(wanted: dict[str, Any], found: dict[str, Any], tolerance: float) -> bool:
+    """Return whether two answers to the golden prompt come from the same weights.
+
+    The log-probabilities of the prompt's own tokens decide: each is computed from the same input, so that a difference
+    does not grow from token to token as it does in generated text.
+    """
+    pairs = list(zip(wanted["logprobs"], found["logprobs"]))
+    return wanted["tokens"] == found["tokens"] and all(abs(one - other) <= tolerance for one, other in pairs)
+
+
+def counted(page: str, names: tuple[str, ...]) -> float | None:
+    """Return the sum of the series of some names on a page of metrics, or None where there is none."""
+    rows = [line.rsplit(" ", 1) for line in page.splitlines() if line.split("{")[0].split(" ")[0] in names]
+    return sum(float(value) for _, value in rows) if rows else None
+
+
+def exposition(name: str, model: str, record: Record) -> str:
+    """Return the metrics of one instance for the node exporter.
+
+    The label is `vllm_instance` as in the scrape of the engines: Prometheus keeps `instance` for the target.
+    """
+    labels = f'vllm_instance="{name}",model="{model}"'
+    lines = [f'rackserve_instance_state{{{labels},state="{s}"}} {int(s == record.state)}' for s in STATES]
+    lines += [
+        f"rackserve_instance_{key}{{{labels}}} {value}"
+        for key, value in (
+            ("state_since_seconds", record.since),
+            ("last_token_time_seconds", record.last_token),
+            ("probe_time_seconds", record.checked),
+            ("probe_duration_seconds", record.seconds),
+            ("probe_restarts_total", record.decisions.get("restart", 0)),
+        )
+    ]
+    lines += [
+        f'rackserve_instance_probe_decisions_total{{{labels},decision="{key}"}} {record.decisions.get(key, 0)}'
+        for key in ("close", "open", "restart", "spare", "withhold")
+    ]
+    return "\n".join(lines) + "\n"
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP to a socket's path or to host:port."""
+
+    def __init__(self, engine: str, timeout: float) -> None:
+        super().__init__("localhost" if engine.startswith("/") else engine, timeout=timeout)
+        self._path = engine if engine.startswith("/") else ""
+
+    def connect(self) -> None:
+        if not self._path:
+            super().connect()
+            return
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def ask(settings: Settings, path: str, body: dict[str, Any] | None, timeout: float) -> tuple[int, str]:
+    """Return the engine's status code and answer.
+
+    Raises:
+        OSError: when no answer came in time, or nobody listens.
+        http.client.HTTPException: when the answer is no HTTP.
+    """
+    with contextlib.closing(_Connection(settings.engine, timeout)) as connection:
+        data = json.dumps({"model": settings.model, **body}) if body else None
+        connection.request("POST" if body else "GET", path, data, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(errors="replace")
+
+
+def ask_token(settings: Settings, timeout: float) -> tuple[bool, int, str]:
+    """Ask for one token; return whether it came, the status (0: none, -1: nobody listens), and what happened."""
+    try:
+        status, text = ask(
+            settings, "/v1/completions", {"prompt": "Hello", "max_tokens": 1, "temperature": 0.0}, timeout
+        )
+        token = status == http.HTTPStatus.OK and (json.loads(text).get("usage") or {}).get("completion_tokens") == 1
+    except (ConnectionRefusedError, FileNotFoundError):
+        return False, -1, f"nobody listens on {settings.engine}"
+    except (OSError, http.client.HTTPException, ValueError) as failed:
+        return False, 0, f"no token in {timeout:.0f} s ({failed})"
+    return token, status, "a token came" if token else f"HTTP {status}: {' '.join(text.split())[:200]}"
+
+
+def read_page(settings: Settings) -> str:
+    """Return the engine's page of metrics, empty where it does not answer."""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        return ask(settings, "/metrics", None, settings.metrics_timeout_s)[1]
+    return ""
+
+
+def ask_golden(settings: Settings) -> dict[str, Any] | None:
+    """Return the tokens and log-probabilities of the golden prompt and what follows it, or None where none came."""
+    body = {
+        "prompt": GOLDEN_PROMPT, "max_tokens": GOLDEN_TOKENS, "temperature": 0.0, "logprobs": 1, "echo": True,
+    }  # fmt: skip
+    try:
+        status, text = ask(settings, "/v1/completions", body, settings.probe_timeout_s)
+        found = json.loads(text)["choices"][0]["logprobs"] if status == http.HTTPStatus.OK else None
+        return found and {
+            "tokens": found["tokens"][:-GOLDEN_TOKENS],
+            "logprobs": [round(value or 0.0, 4) for value in found["token_logprobs"][:-GOLDEN_TOKENS]],
+        }
+    except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError, TypeError):
+        return None
+
+
+def compare_golden(settings: Settings, kept: dict[str, Any]) -> bool | None:
+    """Return whether the engine answers as before; a difference counts when it comes twice."""
+    for _ in range(2):
+        found = ask_golden(settings)
+        if found is None:
+            return None
+        if same_answer(kept, found, settings.golden_tolerance):
+            return True
+    return False
+
+
+def read_json(path: str) -> dict[str, Any]:
+    """Return an object from a file, empty where there is none that can be read."""
+    with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8") as source:
+        found = json.load(source)
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def write(path: str, text: str) -> None:
+    """Replace a file by one atomic rename."""
+    draft = f"{path}.new"
+    with open(draft, "w", encoding="utf-8") as target:
+        target.write(text)
+    os.replace(draft, path)
+
+
+def read_settings(name: str) -> Settings:
+    """Return what is asked of an instance.
+
+    Raises:
+        SystemExit: when its file cannot be used.
+    """
+    path = SETTINGS.format(name)
+    try:
+        with open(path, encoding="utf-8") as source:
+            raw: dict[str, Any] = json.load(source)
+        raw.update({key: tuple(raw[key]) for key in ("counters", "load") if key in raw})
+        return Settings(**raw)
+    except (OSError, ValueError, TypeError, AttributeError) as bad:
+        print(f"{path} cannot be used ({bad}); run the role vllm again", file=sys.stderr)
+        raise SystemExit(2) from bad
+
+
+def systemctl(*words: str) -> str:
+    """Run systemctl, and say on standard error what it refused; return its output."""
+    done = subprocess.run(["systemctl", *words], capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        print(f"systemctl {' '.join(words)}: {done.stderr.strip()}", file=sys.stderr)
+    return done.stdout
+
+
+def look(name: str, settings: Settings, last: Record) -> Seen:
+    """Look at an instance: its unit, whether a token comes, whether anything moves, and what it answers."""
+    keys = "ActiveState,InvocationID,ExecMainStartTimestampMonotonic"
+    shown = systemctl("show", f"vllm@{name}.service", f"--property={keys}").splitlines()
+    unit = dict(line.split("=", 1) for line in shown if "=" in line)
+    age = time.clock_gettime(time.CLOCK_MONOTONIC) - int(unit.get("ExecMainStartTimestampMonotonic") or 0) / 1e6
+    started = time.time() - age
+    state, invocation = unit.get("ActiveState", "unknown"), unit.get("InvocationID", "")
+    drained = os.path.exists(DRAINED.format(name))
+    if state != "active":
+        return Seen(state, invocation, started, drained=drained, detail=f"the unit is {state}")
+    before = read_page(settings)
+    token, status, detail = ask_token(settings, settings.probe_timeout_s)
+    if not token:
+        moved = counted(before, settings.counters), counted(read_page(settings), settings.counters)
+        advanced = None not in moved and moved[0] != moved[1]
+        return Seen(state, invocation, started, False, status >= 0, advanced, None, drained, detail)
+    golden: bool | None = None
+    fresh, due = last.golden_compared < started, time.time() - last.golden_compared >= settings.golden_every_s
+    if os.path.exists(CORRUPT.format(name)):
+        golden = False
+    elif settings.golden_identity and (fresh or due) and not counted(before, settings.load):
+        golden = compare_or_keep(name, settings)
+    return Seen(state, invocation, started, True, True, True, golden, drained, detail)
+
+
+def compare_or_keep(name: str, settings: Settings) -> bool | None:
+    """Compare an engine's answer with the one that is kept; keep the first one, when it comes twice."""
+    kept = read_json(GOLDEN.format(name))
+    if kept.get("identity") == settings.golden_identity:
+        return compare_golden(settings, kept)
+    first = ask_golden(settings)
+    if first is None or not compare_golden(settings, first):
+        return None
+    row = {"identity": settings.golden_identity, "kept": time.time(), **first}
+    write(GOLDEN.format(name), json.dumps(row, ensure_ascii=False))
+    return True
+
+
+def check(name: str) -> int:
+    """Look at an instance once, decide, keep the decision, act and report."""
+    settings, now = read_settings(name), time.time()
+    kept = read_json(RECORD.format(name))
+    last = Record(**{key: value for key, value in kept.items() if key in Record._fields})
+    seen = look(name, settings, last)
+    record, actions = decide(last, seen, settings, time.time())
+    record = record._replace(seconds=round(time.time() - now, 3))
+    text = json.dumps({"instance": name, "model": settings.model, **record._asdict(), "actions": actions})
+    write(RECORD.format(name), text + "\n")  # before acting: a check that is cut off must not forget that it closed
+    entry = [f"vllm-entry@{name}.socket", f"vllm-entry@{name}.service"]
+    for action in actions:
+        if action == "close":
+            systemctl("stop", *entry)
+        elif action == "open":
+            systemctl("start", entry[0])
+        else:  # a hung engine does not end when it is asked to; its streams are lost already
+            systemctl("kill", "--signal=SIGKILL", f"vllm@{name}.service")
+            systemctl("restart", "--no-block", f"vllm@{name}.service")
+    if os.path.isdir(METRICS):
+        write(f"{METRICS}/rackserve_instance_{name}.prom", exposition(name, settings.model, record))
+    if actions or record.state != last.state or "JOURNAL_STREAM" not in os.environ:
+        print(text)
+    return 0
+
+
+def wait(name: str) -> int:
+    """Wait for the first token; systemd's TimeoutStartSec ends what takes too long."""
+    settings, began, said = read_settings(name), time.monotonic(), time.monotonic()
+    while True:
+        token, status, detail = ask_token(settings, settings.start_budget_s)
+        waited = time.monotonic() - began
+        if token:
+            break
+        if not _lives(os.environ.get("MAINPID", "")):
+            print(f"vllm@{name} ended before its first token; its own last lines say why", file=sys.stderr)
+            return 1
+        if 400 <= status < 500 and status not in {408, 429}:  # noqa: PLR2004
+            print(f"vllm@{name} does not serve {settings.model!r}: {detail}", file=sys.stderr)
+            return 1
+        if time.monotonic() - said >= 60:  # noqa: PLR2004
+            said = time.monotonic()
+            print(f"no token of vllm@{name} after {waited:.0f} s: {detail}", flush=True)
+        time.sleep(1)
+    kept = read_json(GOLDEN.format(name))
+    if kept and kept.get("identity") == settings.golden_identity and compare_golden(settings, kept) is False:
+        write(CORRUPT.format(name), "")
+        print(f"vllm@{name} answers otherwise than its weights did before: its entry stays closed", file=sys.stderr)
+    print(f"vllm@{name} generated its first token after {waited:.0f} s")
+    return 0
+
+
+def _lives(pid: str) -> bool:
+    with contextlib.suppress(ProcessLookupError, ValueError):
+        os.kill(int(pid), 0)
+        return True
+    return not pid
+
+
+def main(argv: list[str]) -> int:
+    """Run a command."""
+    commands = {"wait": wait, "check": check}
+    if len(argv) != 2 or argv[0] not in commands:  # noqa: PLR2004
+        print("usage: vllm_probe.py wait|check NAME", file=sys.stderr)
+        return 2
+    return commands[argv[0]](argv[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
