@@ -34,7 +34,7 @@ GOLDEN_PROMPT = (
     "Sphinx of black quartz, judge my vow. On 14 July 1789, 3 of 7 ships left Lisbon; E = mc^2, naïve café,\n"
     'def f(x): return x ** 2 # "ok"\nEinmal ist keinmal. 你好 世界. The capital of France is'
 )
-GOLDEN_TOKENS = 16
+_FULL = (408, 429, 503)
 
 
 class Settings(NamedTuple):
@@ -232,19 +232,21 @@ def read_page(settings: Settings) -> str:
 
 
 def ask_golden(settings: Settings) -> dict[str, Any] | None:
-    """Return the tokens and log-probabilities of the golden prompt and what follows it, or None where none came."""
-    body = {
-        "prompt": GOLDEN_PROMPT, "max_tokens": GOLDEN_TOKENS, "temperature": 0.0, "logprobs": 1, "echo": True,
-    }  # fmt: skip
+    """Return the tokens of the golden prompt and their log-probabilities, or None where there was no answer in time.
+
+    An engine that refuses gives none of either, which is another answer than the one that is kept: it cannot write
+    numbers that are none, for one.
+    """
+    body = {"prompt": GOLDEN_PROMPT, "max_tokens": 1, "temperature": 0.0, "logprobs": 1, "echo": True}
     try:
         status, text = ask(settings, "/v1/completions", body, settings.probe_timeout_s)
-        found = json.loads(text)["choices"][0]["logprobs"] if status == http.HTTPStatus.OK else None
-        return found and {
-            "tokens": found["tokens"][:-GOLDEN_TOKENS],
-            "logprobs": [round(value or 0.0, 4) for value in found["token_logprobs"][:-GOLDEN_TOKENS]],
-        }
+        if status in _FULL:
+            return None
+        found = json.loads(text)["choices"][0]["logprobs"] if status == http.HTTPStatus.OK else {}
     except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError, TypeError):
         return None
+    logprobs = [0.0 if value is None else round(value, 4) for value in found.get("token_logprobs", [])]
+    return {"tokens": found.get("tokens", [])[:-1], "logprobs": logprobs[:-1]}
 
 
 def compare_golden(settings: Settings, kept: dict[str, Any]) -> bool | None:
@@ -331,7 +333,7 @@ def compare_or_keep(name: str, settings: Settings) -> bool | None:
     if kept.get("identity") == settings.golden_identity:
         return compare_golden(settings, kept)
     first = ask_golden(settings)
-    if first is None or not compare_golden(settings, first):
+    if not first or not first["tokens"] or not compare_golden(settings, first):
         return None
     row = {"identity": settings.golden_identity, "kept": time.time(), **first}
     write(GOLDEN.format(name), json.dumps(row, ensure_ascii=False))
@@ -375,7 +377,7 @@ def wait(name: str) -> int:
         if not _lives(os.environ.get("MAINPID", "")):
             print(f"vllm@{name} ended before its first token; its own last lines say why", file=sys.stderr)
             return 1
-        if 400 <= status < 500 and status not in {408, 429}:  # noqa: PLR2004
+        if 400 <= status < 500 and status not in _FULL:  # noqa: PLR2004
             print(f"vllm@{name} does not serve {settings.model!r}: {detail}", file=sys.stderr)
             return 1
         if time.monotonic() - said >= 60:  # noqa: PLR2004
