@@ -79,13 +79,21 @@ STORIES: dict[str, Story] = {
         (TOKEN, "ready", ["open"]),
         (TOKEN, "ready", []),
     ],
-    "one that freezes again after its restart waits for the budget to end": [
+    "one that never serves after its restart waits for the budget to end": [
+        (FROZEN, "hung", ["close"]),
+        (FROZEN, "hung", []),
+        (FROZEN, "hung", ["restart"]),
+        *[(FROZEN._replace(**NEXT), "hung", ["close"])],
+        *[(FROZEN._replace(**NEXT), "hung", [])] * 8,
+        (FROZEN._replace(**NEXT), "hung", ["restart"]),
+    ],
+    "one that served after its restart is restarted again": [
         (FROZEN, "hung", ["close"]),
         (FROZEN, "hung", []),
         (FROZEN, "hung", ["restart"]),
         (TOKEN._replace(**NEXT), "ready", []),
-        *[(FROZEN._replace(**NEXT), "hung", ["close"])],
-        *[(FROZEN._replace(**NEXT), "hung", [])] * 7,
+        (FROZEN._replace(**NEXT), "hung", ["close"]),
+        (FROZEN._replace(**NEXT), "hung", []),
         (FROZEN._replace(**NEXT), "hung", ["restart"]),
     ],
     "wrong answers close the entry and restart nothing": [

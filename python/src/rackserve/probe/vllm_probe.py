@@ -88,7 +88,8 @@ def decide(last: Record, seen: Seen, settings: Settings, now: float) -> tuple[Re
     """Return the next record, and what is to be done: `close` or `open` the entry, `restart` the engine.
 
     An engine that no longer moves is closed at once, and restarted at the third look; one that moves too slowly for
-    the probe is left alone; one that answers something else than before is closed and kept for its operator.
+    the probe is left alone; one that answers something else than before is closed and kept for its operator. After a
+    restart there is no other one before a token or the end of the start's budget.
     """
     fresh = last.invocation != seen.invocation
     record = last._replace(invocation=seen.invocation, checked=now, detail=seen.detail)
@@ -120,7 +121,7 @@ def _judge(
 ) -> tuple[str, list[str], list[str]]:
     """Return the state, what else is to be counted, and what is to be done about the engine."""
     young = record.last_token < seen.started and 0 <= now - seen.started < settings.start_budget_s
-    rested = not 0 <= now - record.restarted < settings.start_budget_s
+    rested = record.restarted < record.last_token or not 0 <= now - record.restarted < settings.start_budget_s
     decision: list[str] = []
     actions: list[str] = []
     if seen.unit != "active":

@@ -15,6 +15,7 @@ from rackserve import bundle, preflight, release_fit, vllm_config, vllm_units
 from rackserve._checks import host_checks, host_facts, status_checks
 from rackserve.errors import RackserveError
 from rackserve.instances import parse_instances
+from rackserve.probe import settings_of
 from rackserve.releases import release_of
 
 if TYPE_CHECKING:
@@ -105,6 +106,14 @@ def rackserve_backends(hostvars: dict[str, Any], hosts: list[str]) -> list[dict[
         for host in hosts
         for instance in parse_instances(_plain(hostvars[host].get("vllm_instances", [])))
     ]
+
+
+def rackserve_probe_settings(
+    raw: list[dict[str, Any]], name: str, engine: str, runtime: dict[str, str], start_timeout: int
+) -> dict[str, Any]:
+    """Return what the probe asks of the instance of that name; see `rackserve.probe.settings_of`."""
+    instance = next(i for i in parse_instances(raw) if i.name == name)
+    return settings_of(instance, engine, runtime, start_timeout)
 
 
 def rackserve_start_plan(raw: list[dict[str, Any]], *, serial: bool) -> dict[str, dict[str, Any]]:
@@ -230,6 +239,7 @@ class FilterModule:
             rackserve_instance_files,
             rackserve_instances,
             rackserve_parts,
+            rackserve_probe_settings,
             rackserve_reason,
             rackserve_release_problems,
             rackserve_runtime,

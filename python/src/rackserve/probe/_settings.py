@@ -1,0 +1,40 @@
+"""From an instance to `/etc/vllm/instances/<name>.probe.json`; the probe's own defaults are not repeated there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rackserve.instances import Instance
+
+
+def settings_of(instance: Instance, engine: str, runtime: Mapping[str, str], start_timeout: int) -> dict[str, Any]:
+    """Return what the probe is told about an instance.
+
+    Args:
+        instance: what is served.
+        engine: where the engine listens: a socket's path, or host:port.
+        runtime: `vllm`, the release, and `flavour`, the kind of host.
+        start_timeout: seconds that a start may take.
+    """
+    return {
+        "engine": engine,
+        "model": instance.served_names[0],
+        "start_budget_s": float(start_timeout),
+        "golden_identity": golden_identity(instance, runtime),
+    }
+
+
+def golden_identity(instance: Instance, runtime: Mapping[str, str]) -> str:
+    """Return what the golden answer hangs on: another model, release, number format or device has another answer."""
+    parts = {
+        "model": f"{instance.model.repo}@{instance.model.revision}",
+        "vllm": f"{runtime['vllm']}+{runtime['flavour']}",
+        "dtype": instance.dtype,
+        "quantization": instance.quantization or "none",
+        "kv": instance.kv_cache_dtype or "auto",
+        "gpus": ",".join(str(gpu) for gpu in instance.gpus) or "none",
+    }
+    return " ".join(f"{key}={value}" for key, value in parts.items())
