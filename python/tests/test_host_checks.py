@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -237,16 +238,28 @@ def test_an_unplanned_check_always_fails() -> None:
     assert found == {"name": "instances", "ok": False, "detail": "why"}
 
 
-STATUS = {"name": "status a", "kind": "status", "instance": "a", "unit": "u", "gpus": [], "current": "/x", "stamp": "y"}
+STATUS = {
+    "name": "status a",
+    "kind": "status",
+    "instance": "a",
+    "unit": "u",
+    "gpus": [],
+    "current": "/x",
+    "stamp": "y",
+    "record": "/nowhere",
+}
+PROBED = {"state": "ready", "since": 900.0, "last_token": 990.0, "checked": 990.0, "decisions": {"restart": 2}}
 UNIT_UP = "LoadState=loaded\nActiveState=active\nSubState=running\nNRestarts=0\n"
 
 
-def test_status_of_an_answering_instance(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_of_an_answering_instance(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    record = tmp_path / "a.json"
+    record.write_text(json.dumps({**PROBED, "checked": time.time()}))
     monkeypatch.setattr(host_checks, "_show_unit", lambda _unit: UNIT_UP)
     monkeypatch.setattr(host_checks, "_list_devices", lambda: "0, NVIDIA H200\n1, NVIDIA H200\n")
     monkeypatch.setattr(host_checks, "SAMPLE_PAUSE_S", 0)
     with serving({"/metrics": (200, METRICS)}) as url:
-        found = host_checks.run_check({**STATUS, "url": url, "gpus": ["1"]})
+        found = host_checks.run_check({**STATUS, "url": url, "gpus": ["1"], "record": str(record)})
     assert found["ok"]
     assert found["data"]["state"] == "answering"
     assert found["data"]["device"] == "1 NVIDIA H200"
@@ -263,6 +276,31 @@ def test_status_of_an_instance_that_does_not_answer(monkeypatch: pytest.MonkeyPa
     found = host_checks.run_check({**STATUS, "url": url})
     assert not found["ok"]
     assert found["data"]["state"] == state
+
+
+def test_status_of_an_instance_that_nobody_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_checks, "_show_unit", lambda _unit: UNIT_UP)
+    monkeypatch.setattr(host_checks, "SAMPLE_PAUSE_S", 0)
+    with serving({"/metrics": (200, METRICS)}) as url:
+        found = host_checks.run_check({**STATUS, "url": url})
+    assert (found["ok"], found["data"]["state"]) == (False, "answering")
+    assert found["detail"].endswith("its probe says nothing")
+
+
+def test_what_the_probe_said() -> None:
+    assert host_checks.summarize_health(json.dumps(PROBED), 1000.0) == {
+        "health": "ready",
+        "health_for_s": 100.0,
+        "last_token_age_s": 10.0,
+        "probe_restarts": 2,
+    }
+    assert host_checks.summarize_health(json.dumps(PROBED), 1100.0)["health"] == "stale"
+    assert host_checks.summarize_health(json.dumps({**PROBED, "last_token": 0}), 1000.0)["last_token_age_s"] is None
+
+
+@pytest.mark.parametrize("record", ["", "{", "[]", "{}", '{"state": "ready", "since": null}'])
+def test_a_record_that_says_nothing(record: str) -> None:
+    assert set(host_checks.summarize_health(record, 1.0).values()) == {None}
 
 
 def test_load_figures() -> None:

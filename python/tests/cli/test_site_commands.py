@@ -204,6 +204,10 @@ ROW = {
     "running": 1.0,
     "kv_use": 0.25,
     "tokens_per_s": 12.5,
+    "health": "busy",
+    "health_for_s": 7265.0,
+    "last_token_age_s": 75.4,
+    "probe_restarts": 3,
 }
 
 
@@ -212,7 +216,8 @@ def test_status(site: Path, fake_run: Any, capsys: pytest.CaptureFixture[str]) -
     assert main(["status", "-i", str(site)]) == 0
     assert seen["tags"] == ["status"]
     row = capsys.readouterr().out.splitlines()[1].split()
-    assert row == ["gpu1", "a", "cpu", "0.32.0-abc", "answering", "2", "1", "25.0%", "12.5"]
+    assert row[:9] == ["gpu1", "a", "cpu", "0.32.0-abc", "answering", "2", "1", "25.0%", "12.5"]
+    assert " ".join(row[9:]) == "busy 2 h 1 min 1 min 15 s 3"
     assert main(["status", "-i", str(site), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"ok": True, "instances": [{"host": "gpu1", **ROW}], "problems": []}
 
@@ -229,6 +234,20 @@ def test_status_of_an_instance_that_is_down_and_of_a_host_that_is(
     said = json.loads(capsys.readouterr().out)
     assert said["instances"][0]["state"] == "unreachable"
     assert "cannot reach gpu1" in said["problems"][0]
+
+
+@pytest.mark.parametrize("health", ["hung", "corrupt", "stale", None])
+def test_status_of_an_instance_that_answers_but_generates_nothing(
+    site: Path, fake_run: Any, capsys: pytest.CaptureFixture[str], health: str | None
+) -> None:
+    fake_run((evidence("gpu1", {**check("status a", ok=False), "data": {**ROW, "health": health}}),))
+    assert main(["status", "-i", str(site), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["instances"][0]["health"] == health
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59, "59 s"), (3599, "59 min 59 s"), (2e5, "2 d 7 h")])
+def test_spans_of_time(seconds: float, text: str) -> None:
+    assert _status._span(seconds) == text
 
 
 def test_init(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -153,8 +153,8 @@ def test_a_comparison_that_was_not_made_is_due_still() -> None:
     ("tokens", "logprobs", "same"),
     [
         (["a", "b"], [0.0, -1.0], True),
-        (["a", "b"], [0.0, -1.19], True),
-        (["a", "b"], [0.0, -1.21], False),
+        (["a", "b"], [0.0, -1.29], True),
+        (["a", "b"], [0.0, -1.31], False),
         (["a", "c"], [0.0, -1.0], False),
         (["a"], [0.0], False),
         (["a", "b"], [0.0, float("nan")], False),
@@ -162,7 +162,7 @@ def test_a_comparison_that_was_not_made_is_due_still() -> None:
 )
 def test_an_answer_of_the_same_weights(tokens: list[str], logprobs: list[float], same: bool) -> None:  # noqa: FBT001
     kept = {"tokens": ["a", "b"], "logprobs": [0.0, -1.0]}
-    assert same_answer(kept, {"tokens": tokens, "logprobs": logprobs}, 0.2) is same
+    assert same_answer(kept, {"tokens": tokens, "logprobs": logprobs}, 0.3) is same
 
 
 def test_counters_of_all_ranks_are_added() -> None:

@@ -65,6 +65,7 @@ def status_checks(hostvars: HostVars, inventory_hostname: str, groups: Groups) -
             "gpus": [str(gpu) for gpu in instance.gpus],
             "current": _CURRENT,
             "stamp": _STAMP,
+            "record": f"/var/lib/rackserve/probe/{instance.name}.json",
         }
         for instance in instances
     ]

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
-_COLUMNS = ("instance", "device", "release", "state", "waiting", "running", "kv_use", "tokens_per_s")
+_LOAD = ("waiting", "running", "kv_use", "tokens_per_s")
+_HEALTH = ("health", "health_for_s", "last_token_age_s", "probe_restarts")
+_COLUMNS = ("instance", "device", "release", "state", *_LOAD, *_HEALTH)
+_HEALTHY = {"ready", "busy"}
+_HEAD = (
+    *("HOST", "INSTANCE", "GPU", "RELEASE", "STATE", "QUEUE", "RUNNING", "KV USE", "TOKENS/S"),
+    *("HEALTH", "FOR", "LAST TOKEN", "RESTARTS"),
+)
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -45,13 +52,12 @@ def status(args: argparse.Namespace) -> int:
             rows += [_row(host, row) for row in evidence[host].rows]
         else:
             rows.append(_row(host, {"state": "unreachable" if host in unreachable else "unknown"}))
-    ok = bool(rows) and all(row["state"] == "answering" for row in rows)
+    ok = bool(rows) and all(row["state"] == "answering" and row["health"] in _HEALTHY for row in rows)
     problems = [f"{check.host}: {check.detail}" for check in verdicts if not check.ok]
     if args.json:
         print(json.dumps({"ok": ok, "instances": rows, "problems": problems}, indent=2))
     else:
-        head = ("HOST", "INSTANCE", "GPU", "RELEASE", "STATE", "QUEUE", "RUNNING", "KV USE", "TOKENS/S")
-        print(format_table(head, [_cells(row) for row in rows]))
+        print(format_table(_HEAD, [_cells(row) for row in rows]))
         for problem in problems:
             print(problem)
     return EXIT_OK if ok else EXIT_CHECK_FAILED
@@ -64,7 +70,23 @@ def _row(host: str, data: Mapping[str, object]) -> dict[str, object]:
 def _cells(row: Mapping[str, object]) -> list[str]:
     cells = ["-" if row[key] is None else str(row[key]) for key in ("host", "instance", "device", "release", "state")]
     cells += [_number(row[key], "{:.0f}") for key in ("waiting", "running")]
-    return [*cells, _number(row["kv_use"], "{:.1%}"), _number(row["tokens_per_s"], "{:.1f}")]
+    cells += [_number(row["kv_use"], "{:.1%}"), _number(row["tokens_per_s"], "{:.1f}"), str(row["health"] or "-")]
+    cells += [_span(row[key]) for key in ("health_for_s", "last_token_age_s")]
+    return [*cells, _number(row["probe_restarts"], "{:.0f}")]
+
+
+def _span(seconds: object) -> str:
+    """Return a span of time in its two largest units."""
+    if not isinstance(seconds, (int, float)):
+        return "-"
+    minutes, left = divmod(max(0, int(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {left} s" if minutes else f"{left} s"
 
 
 def _number(value: object, form: str) -> str:

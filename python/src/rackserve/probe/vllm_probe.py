@@ -50,7 +50,7 @@ class Settings(NamedTuple):
     load: tuple[str, ...] = ("vllm:num_requests_running", "vllm:num_requests_waiting")
     golden_identity: str = ""
     golden_every_s: float = 600.0
-    golden_tolerance: float = 0.2
+    golden_tolerance: float = 0.3
 
 
 class Seen(NamedTuple):

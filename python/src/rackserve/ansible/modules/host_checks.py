@@ -70,6 +70,7 @@ MIN_STREAM_CHUNKS = 2
 GET_TIMEOUT_S = 10.0
 CHAT_TIMEOUT_S = 120.0
 SAMPLE_PAUSE_S = 1.0
+PROBE_STALE_S = 60.0  # it looks every ten seconds, and for half a minute at most
 EXCERPT = 120
 ROUTE_UP = 0x1
 ROUTE_REJECT = 0x200
@@ -264,7 +265,7 @@ def _read(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except OSError:
-        return ""  # a kernel without IPv6 has no such file
+        return ""  # a kernel without IPv6 has no such file, nor has a host without a probe
 
 
 def check_unit(check: Check) -> Verdict:
@@ -355,6 +356,22 @@ def summarize_status(before: str, after: str, seconds: float) -> dict[str, Any]:
     }
 
 
+def summarize_health(record: str, now: float) -> dict[str, Any]:
+    """Return what the probe of an instance decided last, from its record; `stale` where it has stopped looking."""
+    try:
+        found = json.loads(record)
+        state, ages = str(found["state"]), [now - float(found[key]) for key in ("since", "last_token", "checked")]
+        restarts = int(found["decisions"].get("restart", 0))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return dict.fromkeys(("health", "health_for_s", "last_token_age_s", "probe_restarts"))
+    return {
+        "health": state if ages[2] < PROBE_STALE_S else "stale",
+        "health_for_s": round(ages[0], 1),
+        "last_token_age_s": round(ages[1], 1) if found["last_token"] else None,
+        "probe_restarts": restarts,
+    }
+
+
 def name_device(gpus: Sequence[str], listed: str) -> str:
     """Name the devices of an instance from nvidia-smi's "index, name" lines; without a driver it is the CPU."""
     names = dict(line.split(", ", 1) for line in listed.splitlines() if ", " in line)
@@ -382,6 +399,7 @@ def check_status(check: Check) -> dict[str, Any]:
         "release": release[len("release ") :] if runtime_ok else None,
         "state": "starting" if unit_ok else unit_state(shown),
         **summarize_status("", "", 0),
+        **summarize_health(_read(str(check["record"])), time.time()),
     }
     detail = unit_detail
     if unit_ok:
@@ -397,7 +415,9 @@ def check_status(check: Check) -> dict[str, Any]:
                 detail = f"/metrics answers HTTP {status}"
         except (OSError, http.client.HTTPException) as error:
             detail = f"{unit_detail}, but {check['url']} does not answer: {error}"
-    return {"name": check["name"], "ok": data["state"] == "answering", "detail": detail, "data": data}
+    healthy = data["health"] in {"ready", "busy"}
+    detail += "" if healthy else f"; its probe says {data['health'] or 'nothing'}"
+    return {"name": check["name"], "ok": data["state"] == "answering" and healthy, "detail": detail, "data": data}
 
 
 def run_check(check: Check) -> dict[str, Any]:
