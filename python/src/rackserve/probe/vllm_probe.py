@@ -232,7 +232,7 @@ def read_page(settings: Settings) -> str:
     return ""
 
 
-def ask_golden(settings: Settings) -> dict[str, Any] | None:
+def ask_golden(settings: Settings, timeout: float) -> dict[str, Any] | None:
     """Return the tokens of the golden prompt and their log-probabilities, or None where there was no answer in time.
 
     An engine that refuses gives none of either, which is another answer than the one that is kept: it cannot write
@@ -240,7 +240,7 @@ def ask_golden(settings: Settings) -> dict[str, Any] | None:
     """
     body = {"prompt": GOLDEN_PROMPT, "max_tokens": 1, "temperature": 0.0, "logprobs": 1, "echo": True}
     try:
-        status, text = ask(settings, "/v1/completions", body, settings.probe_timeout_s)
+        status, text = ask(settings, "/v1/completions", body, timeout)
         if status in _FULL:
             return None
         found = json.loads(text)["choices"][0]["logprobs"] if status == http.HTTPStatus.OK else {}
@@ -250,10 +250,10 @@ def ask_golden(settings: Settings) -> dict[str, Any] | None:
     return {"tokens": found.get("tokens", [])[:-1], "logprobs": logprobs[:-1]}
 
 
-def compare_golden(settings: Settings, kept: dict[str, Any]) -> bool | None:
+def compare_golden(settings: Settings, kept: dict[str, Any], timeout: float) -> bool | None:
     """Return whether the engine answers as before; a difference counts when it comes twice."""
     for _ in range(2):
-        found = ask_golden(settings)
+        found = ask_golden(settings, timeout)
         if found is None:
             return None
         if same_answer(kept, found, settings.golden_tolerance):
@@ -332,9 +332,9 @@ def compare_or_keep(name: str, settings: Settings) -> bool | None:
     """Compare an engine's answer with the one that is kept; keep the first one, when it comes twice."""
     kept = read_json(GOLDEN.format(name))
     if kept.get("identity") == settings.golden_identity:
-        return compare_golden(settings, kept)
-    first = ask_golden(settings)
-    if not first or not first["tokens"] or not compare_golden(settings, first):
+        return compare_golden(settings, kept, settings.probe_timeout_s)
+    first = ask_golden(settings, settings.probe_timeout_s)
+    if not first or not first["tokens"] or not compare_golden(settings, first, settings.probe_timeout_s):
         return None
     row = {"identity": settings.golden_identity, "kept": time.time(), **first}
     write(GOLDEN.format(name), json.dumps(row, ensure_ascii=False))
@@ -386,7 +386,8 @@ def wait(name: str) -> int:
             print(f"no token of vllm@{name} after {waited:.0f} s: {detail}", flush=True)
         time.sleep(1)
     kept = read_json(GOLDEN.format(name))
-    if kept and kept.get("identity") == settings.golden_identity and compare_golden(settings, kept) is False:
+    same = kept.get("identity") == settings.golden_identity
+    if kept and same and compare_golden(settings, kept, settings.start_budget_s) is False:
         write(CORRUPT.format(name), "")
         print(f"vllm@{name} answers otherwise than its weights did before: its entry stays closed", file=sys.stderr)
     print(f"vllm@{name} generated its first token after {waited:.0f} s")
