@@ -316,8 +316,9 @@ def look(name: str, settings: Settings, last: Record) -> Seen:
     before = read_page(settings)
     token, status, detail = ask_token(settings, settings.probe_timeout_s)
     if not token:
-        moved = counted(before, settings.counters), counted(read_page(settings), settings.counters)
-        advanced = None not in moved and moved[0] != moved[1]
+        after = read_page(settings) if before else ""
+        moved = {counted(page, settings.counters) for page in (before, after)}
+        advanced = None not in moved and len(moved) > 1
         return Seen(state, invocation, started, False, status >= 0, advanced, None, drained, detail)
     golden: bool | None = None
     fresh, due = last.golden_compared < started, time.time() - last.golden_compared >= settings.golden_every_s
