@@ -97,8 +97,13 @@ class Host:
         self.configure()
 
     def configure(self, **more: Any) -> None:
-        settings = {"engine": str(self.root / "api.sock"), "model": "m", "probe_timeout_s": 0.3, **more}
-        settings.setdefault("metrics_timeout_s", 0.3)
+        settings: dict[str, Any] = {
+            "engine": str(self.root / "api.sock"),
+            "model": "m",
+            "probe_timeout_s": 0.3,
+            "suspect_timeout_s": 0.2,
+        }
+        settings |= {"metrics_timeout_s": 0.3, **more}
         (self.root / "a.probe.json").write_text(json.dumps(settings))
 
     def systemctl(self, *words: str) -> str:
@@ -174,6 +179,14 @@ def test_one_whose_api_server_does_not_move_is_hung_too(host: Host, engine: Stan
     engine.silent = engine.deaf = True
     assert [host.check()["state"] for _ in range(3)] == ["hung"] * 3
     assert host.did == [f"stop {ENTRY}", *KILLED]
+
+
+def test_one_that_moves_between_two_looks_is_not_restarted(host: Host, engine: StandIn) -> None:
+    engine.silent = True
+    for _ in range(5):
+        engine.iterations += 1
+        assert host.check()["state"] == "hung"
+    assert host.did == [f"stop {ENTRY}"]
 
 
 def test_one_that_moves_is_left_alone(host: Host, engine: StandIn) -> None:

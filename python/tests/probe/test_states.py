@@ -73,6 +73,18 @@ STORIES: dict[str, Story] = {
         (FROZEN, "hung", []),
         (FROZEN, "hung", ["restart"]),
     ],
+    "one that moved between two looks is counted from the beginning again": [
+        (FROZEN._replace(counter=5.0), "hung", ["close"]),
+        (FROZEN._replace(counter=5.0), "hung", []),
+        (FROZEN._replace(counter=6.0), "hung", []),
+        (FROZEN._replace(counter=6.0), "hung", []),
+        (FROZEN._replace(counter=6.0), "hung", ["restart"]),
+    ],
+    "one whose counters cannot be read any more is hung": [
+        (FROZEN._replace(counter=5.0), "hung", ["close"]),
+        (FROZEN, "hung", []),
+        (FROZEN, "hung", ["restart"]),
+    ],
     "one that thaws serves again": [
         (FROZEN, "hung", ["close"]),
         (FROZEN, "hung", []),

@@ -43,6 +43,7 @@ class Settings(NamedTuple):
     engine: str
     model: str
     probe_timeout_s: float = 10.0
+    suspect_timeout_s: float = 5.0
     metrics_timeout_s: float = 2.0
     start_budget_s: float = 600.0
     restart_after: int = 3
@@ -62,6 +63,7 @@ class Seen(NamedTuple):
     token: bool = False
     listener: bool = False
     advanced: bool = False
+    counter: float | None = None
     golden: bool | None = None
     drained: bool = False
     detail: str = ""
@@ -78,6 +80,7 @@ class Record(NamedTuple):
     last_token: float = 0.0
     golden_compared: float = 0.0
     frozen: int = 0
+    counter: float | None = None
     closed: bool = False
     restarted: float = 0.0
     seconds: float = 0.0
@@ -87,14 +90,16 @@ class Record(NamedTuple):
 def decide(last: Record, seen: Seen, settings: Settings, now: float) -> tuple[Record, list[str]]:
     """Return the next record, and what is to be done: `close` or `open` the entry, `restart` the engine.
 
-    An engine that no longer moves is closed at once, and restarted at the third look; one that moves too slowly for
-    the probe is left alone; one that answers something else than before is closed and kept for its operator. After a
-    restart there is no other one before a token or the end of the start's budget.
+    An engine that no longer moves is closed at once, and restarted at the third look unless it moved since the last
+    one; one that moves too slowly for the probe is left alone; one that answers something else than before is closed
+    and kept for its operator. After a restart there is no other one before a token or the end of the start's budget.
     """
     fresh = last.invocation != seen.invocation
-    record = last._replace(invocation=seen.invocation, checked=now, detail=seen.detail)
+    record = last._replace(invocation=seen.invocation, checked=now, detail=seen.detail, counter=seen.counter)
     if fresh:  # a start of the unit opens the entry itself
         record = record._replace(frozen=0, closed=False)
+    if None not in {last.counter, seen.counter} and last.counter != seen.counter:
+        record = record._replace(frozen=0)
     state, counted, actions = _judge(record, seen, settings, now, sticky=last.state == "corrupt" and not fresh)
     if state in {"hung", "corrupt"} and not record.closed:
         actions.insert(0, "close")
@@ -314,19 +319,22 @@ def look(name: str, settings: Settings, last: Record) -> Seen:
     if state != "active":
         return Seen(state, invocation, started, drained=drained, detail=f"the unit is {state}")
     before = read_page(settings)
-    token, status, detail = ask_token(settings, settings.probe_timeout_s)
+    # The first look that gets nothing waits long; that the engine still does not move is seen sooner.
+    token, status, detail = ask_token(settings, settings.suspect_timeout_s if last.frozen else settings.probe_timeout_s)
     if not token:
-        after = read_page(settings) if before else ""
-        moved = {counted(page, settings.counters) for page in (before, after)}
-        advanced = None not in moved and len(moved) > 1
-        return Seen(state, invocation, started, False, status >= 0, advanced, None, drained, detail)
+        first, second = (
+            counted(before, settings.counters),
+            counted(read_page(settings) if before else "", settings.counters),
+        )
+        advanced = None not in {first, second} and first != second
+        return Seen(state, invocation, started, False, status >= 0, advanced, second, None, drained, detail)
     golden: bool | None = None
     fresh, due = last.golden_compared < started, time.time() - last.golden_compared >= settings.golden_every_s
     if os.path.exists(CORRUPT.format(name)):
         golden = False
     elif settings.golden_identity and (fresh or due) and not counted(before, settings.load):
         golden = compare_or_keep(name, settings)
-    return Seen(state, invocation, started, True, True, True, golden, drained, detail)
+    return Seen(state, invocation, started, True, True, True, None, golden, drained, detail)
 
 
 def compare_or_keep(name: str, settings: Settings) -> bool | None:
