@@ -12,6 +12,7 @@ from rackserve.bundle._models import build_model, derived_revision
 from rackserve.bundle._recipe import (
     FolderSource,
     ModelRecipe,
+    RandomLoraSource,
     RandomSource,
     RuntimeRecipe,
     debian_packages,
@@ -44,6 +45,13 @@ def test_another_seed_is_another_revision() -> None:
     assert len({derived_revision(source) for source in seeds}) == 3
 
 
+def test_an_adapter_whose_model_is_not_there_is_refused_with_what_to_add(tmp_path: Path) -> None:
+    source = RandomLoraSource(kind="random_lora", base="o/base", base_revision="b" * 40)
+    recipe = ModelRecipe(repo="a/lora", revision=derived_revision(source), source=source)
+    with pytest.raises(InputError, match=f"a/lora adapts o/base at {'b' * 40}, .*add that model above it"):
+        build_model(recipe, tmp_path / "out", tmp_path, Report())
+
+
 def test_a_downloaded_snapshot_is_taken_file_by_file(tmp_path: Path) -> None:
     (tmp_path / "hub/sub").mkdir(parents=True)
     for name in ("config.json", "sub/model.safetensors", "not-pinned.bin"):
@@ -51,8 +59,9 @@ def test_a_downloaded_snapshot_is_taken_file_by_file(tmp_path: Path) -> None:
     pins = {name: sha256_of(tmp_path / "hub" / name) for name in ("config.json", "sub/model.safetensors")}
     source = FolderSource(kind="folder", path=tmp_path / "hub", files=pins)
     recipe = ModelRecipe(repo="a/b", revision="f" * 40, source=source)
-    build_model(recipe, tmp_path / "out", tmp_path, Report())
-    found = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    folder = build_model(recipe, tmp_path / "out", tmp_path, Report())
+    assert folder == tmp_path / "out/models/a--b" / ("f" * 40)
+    found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     assert found == set(pins)
 
 

@@ -70,16 +70,16 @@ class Workshop:
         )
 
     def model(self, recipe: ModelRecipe) -> Model:
-        """Add a model's snapshot.
+        """Add the snapshot of a model or of a LoRA adapter.
 
         Raises:
             InputError: when the recipe's revision is not the one that its source gives.
             BundleError: when the source cannot be had.
         """
         self.report.say(f"model {recipe.repo}")
-        path = f"models/{recipe.repo.replace('/', '--')}/{recipe.revision}"
-        build_model(recipe, self.tree / path, self.scratch, self.report)
-        size = sum(file.stat().st_size for file in (self.tree / path).rglob("*") if file.is_file())
+        folder = build_model(recipe, self.tree, self.scratch, self.report)
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        path = folder.relative_to(self.tree).as_posix()
         return Model(repo=recipe.repo, revision=recipe.revision, path=path, size=size)
 
     def repository(self, target: TargetRecipe, more: tuple[str, ...] = ()) -> Repository:

@@ -13,21 +13,28 @@ from typing import TYPE_CHECKING, Final
 from rackserve._paths import cache_dir, project_root
 from rackserve._process import run
 from rackserve.bundle._manifest import sha256_of
-from rackserve.bundle._recipe import FolderSource, GgufSource
+from rackserve.bundle._recipe import FolderSource, GgufSource, RandomLoraSource, RandomSource
 from rackserve.bundle._wheels import download
 from rackserve.bundle.verify_bundle import place
 from rackserve.errors import BundleError, InputError
 
 if TYPE_CHECKING:
-    from rackserve.bundle._recipe import ModelRecipe, RandomSource
+    from rackserve.bundle._recipe import ModelRecipe
     from rackserve.bundle._report import Report
+
+    MadeSource = GgufSource | RandomSource | RandomLoraSource
 
 _CONVERTER: Final = Path(__file__).parents[1] / "data" / "convert_model.py"
 _CONVERTER_VERSION: Final = 1
 _PYTHON: Final = "3.11"
 
 
-def derived_revision(source: GgufSource | RandomSource) -> str:
+def snapshot_path(repo: str, revision: str) -> str:
+    """Return where a bundle has a snapshot."""
+    return f"models/{repo.replace('/', '--')}/{revision}"
+
+
+def derived_revision(source: MadeSource) -> str:
     """Return the 40-hex revision of a model made here: the sha1 of its source and of the converter's version.
 
     The files come from no Hugging Face commit, so the pin names what they are made from; the manifest's sha256 of
@@ -37,16 +44,18 @@ def derived_revision(source: GgufSource | RandomSource) -> str:
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-def build_model(recipe: ModelRecipe, into: Path, scratch: Path, report: Report) -> None:
-    """Write a model's snapshot: config, tokenizer and safetensors, readable by everyone.
+def build_model(recipe: ModelRecipe, tree: Path, scratch: Path, report: Report) -> Path:
+    """Write the snapshot of a model or adapter into a bundle's tree, readable by everyone; return its folder.
 
     Raises:
-        InputError: when the recipe's revision is not the one its source gives, or a file is not the one pinned.
+        InputError: when the recipe's revision is not the one its source gives, a file is not the one pinned, or the
+            model that an adapter is for does not stand before it.
         BundleError: when the source cannot be had, or the conversion fails.
     """
+    into = tree / snapshot_path(recipe.repo, recipe.revision)
     if isinstance(recipe.source, FolderSource):
         _take_folder(recipe.repo, recipe.source, into)
-        return
+        return into
     expected = derived_revision(recipe.source)
     if recipe.revision != expected:
         raise InputError(
@@ -56,12 +65,13 @@ def build_model(recipe: ModelRecipe, into: Path, scratch: Path, report: Report) 
     if not kept.exists():
         work = scratch / recipe.revision
         work.mkdir(parents=True)
-        _make(recipe.source, work, scratch, report)
+        _make(recipe, work, tree, scratch, report)
         for path in work.iterdir():
             path.chmod(0o644)
         kept.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(work, kept)
     shutil.copytree(kept, into, copy_function=place)
+    return into
 
 
 def _take_folder(repo: str, source: FolderSource, into: Path) -> None:
@@ -81,16 +91,27 @@ def _take_folder(repo: str, source: FolderSource, into: Path) -> None:
         place(str((source.path / name).resolve()), str(into / name))
 
 
-def _make(source: GgufSource | RandomSource, into: Path, scratch: Path, report: Report) -> None:
-    python = _converter_python(scratch, report)
-    if isinstance(source, GgufSource):
+def _make(recipe: ModelRecipe, into: Path, tree: Path, scratch: Path, report: Report) -> None:
+    source = recipe.source
+    if isinstance(source, RandomLoraSource):
+        base = tree / snapshot_path(source.base, source.base_revision)
+        if not base.is_dir():
+            raise InputError(
+                f"{recipe.repo} adapts {source.base} at {source.base_revision}, which does not stand before it in "
+                "bundle.yml; add that model above it"
+            )
+        arguments = ["lora", str(base), source.base, str(source.rank), str(source.seed), str(into)]
+    elif isinstance(source, GgufSource):
         folder, name = _unpack_gguf(source, scratch)
         arguments = ["gguf", str(folder), name, str(into)]
-    else:
+    elif isinstance(source, RandomSource):
         arguments = ["random", str(source.seed), str(into)]
-    report.say("  convert it to safetensors")
+    else:
+        raise TypeError(f"{recipe.repo} comes from a folder; nothing is to be made")
+    python = _converter_python(scratch, report)
+    report.say("  make its files")
     with report.filling(into):
-        run([python, _CONVERTER, *arguments], error=BundleError, what="convert the model")
+        run([python, _CONVERTER, *arguments], error=BundleError, what=f"make {recipe.repo}")
 
 
 def _unpack_gguf(source: GgufSource, scratch: Path) -> tuple[Path, str]:

@@ -52,6 +52,16 @@ class RandomSource(_Part):
     seed: int = 0
 
 
+class RandomLoraSource(_Part):
+    """A small random LoRA adapter for a model of this bundle, for tests: it changes the answers, to no good."""
+
+    kind: Literal["random_lora"]
+    base: str = Field(description="repository of the model that it adapts, which stands before it in `models`")
+    base_revision: str = Field(pattern=r"^[0-9a-f]{40}$")
+    rank: int = Field(default=8, ge=1, le=512)
+    seed: int = 0
+
+
 class FolderSource(_Part):
     """A snapshot that was downloaded before, such as by `hf download REPO --revision COMMIT --local-dir DIR`.
 
@@ -71,11 +81,11 @@ class FolderSource(_Part):
 
 
 class ModelRecipe(_Part):
-    """One model: its repository name, the 40-hex commit it is pinned by, and where its files come from."""
+    """One model or LoRA adapter: its repository, the 40-hex commit it is pinned by, and where its files come from."""
 
     repo: str = Field(pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")
     revision: str = Field(pattern=r"^[0-9a-f]{40}$")
-    source: Annotated[GgufSource | RandomSource | FolderSource, Field(discriminator="kind")]
+    source: Annotated[GgufSource | RandomSource | RandomLoraSource | FolderSource, Field(discriminator="kind")]
 
 
 class DriverRecipe(_Part):
