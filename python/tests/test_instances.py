@@ -10,6 +10,7 @@ from rackserve.errors import InputError
 from rackserve.instances import parse_instances
 
 REVISION = "0" * 40
+LORA = {"name": "x", "repo": "o/x", "revision": "1" * 40}
 
 
 def instance(**changes: Any) -> dict[str, Any]:
@@ -48,8 +49,20 @@ def test_the_served_name_is_the_repository_unless_given() -> None:
         ([instance(gpus=["first"])], ["gpus", "'first' is no GPU", "nvidia-smi -L"]),
         ([instance(gpus=[0, 0])], ["named twice"]),
         ([instance(gpus=[0, 1], tensor_parallel_size=4)], ["makes 4 workers and gpus names 2"]),
-        ([instance(chat_template="t.jinja")], ["chat_template", "absolute path", "'t.jinja'"]),
+        ([instance(chat_template="../t.jinja")], ["chat_template", "inside the inventory", "'../t.jinja'"]),
         ([instance(api_server_count=0)], ["api_server_count", "found 0"]),
+        ([instance(lora=[{**LORA, "path": "/l"}])], ["adapter 'x' has to have either repo and revision", "or path"]),
+        ([instance(lora=[{"name": "x", "repo": "o/x"}])], ["adapter 'x' has to have either repo and revision"]),
+        ([instance(lora=[{**LORA, "rank": 8}])], ["unknown key 'lora.0.rank'", "known keys are name, path, repo"]),
+        ([instance(lora=[{"name": "x", "path": "l"}])], ["lora.0.path", "found 'l'"]),
+        ([instance(lora=[LORA, LORA])], ["instance 'a' has 2 adapters of the name 'x'"]),
+        ([instance(lora=[{**LORA, "name": "o/m"}])], ["'o/m' is also a served name of instance 'a'"]),
+        ([instance(lora=[LORA]), instance(name="x")], ["'x' is also the name of another instance"]),
+        (
+            [instance(lora=[LORA]), instance(name="b", lora=[{**LORA, "revision": "2" * 40}])],
+            ["'x' is also that of another adapter, of instance 'b'"],
+        ),
+        ([instance(extra_args={"lora-modules": ["x=/l"]})], ["lora-modules is not an extra argument; set lora"]),
         ([instance(quantization="int4")], ["quantization", "'int4'", "'awq', 'gptq' or 'fp8'"]),
     ],
 )
@@ -79,3 +92,8 @@ def test_every_mistake_is_told_at_once() -> None:
         parse_instances([instance(name="a", x=1), instance(name="b", y=2)])
     assert "'x'" in str(refused.value)
     assert "'y'" in str(refused.value)
+
+
+def test_two_copies_of_an_instance_share_their_adapters_and_need_each_part_once() -> None:
+    one, two = parse_instances([instance(lora=[LORA]), instance(name="b", lora=[LORA])])
+    assert one.snapshots == two.snapshots == {("o/m", REVISION), ("o/x", "1" * 40)}

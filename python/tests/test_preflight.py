@@ -42,7 +42,9 @@ INSTANCE: dict[str, Any] = {
 WANTED = Wanted(
     (INSTANCE,), "0.32.0", "cpu", "3.11", serves=True, store="/s", releases="/r", downgrade_reason="", cpu_kvcache_gib=1
 )
-FIT = HostFacts(0, "debian", "12", "x86_64", {"3.11": "/usr/bin/python3.11"}, {"/s": 9 * GB, "/r": 9 * GB}, 0, (), {})
+FIT = HostFacts(
+    0, "debian", "12", "x86_64", {"3.11": "/usr/bin/python3.11"}, {"/s": 9 * GB, "/r": 9 * GB}, 0, (), {}, {}
+)
 
 
 @pytest.fixture
@@ -124,6 +126,19 @@ def test_a_model_that_the_bundle_lacks_is_named(bundle: Path) -> None:
     (problem,) = host_problems(replace(WANTED, instances=(other,)), MANIFEST, FIT, bundle)
     assert "o/other" in problem
     assert f"which has o/m at {REVISION}" in problem
+
+
+def test_an_adapter_that_does_not_fit_is_refused_and_one_that_fits_is_a_part(bundle: Path) -> None:
+    lora = {"name": "x", "repo": "o/x", "revision": "1" * 40}
+    wanted = replace(WANTED, instances=({**INSTANCE, "lora": [lora]},))
+    (problem,) = host_problems(wanted, MANIFEST, FIT, bundle)
+    assert "adapter 'x': o/x" in problem
+    assert "is not in the bundle" in problem
+    path = f"models/o--x/{'1' * 40}"
+    carried = replace(MANIFEST, models=(*MANIFEST.models, Model("o/x", "1" * 40, path, 5)))
+    (problem,) = host_problems(wanted, carried, FIT, bundle)
+    assert "adapter_config.json of o/x is not in the bundle" in problem
+    assert path in parts_for(carried, "12", wanted.instances, vllm="0.32.0", flavour="cpu", python="3.11")
 
 
 def test_a_version_that_the_bundle_lacks_is_named(bundle: Path) -> None:

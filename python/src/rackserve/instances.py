@@ -15,13 +15,17 @@ if TYPE_CHECKING:
 
 PORT_BASE: Final = 8000
 _GPU: Final = re.compile(r"(GPU|MIG)-[0-9a-fA-F-]{36}")
+_REPO: Final = r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$"
+_COMMIT: Final = r"^[0-9a-f]{40}$"
 _RESERVED_ARGS: Final = {
     "api-key": "set keys at the edge: nothing but the entry reaches an engine",
     "config": "leave it out, it is the file that this ends up in",
     "device-ids": "set gpus",
     "enable-auto-tool-choice": "set tool_call_parser",
+    "enable-lora": "set lora",
     "enable-prefix-caching": "set prefix_caching",
     "host": "set vllm_listen_address",
+    "lora-modules": "set lora",
     "model": "set model.repo",
     "no-enable-prefix-caching": "set prefix_caching",
     "port": "set port",
@@ -54,18 +58,32 @@ class _Part(BaseModel):
 class ModelRef(_Part):
     """A model by repository and commit, and the names that clients use for it."""
 
-    repo: str = Field(pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")
-    revision: str = Field(pattern=r"^[0-9a-f]{40}$")
+    repo: str = Field(pattern=_REPO)
+    revision: str = Field(pattern=_COMMIT)
     served_names: list[str] = Field(default=[])
 
 
 class Lora(_Part):
-    """A LoRA adapter under the name that clients use for it."""
+    """A LoRA adapter under the name that clients use for it: a repository and commit of the bundle, or a host's folder.
 
-    name: str
-    path: str | None = None
-    repo: str | None = None
-    revision: str | None = None
+    `base` is the model that the adapter's own configuration names, where that is not the instance's repository: the
+    same model under another name, such as its quantized copy.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,95}$")
+    path: str | None = Field(default=None, pattern=r"^/[^\s=]+$")
+    repo: str | None = Field(default=None, pattern=_REPO)
+    revision: str | None = Field(default=None, pattern=_COMMIT)
+    base: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Lora:
+        if (self.path is None) is (self.repo is None) or (self.repo is None) is not (self.revision is None):
+            raise ValueError(
+                f"adapter {self.name!r} has to have either repo and revision, which the bundle carries, or path, a "
+                "folder on the host"
+            )
+        return self
 
 
 class Instance(_Part):
@@ -113,9 +131,9 @@ class Instance(_Part):
 
     @field_validator("chat_template")
     @classmethod
-    def _path_on_the_host(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith("/"):
-            raise ValueError("a template is given by its absolute path on the host")
+    def _template_inside(cls, value: str | None) -> str | None:
+        if value is not None and (not value or ".." in value.split("/")):
+            raise ValueError("a template is a path inside the inventory's folder, or the name of a file of the model")
         return value
 
     @model_validator(mode="after")
@@ -141,6 +159,15 @@ class Instance(_Part):
         """Names that clients may use; the repository's when none is given."""
         return tuple(self.model.served_names) or (self.model.repo,)
 
+    @property
+    def snapshots(self) -> frozenset[tuple[str, str]]:
+        """Repository and commit of everything that the bundle must carry for it: the model and its adapters."""
+        adapters = {(adapter.repo, adapter.revision) for adapter in self.lora if adapter.repo and adapter.revision}
+        return frozenset({(self.model.repo, self.model.revision), *adapters})
+
+
+_PARTS: Final[dict[str | int, type[_Part]]] = {"model": ModelRef, "lora": Lora}
+
 
 def parse_instances(raw: Sequence[dict[str, Any]], port_base: int = PORT_BASE) -> tuple[Instance, ...]:
     """Check a host's `vllm_instances` and give every instance its port.
@@ -165,6 +192,7 @@ def parse_instances(raw: Sequence[dict[str, Any]], port_base: int = PORT_BASE) -
         for port, n in _twice(parsed, "port")
         if port
     ]
+    problems += _name_clashes(parsed)
     if problems:
         raise InputError("vllm_instances: " + "; ".join(problems))
     return _with_ports(parsed, port_base)
@@ -175,11 +203,34 @@ def _sentence(error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
     if not key:
         return str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        known = ", ".join(Instance.model_fields if len(error["loc"]) == 1 else ModelRef.model_fields)
+        part = Instance if len(error["loc"]) == 1 else _PARTS.get(error["loc"][0], Instance)
+        known = ", ".join(part.model_fields)
         return f"unknown key {key!r} (found {error['input']!r}); known keys are {known}"
     if error["type"] == "missing":
         return f"{key!r} is missing; set it"
     return f"{key}: {error['msg'].removeprefix('Value error, ')} (found {error['input']!r})"
+
+
+def _name_clashes(instances: Sequence[Instance]) -> list[str]:
+    """Return the adapters whose name also means something else; two copies of an instance may share one."""
+    found = []
+    for instance in instances:
+        for name, n in Counter(adapter.name for adapter in instance.lora).items():
+            if n > 1:
+                found.append(f"instance {instance.name!r} has {n} adapters of the name {name!r}; give each its own")
+        for other in instances:
+            theirs = {adapter.name: (adapter, other.model) for adapter in other.lora}
+            for adapter in instance.lora:
+                what = f"instance {instance.name!r}: the adapter's name {adapter.name!r} is also "
+                if adapter.name in other.served_names:
+                    found.append(f"{what}a served name of instance {other.name!r}; rename the adapter")
+                elif other is not instance and adapter.name == other.name:
+                    found.append(f"{what}the name of another instance; rename the adapter")
+                elif theirs.get(adapter.name, (adapter, instance.model)) != (adapter, instance.model) and (
+                    instance.name < other.name
+                ):
+                    found.append(f"{what}that of another adapter, of instance {other.name!r}; rename one")
+    return found
 
 
 def _twice(instances: Sequence[Instance], key: str) -> list[tuple[Any, int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from rackserve import capacity, release_fit
+from rackserve import adapters, capacity, release_fit
 from rackserve.bundle.verify_bundle import Refused, refuse_replay
 from rackserve.errors import InputError
 from rackserve.instances import parse_instances
@@ -35,6 +35,7 @@ class HostFacts:
     stored_bytes: int
     releases: Sequence[str]
     floor: Mapping[str, Any]
+    adapters: Mapping[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,24 @@ def parts_for(
     parts = [repository.path for repository in manifest.repositories if repository.release == release]
     if instances:
         runtime = find_runtime(manifest, vllm, flavour, python)
-        wanted = {(i.model.repo, i.model.revision) for i in parse_instances(instances)}
+        wanted = wanted_snapshots(instances)
         parts += [runtime.lock, runtime.wheels]
         parts += sorted(model.path for model in manifest.models if (model.repo, model.revision) in wanted)
     return tuple(parts)
+
+
+def wanted_snapshots(instances: Sequence[dict[str, Any]]) -> frozenset[tuple[str, str]]:
+    """Return repository and commit of every model and adapter that instances need.
+
+    Raises:
+        InputError: when the instances are wrong.
+    """
+    return frozenset().union(*(instance.snapshots for instance in parse_instances(instances)))
+
+
+def adapter_sources(manifest: Manifest, bundle: Path, on_host: Mapping[str, str | None]) -> adapters.Sources:
+    """Return where adapters are read: in the bundle, and what a host said of its own folders."""
+    return adapters.Sources({(model.repo, model.revision): bundle / model.path for model in manifest.models}, on_host)
 
 
 def host_problems(wanted: Wanted, manifest: Manifest, facts: HostFacts, bundle: Path) -> list[str]:
@@ -98,6 +113,8 @@ def host_problems(wanted: Wanted, manifest: Manifest, facts: HostFacts, bundle: 
     if wanted.serves:
         problems += _instance_problems(wanted, manifest)
         problems += _runtime_problems(wanted, manifest, facts)
+    if wanted.serves and not problems:
+        problems = _adapter_problems(wanted, manifest, facts, bundle)
     return problems or _disk_problems(wanted, manifest, facts) + _capacity_problems(wanted, manifest, bundle)
 
 
@@ -140,6 +157,15 @@ def _instance_problems(wanted: Wanted, manifest: Manifest) -> list[str]:
         "set model.repo and model.revision, or add the model to bundle.yml and build the bundle again"
         for instance in instances
         if (instance.model.repo, instance.model.revision) not in carried
+    ]
+
+
+def _adapter_problems(wanted: Wanted, manifest: Manifest, facts: HostFacts, bundle: Path) -> list[str]:
+    sources, release = adapter_sources(manifest, bundle, facts.adapters), release_of(wanted.vllm)
+    return [
+        problem
+        for instance in parse_instances(wanted.instances)
+        for problem in adapters.problems_of(instance, sources, release)
     ]
 
 

@@ -93,6 +93,7 @@ class Release(_Part):
     kv_log: KvLog
     known_bad: tuple[BadPin, ...] = Field(default=(), strict=False)
     kv_cache_dtypes: tuple[str, ...] = Field(strict=False)
+    lora_ranks: tuple[int, ...] = Field(default=(1, 8, 16, 32, 64, 128, 256, 320, 512), strict=False)
     tool_parsers: tuple[str, ...] = Field(strict=False)
     flags: frozenset[str] = Field(default=frozenset(), strict=False)
     absent: dict[str, str] = Field(default={})

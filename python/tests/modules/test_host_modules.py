@@ -146,3 +146,9 @@ def test_an_altered_blob_is_found_and_replaced(tmp_path: Path) -> None:
     (tmp_path / "blobs" / digest).unlink()
     (tmp_path / "blobs" / digest).write_bytes(b"hellO")
     assert hf_snapshot.differing(str(tmp_path), files) == files
+
+
+def test_an_adapters_configuration_is_read_where_there_is_one(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert host_facts.adapter_config(str(tmp_path)) == "{}"
+    assert host_facts.adapter_config(str(tmp_path / "none")) is None

@@ -7,7 +7,7 @@ from rackserve.capacity._memory import GIB, Budget, Term
 from rackserve.capacity._picture import bar, parts_of, svg
 from rackserve.capacity._plan import Plan, Remedy, Settings, plan, remedies
 from rackserve.capacity._preflight import Wanted, plan_of, problem_of
-from rackserve.capacity._weights import Source, Weights, weights_of
+from rackserve.capacity._weights import Source, Weights, read_header, weights_of
 
 __all__ = [
     "DEFAULT_RELEASE",
@@ -35,6 +35,7 @@ __all__ = [
     "plan",
     "plan_of",
     "problem_of",
+    "read_header",
     "read_shape",
     "remedies",
     "shape_of",

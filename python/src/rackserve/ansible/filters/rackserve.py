@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from ansible.errors import AnsibleFilterError
 
-from rackserve import bundle, preflight, release_fit, vllm_config, vllm_units
+from rackserve import adapters, bundle, preflight, release_fit, vllm_config, vllm_units
 from rackserve._checks import host_checks, host_facts, status_checks
 from rackserve.errors import RackserveError
 from rackserve.instances import parse_instances
@@ -54,6 +54,23 @@ def rackserve_instances(raw: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def rackserve_release_problems(raw: list[dict[str, Any]], vllm: str) -> list[str]:
     """Return what that vLLM release would refuse of these instances; see `rackserve.release_fit`."""
     return release_fit.problems_of(parse_instances(raw), release_of(vllm))
+
+
+def rackserve_adapter_folders(raw: list[dict[str, Any]]) -> list[str]:
+    """Return the folders of a host that its instances' adapters are in; none for instances that are refused anyway."""
+    try:
+        return adapters.folders_on_host(parse_instances(raw))
+    except RackserveError:
+        return []
+
+
+def rackserve_placed(
+    raw: list[dict[str, Any]], vllm: str, path: str, on_host: dict[str, str], *, hf_home: str
+) -> list[dict[str, Any]]:
+    """Return instances whose adapters are folders of the host, with the flags for them; see `rackserve.adapters`."""
+    sources = preflight.adapter_sources(bundle.read_manifest(Path(path)), Path(path), on_host)
+    release = release_of(vllm)
+    return [adapters.placed(i, sources, release, hf_home).model_dump() for i in parse_instances(raw)]
 
 
 def rackserve_config(raw: list[dict[str, Any]], name: str, vllm: str, *, flavour: str, timeout: int) -> dict[str, Any]:
@@ -182,7 +199,7 @@ def rackserve_runtime(path: str, vllm: str, flavour: str, python: str) -> dict[s
 def rackserve_snapshots(path: str, instances: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the snapshots that instances need: repo, revision, path in the bundle, and files relative to it."""
     manifest = bundle.read_manifest(Path(path))
-    wanted = {(i.model.repo, i.model.revision) for i in parse_instances(instances)}
+    wanted = preflight.wanted_snapshots(instances)
     return [
         {
             "repo": model.repo,
@@ -229,6 +246,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
         functions = (
+            rackserve_adapter_folders,
             rackserve_backends,
             rackserve_bundle_problems,
             rackserve_config,
@@ -239,6 +257,7 @@ class FilterModule:
             rackserve_instance_files,
             rackserve_instances,
             rackserve_parts,
+            rackserve_placed,
             rackserve_probe_settings,
             rackserve_reason,
             rackserve_release_problems,

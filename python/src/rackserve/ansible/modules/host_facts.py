@@ -12,6 +12,7 @@ options:
   store: {description: Folder whose own size is wanted., type: str, required: true}
   releases: {description: Folder of the complete vLLM releases., type: str, required: true}
   pythons: {description: "Python versions to look for, such as 3.11.", type: list, elements: str, default: []}
+  adapters: {description: Folders with LoRA adapters., type: list, elements: str, default: []}
 author: rackserve
 """
 EXAMPLES = r"""
@@ -28,6 +29,7 @@ free_bytes: {description: Path to free bytes., type: dict, returned: always}
 stored_bytes: {description: Bytes of the files in the store., type: int, returned: always}
 releases: {description: Ids of the complete releases., type: list, returned: always}
 floor: {description: Newest version of each bundle that the host took in., type: dict, returned: always}
+adapters: {description: "Folder to its adapter_config.json, null without one.", type: dict, returned: always}
 """
 
 import glob
@@ -73,6 +75,15 @@ def floor_of(path: str) -> dict[str, Any]:
         return dict(json.load(source))
 
 
+def adapter_config(folder: str) -> str | None:
+    """Return the text of an adapter's configuration, None when there is none to read."""
+    try:
+        with open(os.path.join(folder, "adapter_config.json"), encoding="utf-8") as source:
+            return source.read()
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -81,6 +92,7 @@ def main() -> None:
             "store": {"type": "str", "required": True},
             "releases": {"type": "str", "required": True},
             "pythons": {"type": "list", "elements": "str", "default": []},
+            "adapters": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
@@ -104,6 +116,7 @@ def main() -> None:
         stored_bytes=stored_bytes(module.params["store"]),
         releases=complete_releases(module.params["releases"]),
         floor=floor,
+        adapters={path: adapter_config(path) for path in module.params["adapters"]},
     )
 
 
