@@ -40,7 +40,14 @@ INSTANCE: dict[str, Any] = {
     "max_model_len": 8,
 }
 WANTED = Wanted(
-    (INSTANCE,), "0.32.0", "cpu", "3.11", serves=True, store="/s", releases="/r", downgrade_reason="", cpu_kvcache_gib=1
+    (INSTANCE,),
+    *("0.32.0", "cpu", "3.11"),
+    serves=True,
+    store="/s",
+    releases="/r",
+    downgrade_reason="",
+    cpu_kvcache_gib=1,
+    site="/site",
 )
 FIT = HostFacts(
     0, "debian", "12", "x86_64", {"3.11": "/usr/bin/python3.11"}, {"/s": 9 * GB, "/r": 9 * GB}, 0, (), {}, {}
@@ -139,6 +146,12 @@ def test_an_adapter_that_does_not_fit_is_refused_and_one_that_fits_is_a_part(bun
     (problem,) = host_problems(wanted, carried, FIT, bundle)
     assert "adapter_config.json of o/x is not in the bundle" in problem
     assert path in parts_for(carried, "12", wanted.instances, vllm="0.32.0", flavour="cpu", python="3.11")
+
+
+def test_a_chat_template_that_is_nowhere_is_refused(bundle: Path) -> None:
+    wanted = replace(WANTED, instances=({**INSTANCE, "chat_template": "t.jinja"},))
+    (problem,) = host_problems(wanted, MANIFEST, FIT, bundle)
+    assert "chat_template 't.jinja' is neither a file in the inventory's folder /site nor one of o/m" in problem
 
 
 def test_a_version_that_the_bundle_lacks_is_named(bundle: Path) -> None:

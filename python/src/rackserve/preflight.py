@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rackserve import adapters, capacity, release_fit
+from rackserve import adapters, capacity, chat_templates, release_fit
 from rackserve.bundle.verify_bundle import Refused, refuse_replay
 from rackserve.errors import InputError
 from rackserve.instances import parse_instances
@@ -13,9 +14,10 @@ from rackserve.releases import release_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from rackserve.bundle import Manifest, Runtime
+    from rackserve.instances import Instance
+    from rackserve.releases import Release
 
 _SUPPORTED: Final = ("12", "13")
 _GB: Final = 1_000_000_000
@@ -40,7 +42,11 @@ class HostFacts:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the inventory asks of one host; `instances` is empty on a host that serves no model."""
+    """What the inventory asks of one host; `instances` is empty on a host that serves no model.
+
+    Attributes:
+        site: the inventory's folder.
+    """
 
     instances: Sequence[dict[str, Any]]
     vllm: str
@@ -51,6 +57,7 @@ class Wanted:
     releases: str
     downgrade_reason: str
     cpu_kvcache_gib: int
+    site: str
 
 
 def find_runtime(manifest: Manifest, vllm: str, flavour: str, python: str) -> Runtime:
@@ -100,6 +107,22 @@ def adapter_sources(manifest: Manifest, bundle: Path, on_host: Mapping[str, str 
     return adapters.Sources({(model.repo, model.revision): bundle / model.path for model in manifest.models}, on_host)
 
 
+def placed(
+    instances: Sequence[Instance], sources: adapters.Sources, release: Release, hf_home: str, site: Path
+) -> list[Instance]:
+    """Return instances as an engine is told of them: adapters and templates by their paths on the host.
+
+    Raises:
+        InputError: when one of these cannot be read or does not fit.
+    """
+    found = []
+    for instance in instances:
+        template = chat_templates.find_template(instance, site, sources.snapshots, hf_home)
+        told = instance.model_copy(update={"chat_template": template.on_host}) if template else instance
+        found.append(adapters.placed(told, sources, release, hf_home))
+    return found
+
+
 def host_problems(wanted: Wanted, manifest: Manifest, facts: HostFacts, bundle: Path) -> list[str]:
     """Return a sentence for everything that would make the play fail later; an empty list means go.
 
@@ -114,7 +137,7 @@ def host_problems(wanted: Wanted, manifest: Manifest, facts: HostFacts, bundle: 
         problems += _instance_problems(wanted, manifest)
         problems += _runtime_problems(wanted, manifest, facts)
     if wanted.serves and not problems:
-        problems = _adapter_problems(wanted, manifest, facts, bundle)
+        problems = _file_problems(wanted, manifest, facts, bundle)
     return problems or _disk_problems(wanted, manifest, facts) + _capacity_problems(wanted, manifest, bundle)
 
 
@@ -160,13 +183,17 @@ def _instance_problems(wanted: Wanted, manifest: Manifest) -> list[str]:
     ]
 
 
-def _adapter_problems(wanted: Wanted, manifest: Manifest, facts: HostFacts, bundle: Path) -> list[str]:
+def _file_problems(wanted: Wanted, manifest: Manifest, facts: HostFacts, bundle: Path) -> list[str]:
+    """Look into what instances name besides their model: adapters and chat templates."""
     sources, release = adapter_sources(manifest, bundle, facts.adapters), release_of(wanted.vllm)
-    return [
-        problem
-        for instance in parse_instances(wanted.instances)
-        for problem in adapters.problems_of(instance, sources, release)
-    ]
+    found: list[str] = []
+    for instance in parse_instances(wanted.instances):
+        found += adapters.problems_of(instance, sources, release)
+        try:
+            chat_templates.find_template(instance, Path(wanted.site), sources.snapshots, "")
+        except InputError as wrong:
+            found.append(str(wrong))
+    return found
 
 
 def _runtime_problems(wanted: Wanted, manifest: Manifest, facts: HostFacts) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from ansible.errors import AnsibleFilterError
 
-from rackserve import adapters, bundle, preflight, release_fit, vllm_config, vllm_units
+from rackserve import adapters, bundle, chat_templates, preflight, release_fit, vllm_config, vllm_units
 from rackserve._checks import host_checks, host_facts, status_checks
 from rackserve.errors import RackserveError
 from rackserve.instances import parse_instances
@@ -65,12 +65,18 @@ def rackserve_adapter_folders(raw: list[dict[str, Any]]) -> list[str]:
 
 
 def rackserve_placed(
-    raw: list[dict[str, Any]], vllm: str, path: str, on_host: dict[str, str], *, hf_home: str
+    raw: list[dict[str, Any]], vllm: str, path: str, on_host: dict[str, str], *, hf_home: str, site: str
 ) -> list[dict[str, Any]]:
-    """Return instances whose adapters are folders of the host, with the flags for them; see `rackserve.adapters`."""
+    """Return instances with the paths that adapters and templates have on the host; see `preflight.placed`."""
     sources = preflight.adapter_sources(bundle.read_manifest(Path(path)), Path(path), on_host)
-    release = release_of(vllm)
-    return [adapters.placed(i, sources, release, hf_home).model_dump() for i in parse_instances(raw)]
+    placed = preflight.placed(parse_instances(raw), sources, release_of(vllm), hf_home, Path(site))
+    return [instance.model_dump() for instance in placed]
+
+
+def rackserve_templates(raw: list[dict[str, Any]], site: str) -> dict[str, str]:
+    """Return the chat templates that a host is given: path on the host to file of the inventory."""
+    found = (chat_templates.find_own(instance, Path(site)) for instance in parse_instances(raw))
+    return {template.on_host: str(template.source) for template in found if template}
 
 
 def rackserve_config(raw: list[dict[str, Any]], name: str, vllm: str, *, flavour: str, timeout: int) -> dict[str, Any]:
@@ -266,6 +272,7 @@ class FilterModule:
             rackserve_snapshots,
             rackserve_start_plan,
             rackserve_targets,
+            rackserve_templates,
             rackserve_trust,
             rackserve_unknown,
             rackserve_unknown_anywhere,
