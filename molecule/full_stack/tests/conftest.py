@@ -13,14 +13,19 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+import yaml
 from openai import OpenAI
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from testinfra.host import Host
+
 ROOT = Path(__file__).parents[3]
 INVENTORY = ROOT / "molecule" / "inventory"
 SERVER_NAME = "rackserve.lab"
+# Last number of a host's address, and port: two instances on gpu1, one on gpu2.
+ENGINES = ((11, 8000), (11, 8001), (12, 8000))
 
 
 def command(*argv: str, timeout: int = 600) -> subprocess.CompletedProcess[str]:
@@ -30,12 +35,32 @@ def command(*argv: str, timeout: int = 600) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, capture_output=True, text=True, check=False, cwd=ROOT, env=env, timeout=timeout)
 
 
+def measured(edge: Host, metric: str) -> dict[tuple[int, int], float]:
+    """Return a metric of each engine, summed over its labels, as the edge, which may ask them, reads it."""
+    prefix = edge.check_output("hostname -I").split()[0].rpartition(".")[0]
+    code = "import urllib.request as u; print(u.urlopen('http://{}.{}:{}/metrics').read().decode())"
+    found = {}
+    for number, port in ENGINES:
+        page = edge.check_output(f'python3 -c "{code.format(prefix, number, port)}"')
+        lines = [line for line in page.splitlines() if line.startswith((f"{metric}{{", f"{metric} "))]
+        assert lines, f"{metric} is not a metric of the engine at port {port} of host {number}"
+        found[number, port] = sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+    return found
+
+
+@pytest.fixture(scope="session")
+def release() -> str:
+    """Return the vLLM release that the hosts run."""
+    runtime = yaml.safe_load((INVENTORY / "group_vars/all/runtime.yml").read_text(encoding="utf-8"))
+    return str(runtime["stack_runtime"]["vllm"])
+
+
 @pytest.fixture(scope="session")
 def hostvars() -> dict[str, str]:
     """Return the templated variables of the edge that a client needs."""
     message = json.dumps({"msg": "address={{ ansible_host }} ca={{ stack_ca_file }} end"})
     shown = command(*("ansible", "edge1", "-i", str(INVENTORY), "-m", "ansible.builtin.debug", "-a", message))
-    found = re.search(r"address=(?P<address>\S+) ca=(?P<ca>\S+) end", shown.stdout)
+    found = re.search(r"address=(?P<address>\S+) ca=(?P<ca>\S+) end", " ".join(shown.stdout.split()))
     assert found, shown.stdout + shown.stderr
     return found.groupdict()
 

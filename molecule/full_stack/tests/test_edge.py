@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from conftest import SERVER_NAME, command
+from conftest import SERVER_NAME, command, measured
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -33,23 +33,12 @@ def test_the_openai_client_gets_chunks(openai: OpenAI) -> None:
     assert len([piece for piece in pieces if piece]) > 2
 
 
-def generated(host: Host) -> list[float]:
-    """Return the tokens that each instance has generated, as the edge, which may ask them, reads it."""
-    prefix = ".".join(host.check_output("hostname -I").split()[0].split(".")[:3])
-    code = "import urllib.request as u; print(u.urlopen('http://{}:8000/metrics').read().decode())"
-    counts = []
-    for number in (11, 12):
-        metrics = host.check_output(f'python3 -c "{code.format(f"{prefix}.{number}")}"')
-        lines = [line for line in metrics.splitlines() if line.startswith("vllm:generation_tokens_total")]
-        counts.append(sum(float(line.rsplit(" ", 1)[1]) for line in lines))
-    return counts
-
-
-def test_both_hosts_take_requests(host: Host, openai: OpenAI) -> None:
-    before = generated(host)
-    for _ in range(8):
+def test_every_instance_of_both_hosts_takes_requests(host: Host, openai: OpenAI) -> None:
+    before = measured(host, "vllm:generation_tokens_total")
+    for _ in range(12):
         openai.completions.create(model="smollm2", prompt="a", max_tokens=1)
-    assert all(after > earlier for earlier, after in zip(before, generated(host), strict=True))
+    after = measured(host, "vllm:generation_tokens_total")
+    assert [engine for engine in before if after[engine] <= before[engine]] == []
 
 
 def test_an_unknown_model_is_refused_in_openais_shape(edge: httpx.Client) -> None:

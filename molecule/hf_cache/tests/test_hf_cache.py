@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from subprocess import CompletedProcess
+
     from testinfra.host import Host
 
 REPO = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -45,3 +48,52 @@ def test_a_file_is_a_link_to_a_blob_named_by_its_digest(host: Host, name: str) -
 
 def test_the_weights_stand_on_the_disk_once(host: Host) -> None:
     assert int(host.check_output(f"stat -L -c %h {HUB}/snapshots/{revision(host)}/model.safetensors")) == 2
+
+
+def test_adapters_are_placed_beside_their_model(host: Host) -> None:
+    found = host.check_output("ls /var/cache/huggingface/hub").split()
+    assert {f"models--rackserve--smollm2-lora-{name}" for name in ("one", "two", "three")} <= set(found)
+
+
+@pytest.fixture
+def stale(host: Host) -> Iterator[dict[str, str]]:
+    """Put two snapshots into the cache that the inventory does not know; one is an old instance's."""
+    folders = {}
+    for name, commit in (("unused", "1" * 40), ("running", "2" * 40)):
+        home = f"/var/cache/huggingface/hub/models--old--{name}"
+        folders[name] = f"{home}/snapshots/{commit}"
+        host.check_output(
+            f"mkdir -p {home}/blobs {home}/refs {folders[name]} && echo {name} >{home}/blobs/b && "
+            f"echo {commit} >{home}/refs/main && ln -s ../../blobs/b {folders[name]}/config.json"
+        )
+    host.check_output(
+        f"mkdir -p /etc/vllm/instances && echo 'revision: {'2' * 40}' >/etc/vllm/instances/prune-test.yaml"
+    )
+    yield folders
+    host.check_output("rm -rf /etc/vllm/instances/prune-test.yaml /var/cache/huggingface/hub/models--old--*")
+
+
+def test_what_no_instance_uses_is_listed_and_stays(
+    host: Host, stale: dict[str, str], play: Callable[..., CompletedProcess[str]]
+) -> None:
+    done = play("molecule/hf_cache/converge.yml")
+    words = " ".join(done.stdout.split())
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"unused, removed by a play with hf_cache_prune: true: old/unused at {'1' * 40}" in words
+    assert "old/running" not in words
+    assert all(host.file(path).is_directory for path in stale.values())
+
+
+def test_what_no_instance_uses_goes_when_the_operator_says_so(
+    host: Host, stale: dict[str, str], play: Callable[..., CompletedProcess[str]]
+) -> None:
+    before = host.check_output("ls -R /var/cache/huggingface/hub/models--[!o]*")
+    looked = play("molecule/hf_cache/converge.yml", {"hf_cache_prune": True}, "--check")
+    assert "changed=1" in looked.stdout
+    assert host.file(stale["unused"]).is_directory
+    done = play("molecule/hf_cache/converge.yml", {"hf_cache_prune": True})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not host.file("/var/cache/huggingface/hub/models--old--unused").exists
+    assert host.file(stale["running"]).is_directory
+    assert host.check_output("ls -R /var/cache/huggingface/hub/models--[!o]*") == before
+    assert "changed=0" in play("molecule/hf_cache/converge.yml", {"hf_cache_prune": True}).stdout
