@@ -57,7 +57,6 @@ def test_the_served_name_is_the_repository_unless_given() -> None:
         ([instance(lora=[{"name": "x", "path": "l"}])], ["lora.0.path", "found 'l'"]),
         ([instance(lora=[LORA, LORA])], ["instance 'a' has 2 adapters of the name 'x'"]),
         ([instance(lora=[{**LORA, "name": "o/m"}])], ["'o/m' is also a served name of instance 'a'"]),
-        ([instance(lora=[LORA]), instance(name="x")], ["'x' is also the name of another instance"]),
         (
             [instance(lora=[LORA]), instance(name="b", lora=[{**LORA, "revision": "2" * 40}])],
             ["'x' is also that of another adapter, of instance 'b'"],

@@ -27,6 +27,7 @@ INSTANCE: dict[str, Any] = {
     "max_num_seqs": 1,
     "max_model_len": 64,
 }
+LORA = {"name": "x", "repo": "rackserve/smollm2-lora-one", "revision": "9f9e967e15782fcd85373ea1ca93dea3b9643b38"}
 SMALL = "/run/small"
 
 
@@ -73,6 +74,18 @@ CASES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     "model not in the bundle": (
         lambda _: {"vllm_instances": [{**INSTANCE, "model": {"repo": "o/other", "revision": "0" * 40}}]},
         "o/other at 0000000000000000000000000000000000000000 is not in the bundle",
+    ),
+    "adapter of another model": (
+        lambda _: {"vllm_instances": [{**INSTANCE, "lora": [LORA]}]},
+        "adapter 'x' is for HuggingFaceTB/SmolLM2-135M-Instruct, the instance serves rackserve/tiny-random-llama",
+    ),
+    "adapter not in the bundle": (
+        lambda _: {"vllm_instances": [{**INSTANCE, "lora": [{**LORA, "revision": "0" * 40}]}]},
+        "rackserve/smollm2-lora-one at 0000000000000000000000000000000000000000 is not in the bundle",
+    ),
+    "chat template nowhere": (
+        lambda _: {"vllm_instances": [{**INSTANCE, "chat_template": "none.jinja"}]},
+        "chat_template 'none.jinja' is neither a file in the inventory's folder",
     ),
     "wheel missing": (without_a_wheel, "is missing"),
     "tampered file": (with_a_flipped_byte, "config.json was altered"),

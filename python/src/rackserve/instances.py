@@ -224,8 +224,6 @@ def _name_clashes(instances: Sequence[Instance]) -> list[str]:
                 what = f"instance {instance.name!r}: the adapter's name {adapter.name!r} is also "
                 if adapter.name in other.served_names:
                     found.append(f"{what}a served name of instance {other.name!r}; rename the adapter")
-                elif other is not instance and adapter.name == other.name:
-                    found.append(f"{what}the name of another instance; rename the adapter")
                 elif theirs.get(adapter.name, (adapter, instance.model)) != (adapter, instance.model) and (
                     instance.name < other.name
                 ):
