@@ -223,7 +223,9 @@ def judge_unit(shown: str) -> Verdict:
     state = unit_state(shown)
     if state == "absent":
         return False, f"there is no such unit (systemd says {values.get('LoadState', 'nothing')})"
-    detail = f"{state} ({values.get('SubState', 'unknown')}), restarted {values.get('NRestarts', '0')} times"
+    detail = f"{state} ({values.get('SubState', 'unknown')})"
+    if values.get("NRestarts", "0") != "0":
+        detail += f", started again {values['NRestarts']} times since it last served"
     return state == "active", detail
 
 
