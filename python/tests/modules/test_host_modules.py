@@ -148,6 +148,18 @@ def test_an_altered_blob_is_found_and_replaced(tmp_path: Path) -> None:
     assert hf_snapshot.differing(str(tmp_path), files) == files
 
 
+def test_two_revisions_of_one_repository_settle_on_one_main(tmp_path: Path) -> None:
+    def place(revision: str, *wanted: str) -> bool:
+        params = {"source": str(tmp_path), "revision": revision, "files": [], "replaced": [], "wanted": wanted}
+        return hf_snapshot.write_snapshot(str(tmp_path), params)
+
+    assert [place("a" * 40, "a" * 40, "b" * 40), place("b" * 40, "a" * 40, "b" * 40)] == [True, True]
+    assert [place("a" * 40, "a" * 40, "b" * 40), place("b" * 40, "a" * 40, "b" * 40)] == [False, False]
+    assert (tmp_path / "refs/main").read_text() == "a" * 40
+    assert place("b" * 40, "b" * 40)
+    assert (tmp_path / "refs/main").read_text() == "b" * 40
+
+
 def test_an_adapters_configuration_is_read_where_there_is_one(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     assert host_facts.adapter_config(str(tmp_path)) == "{}"

@@ -16,6 +16,11 @@ options:
   repo: {description: "Repository, such as org/name.", type: str, required: true}
   revision: {description: Commit., type: str, required: true}
   files: {description: "The snapshot's files: path, size, sha256.", type: list, elements: dict, required: true}
+  wanted:
+    description: Commits of this repository that the host is to have. The ref C(main) stays where it names one of them.
+    type: list
+    elements: str
+    default: []
 author: rackserve
 """
 EXAMPLES = r"""
@@ -73,6 +78,15 @@ def differing(home: str, files: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
+def content_of(path: str) -> bytes | None:
+    """Return what a file holds; None where there is none."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+
+
 def write_snapshot(home: str, params: dict[str, Any]) -> bool:
     """Place what differs, then the links, and the manifest and the reference last; return whether links changed."""
     snapshot = os.path.join(home, "snapshots", params["revision"])
@@ -87,10 +101,12 @@ def write_snapshot(home: str, params: dict[str, Any]) -> bool:
         blob = os.path.join(home, "blobs", entry["sha256"])
         changed |= switch_link(link, os.path.relpath(blob, os.path.dirname(link)))
     manifest = (json.dumps(params["files"], indent=1, sort_keys=True) + "\n").encode()
-    written = {f"manifests/{params['revision']}.json": manifest, "refs/main": params["revision"].encode()}
+    written = {f"manifests/{params['revision']}.json": manifest}
+    if content_of(os.path.join(home, "refs/main")) not in [commit.encode() for commit in params["wanted"]]:
+        written["refs/main"] = params["revision"].encode()
     for name, data in written.items():
         path = os.path.join(home, name)
-        if not os.path.exists(path) or open(path, "rb").read() != data:  # noqa: SIM115
+        if content_of(path) != data:
             write_durably(path, data)
             changed = True
     return changed
@@ -103,6 +119,7 @@ def main() -> None:
         argument_spec={
             **dict.fromkeys(("home", "source", "repo", "revision"), text),
             "files": {"type": "list", "elements": "dict", "required": True},
+            "wanted": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
