@@ -1,0 +1,153 @@
+"""NVML's functions are called as its header says: against a stand-in that writes what an H200's driver wrote."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rackserve.ansible.module_utils import rackserve_nvml as nvml
+
+RECORDED = json.loads((Path(__file__).parents[1] / "data/h200/nvml.json").read_text())
+SLICE = "MIG-00000000-0000-0000-0000-000000000001"
+
+
+class StandIn:
+    """Stands in for libnvidia-ml.so.1: writes through the pointers that it is given, as the library would."""
+
+    def __init__(
+        self, *, mig: bool = False, missing: tuple[str, ...] = (), failing: dict[str, int] | None = None
+    ) -> None:
+        self.mig = mig
+        self.missing = missing
+        self.failing = failing or {}
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self.missing:
+            raise AttributeError(name)
+        if name in self.failing:
+            return lambda *_: self.failing[name]
+        return lambda *arguments: getattr(type(self), name.lower())(self, *arguments) or 0
+
+    def nvmlinit_v2(self) -> None: ...
+
+    def nvmlshutdown(self) -> None: ...
+
+    def nvmlsystemgetcudadriverversion_v2(self, into: Any) -> None:
+        into._obj.value = RECORDED["cuda_driver"]
+
+    def nvmlsystemgetdriverversion(self, buffer: Any, _: Any) -> None:
+        buffer.value = RECORDED["driver"].encode()
+
+    def nvmldevicegetcount_v2(self, into: Any) -> None:
+        into._obj.value = RECORDED["count"]
+
+    def nvmldevicegethandlebyindex_v2(self, index: Any, into: Any) -> None:
+        into._obj.value = 1000 + index.value
+
+    def nvmldevicegetpciinfo_v3(self, _: Any, into: Any) -> None:
+        into._obj.bus_id = RECORDED["PciInfo"]["busId"].encode()
+        into._obj.device_id = RECORDED["PciInfo"]["pciDeviceId"]
+
+    def nvmldevicegetmemoryinfo_v2(self, gpu: Any, into: Any) -> None:
+        assert into._obj.version == RECORDED["memory_v2"]["version"]
+        whole = gpu.value < 2000
+        into._obj.total = RECORDED["memory_v2"]["total"] if whole else 19 << 30
+        into._obj.reserved = RECORDED["memory_v2"]["reserved"]
+
+    def nvmldevicegetname(self, _: Any, buffer: Any, __: Any) -> None:
+        buffer.value = RECORDED["Name"].encode()
+
+    def nvmldevicegetuuid(self, gpu: Any, buffer: Any, _: Any) -> None:
+        buffer.value = (RECORDED["UUID"] if gpu.value < 2000 else SLICE).encode()
+
+    def nvmldevicegetcudacomputecapability(self, _: Any, major: Any, minor: Any) -> None:
+        major._obj.value, minor._obj.value = RECORDED["CudaComputeCapability"]
+
+    def nvmldevicegetmigmode(self, _: Any, current: Any, pending: Any) -> None:
+        current._obj.value = pending._obj.value = int(self.mig)
+
+    def nvmldevicegetmaxmigdevicecount(self, _: Any, into: Any) -> None:
+        into._obj.value = 7
+
+    def nvmldevicegetmigdevicehandlebyindex(self, _: Any, index: Any, into: Any) -> int:
+        into._obj.value = 2000
+        return 0 if index.value == 1 else 6
+
+    def nvmldevicegeteccmode(self, _: Any, current: Any, pending: Any) -> None:
+        current._obj.value, pending._obj.value = RECORDED["EccMode"]
+
+    def nvmldevicegetnvlinkstate(self, _: Any, link: Any, into: Any) -> int:
+        into._obj.value = 1
+        return 0 if link.value < 4 else 3
+
+    def nvmldevicegetgpufabricinfo(self, _: Any, into: Any) -> None:
+        into._obj.state = 3
+
+
+def test_a_gpu_is_read_as_nvidia_ml_py_read_it() -> None:
+    found = nvml.read_nvml(StandIn())
+    assert found == {
+        "version": "580.159.04",
+        "cuda": "13.0",
+        "gpus": [
+            {
+                "index": 0,
+                "name": "NVIDIA H200",
+                "uuid": "GPU-00000000-0000-0000-0000-000000000000",
+                "bus_id": "0000:00:06.0",
+                "device_id": "2335",
+                "memory": 150754820096,
+                "reserved": 644939776,
+                "capability": [9, 0],
+                "mig": False,
+                "slices": [],
+                "nvlinks": 4,
+                "ecc": True,
+                "fabric": "completed",
+            }
+        ],
+    }
+    gpu = found["gpus"][0]
+    assert gpu["memory"] - gpu["reserved"] == RECORDED["cuda_total"]
+
+
+def test_slices_have_an_identity_and_memory_of_their_own() -> None:
+    (gpu,) = nvml.read_nvml(StandIn(mig=True))["gpus"]
+    assert gpu["mig"] is True
+    assert gpu["slices"] == [{"uuid": SLICE, "memory": 19 << 30, "reserved": 644939776}]
+
+
+def test_what_an_older_driver_or_a_smaller_gpu_lacks_is_unknown() -> None:
+    lacking = {"nvmlDeviceGetMigMode": 3, "nvmlDeviceGetEccMode": 3, "nvmlDeviceGetNvLinkState": 3}
+    (gpu,) = nvml.read_nvml(StandIn(("nvmlDeviceGetGpuFabricInfo",), **lacking))["gpus"]
+    assert (gpu["mig"], gpu["slices"], gpu["ecc"], gpu["nvlinks"], gpu["fabric"]) == (None, [], None, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("function", "code", "said"),
+    [
+        ("nvmlInit_v2", 9, "nvmlInit_v2: the driver is not loaded"),
+        ("nvmlInit_v2", 18, "the loaded driver and the installed libraries have different versions"),
+        ("nvmlDeviceGetHandleByIndex_v2", 15, "a GPU has fallen off the bus"),
+        ("nvmlDeviceGetEccMode", 4, "no permission"),
+        ("nvmlDeviceGetName", 77, "error 77"),
+    ],
+)
+def test_a_failure_says_which_function_and_why(function: str, code: int, said: str) -> None:
+    with pytest.raises(nvml.NvmlError, match=said) as failed:
+        nvml.read_nvml(StandIn(**{function: code}))
+    assert failed.value.code == code
+
+
+def test_structures_are_as_large_as_nvml_says() -> None:
+    # sizeof of nvmlMemory_v2_t, nvmlPciInfo_t and nvmlGpuFabricInfo_t in nvml.h, and in nvidia-ml-py 13.610.43.
+    assert [ctypes.sizeof(kind) for kind in (nvml.Memory, nvml.PciInfo, nvml.FabricInfo)] == [40, 68, 28]
+
+
+def test_a_bus_address_is_written_as_the_kernel_does() -> None:
+    assert nvml.short_bus_id("00000000:3B:00.0") == "0000:3b:00.0"
+    assert nvml.short_bus_id("00010000:3B:00.0") == "10000:3b:00.0"
