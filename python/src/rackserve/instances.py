@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PORT_BASE: Final = 8000
-_GPU: Final = re.compile(r"(GPU|MIG)-[0-9a-fA-F-]{36}")
+_GPU: Final = re.compile(r"(GPU|MIG)-[0-9a-fA-F-]{36}|([0-9a-fA-F]{4}){1,2}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]")
 _REPO: Final = r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$"
 _COMMIT: Final = r"^[0-9a-f]{40}$"
 _RESERVED_ARGS: Final = {
@@ -114,7 +114,10 @@ class Instance(_Part):
             if isinstance(gpu, int) and gpu < 0:
                 raise ValueError(f"{gpu} is no GPU; indexes count from 0")
             if isinstance(gpu, str) and not _GPU.fullmatch(gpu):
-                raise ValueError(f"{gpu!r} is no GPU; give an index, or a UUID as `nvidia-smi -L` prints it")
+                raise ValueError(
+                    f"{gpu!r} is no GPU; give an index, a UUID as `nvidia-smi -L` prints it, or a PCI address such as "
+                    "0000:3b:00.0"
+                )
         if len(set(value)) < len(value):
             raise ValueError("a GPU is named twice; name each once")
         return value

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
+from rackserve.gate import stable_name
 from rackserve.vllm_config import parser_of, words_of
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _SAFE: Final = re.compile(r"[\w./=:,@+-]+", re.ASCII)
 _WHOLE: Final = 1 + 1e-9  # ten times 0.1 is a whole GPU
+_SEVERAL: Final = 2
 
 
 def problems_of(instances: Sequence[Instance], release: Release) -> list[str]:
@@ -63,7 +65,7 @@ def _sharing_problems(instances: Sequence[Instance], release: Release) -> list[s
     for instance in instances:
         for gpu in instance.gpus:
             share = instance.gpu_memory_utilization or release.gpu_memory_utilization
-            shares[str(gpu).lower()][instance.name] = share
+            shares[stable_name(str(gpu))][instance.name] = share
     return [
         f"GPU {gpu} is promised to {', '.join(f'{name} ({share:g})' for name, share in taken.items())}, "
         f"together {sum(taken.values()):g}; set gpu_memory_utilization of each so that the sum is at most 1"
@@ -73,9 +75,18 @@ def _sharing_problems(instances: Sequence[Instance], release: Release) -> list[s
 
 
 def _naming_problems(instances: Sequence[Instance]) -> list[str]:
-    by_index = [i.name for i in instances if any(isinstance(gpu, int) for gpu in i.gpus)]
-    by_uuid = [i.name for i in instances if any(isinstance(gpu, str) for gpu in i.gpus)]
-    if not by_index or not by_uuid:
+    ways: dict[str, list[str]] = defaultdict(list)
+    for instance in instances:
+        for way in sorted({_way_of(gpu) for gpu in instance.gpus}):
+            ways[way].append(instance.name)
+    if len(ways) < _SEVERAL:
         return []
-    mixed = f"gpus of {', '.join(by_index)} are indexes and those of {', '.join(by_uuid)} are UUIDs"
-    return [f"{mixed}, so nobody can tell whether they share one; name all GPUs of a host the same way"]
+    mixed = " and ".join(f"those of {', '.join(names)} are {way}" for way, names in ways.items())
+    sentence = f"gpus{mixed.removeprefix('those')}, so nobody can tell whether they share one"
+    return [f"{sentence}; name all GPUs of a host the same way"]
+
+
+def _way_of(gpu: int | str) -> str:
+    if isinstance(gpu, int):
+        return "indexes"
+    return "PCI addresses" if ":" in gpu else "UUIDs"

@@ -18,12 +18,10 @@ SLICE = "MIG-00000000-0000-0000-0000-000000000001"
 class StandIn:
     """Stands in for libnvidia-ml.so.1: writes through the pointers that it is given, as the library would."""
 
-    def __init__(
-        self, *, mig: bool = False, missing: tuple[str, ...] = (), failing: dict[str, int] | None = None
-    ) -> None:
+    def __init__(self, *missing: str, mig: bool = False, **failing: int) -> None:
         self.mig = mig
         self.missing = missing
-        self.failing = failing or {}
+        self.failing = failing
 
     def __getattr__(self, name: str) -> Any:
         if name in self.missing:
@@ -123,7 +121,7 @@ def test_slices_have_an_identity_and_memory_of_their_own() -> None:
 
 def test_what_an_older_driver_or_a_smaller_gpu_lacks_is_unknown() -> None:
     lacking = {"nvmlDeviceGetMigMode": 3, "nvmlDeviceGetEccMode": 3, "nvmlDeviceGetNvLinkState": 3}
-    (gpu,) = nvml.read_nvml(StandIn(("nvmlDeviceGetGpuFabricInfo",), **lacking))["gpus"]
+    (gpu,) = nvml.read_nvml(StandIn("nvmlDeviceGetGpuFabricInfo", **lacking))["gpus"]
     assert (gpu["mig"], gpu["slices"], gpu["ecc"], gpu["nvlinks"], gpu["fabric"]) == (None, [], None, 0, None)
 
 

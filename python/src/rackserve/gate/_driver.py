@@ -1,0 +1,209 @@
+"""The rows about GPUs as a whole and their driver: version, kernel modules, fabric manager, what keeps it down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from rackserve.gate._rows import Row, Verdict, row
+from rackserve.releases import releases
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rackserve.gate._facts import Gpu, GpuFacts
+    from rackserve.gate._hardware import Generation, Modules
+    from rackserve.releases import Release
+
+_COMING_UP: Final = ("not started", "in progress")
+_ALL: Final[tuple[Modules, ...]] = ("open", "proprietary")
+_GPU_LESS: Final = (
+    "for a host without a GPU set stack_runtime.flavour: cpu; else seat the GPU and look at lspci -d 10de:"
+)
+_GETTING: Final = {
+    "preinstalled": "install a driver, or set nvidia_driver_source: bundle to have it installed",
+    "bundle": "name a driver for this Debian in bundle.yml and build the bundle again",
+    "runfile": "set nvidia_driver_version",
+}
+
+
+@dataclass(frozen=True)
+class DriverPlan:
+    """What the inventory says of the driver: where it comes from, and what that brings.
+
+    Attributes:
+        source: `preinstalled` changes nothing; the others build kernel modules on the host.
+        version: of the driver to install, None where nobody said it.
+        kernels: those whose headers come with it.
+        fabric_manager: it comes with it too.
+        reboots: the host may be rebooted for it.
+        signs: modules are signed with a key of the site.
+    """
+
+    source: Literal["preinstalled", "bundle", "runfile"] = "preinstalled"
+    version: str | None = None
+    modules: Modules | None = None
+    kernels: tuple[str, ...] = ()
+    fabric_manager: bool = False
+    reboots: bool = False
+    signs: bool = False
+
+    @property
+    def builds(self) -> bool:
+        """Whether kernel modules are built on the host."""
+        return self.source != "preinstalled"
+
+
+@dataclass(frozen=True)
+class _Driver:
+    """The driver that the instances will run on, present or planned; `text` tells it to an operator."""
+
+    version: str | None
+    modules: Modules | None
+    cuda: str | None
+    text: str
+
+    @property
+    def branch(self) -> int | None:
+        return int(self.version.split(".")[0]) if self.version else None
+
+
+def driver_rows(facts: GpuFacts, gpus: Sequence[Gpu], plan: DriverPlan, release: Release) -> list[Row]:
+    """Return the rows about GPUs and driver.
+
+    Args:
+        facts: what the host is.
+        gpus: those that instances use.
+        plan: what the inventory says of the driver.
+        release: the vLLM that is to run.
+    """
+    if not facts.gpus:
+        return [row("GPU", "an NVIDIA GPU", "none on the PCI bus", _GPU_LESS, fits=False)]
+    driver = _driver_of(facts, plan)
+    generations = [gpu.generation for gpu in gpus if gpu.generation]
+    rows = [_answering(facts), _version(driver, generations, release, plan), _modules(driver, generations, plan)]
+    if plan.builds and plan.version != facts.driver.version:
+        rows.append(_headers(facts, plan))
+    rows += [_secure_boot(facts, plan), _nouveau(facts, plan), _fabric(facts, gpus, driver, plan), _reboot(facts, plan)]
+    return [entry for entry in rows if entry]
+
+
+def _driver_of(facts: GpuFacts, plan: DriverPlan) -> _Driver:
+    present = facts.driver
+    if plan.builds and (plan.version is None or plan.version != present.version):
+        text = f"{plan.version or 'no version'}, to be installed from the {plan.source}"
+        return _Driver(plan.version, plan.modules, None, text)
+    if present.version is None:
+        return _Driver(None, present.modules, None, f"none that answers: {present.problem or 'no reason given'}")
+    cuda = f", CUDA {present.cuda}" if present.cuda else f", which does not answer: {present.problem}"
+    return _Driver(present.version, present.modules, present.cuda, present.version + cuda)
+
+
+def _answering(facts: GpuFacts) -> Row | None:
+    """Compare the GPUs that the driver shows with those on the bus, where there is a driver to show any."""
+    if facts.driver.cuda is None:
+        return None
+    silent = [gpu for gpu in facts.gpus if gpu.index is None]
+    codes = sorted({x.code for x in facts.host.xids for gpu in silent if gpu.bus_id.startswith(x.bus_id)})
+    xids = f", after Xid {', '.join(map(str, codes))}" if codes else ""
+    absent = f"without {', '.join(gpu.bus_id for gpu in silent)}{xids}" if silent else "all of them"
+    fix = "look for the GPU in `dmesg`, cold-start the host, and have the GPU exchanged if that does not bring it back"
+    return row("GPUs that answer", f"{len(facts.gpus)}, as on the PCI bus", absent, fix, fits=not silent)
+
+
+def _version(driver: _Driver, generations: Sequence[Generation], release: Release, plan: DriverPlan) -> Row:
+    floors = {release.driver: f"CUDA {release.cuda_major} of vLLM {release.version}"}
+    floors |= {g.driver.first: g.name for g in generations if g.driver.first and g.driver.first > release.driver}
+    floor = max(floors)
+    last = min((g.driver.until for g in generations if g.driver.until), default=None)
+    wanted = f"{floor} or newer ({floors[floor]})" + (f", up to {last}" if last else "")
+    if driver.branch is None:
+        fix = _GETTING[plan.source]
+        return row("driver", wanted, driver.text, fix, fits=False)
+    older = [r.version for r in releases().values() if r.driver <= driver.branch and r.cuda_major < release.cuda_major]
+    other = f", or set stack_runtime.vllm to one of {', '.join(older)}" if older and floor == release.driver else ""
+    major = int(driver.cuda.split(".")[0]) if driver.cuda else release.cuda_major
+    fits = floor <= driver.branch <= (last or driver.branch) and major >= release.cuda_major
+    return row("driver", wanted, driver.text, f"install driver {last or floor}{other}", fits=fits)
+
+
+def _modules(driver: _Driver, generations: Sequence[Generation], plan: DriverPlan) -> Row | None:
+    usable = [flavour for flavour in _ALL if all(flavour in g.modules for g in generations)]
+    if len(usable) == len(_ALL) or not generations:
+        return None
+    names = ", ".join(sorted({g.name for g in generations if set(_ALL) - set(g.modules)}))
+    if not usable:
+        fix = "give GPUs of these generations hosts of their own"
+        return row("kernel modules", f"one flavour for {names}", "no flavour drives them all", fix, fits=False)
+    key = f"set nvidia_driver_modules: {usable[0]}"
+    fix = key if plan.builds else f"install the driver's {usable[0]} kernel modules"
+    fits = driver.modules in usable if driver.modules else None
+    return row("kernel modules", f"{usable[0]} ({names})", driver.modules or "not told", fix, fits=fits)
+
+
+def _headers(facts: GpuFacts, plan: DriverPlan) -> Row:
+    kernel, carried = facts.host.kernel, facts.host.kernel in plan.kernels
+    if facts.host.headers or carried:
+        found = "on the host" if facts.host.headers else "in the bundle"
+    else:
+        found = f"not on the host, and the bundle has those of {', '.join(plan.kernels) or 'no kernel'}"
+    fix = f"boot a kernel whose headers the bundle has, or add {kernel} to the driver's kernels in bundle.yml"
+    return row("kernel headers", f"those of {kernel}", found, fix, fits=facts.host.headers or carried)
+
+
+def _secure_boot(facts: GpuFacts, plan: DriverPlan) -> Row | None:
+    on, silent = facts.host.secure_boot, facts.driver.cuda is None
+    if plan.builds:
+        fix = "switch Secure Boot off in the firmware, or give the role nvidia_driver a key to sign the modules with"
+        found = {True: "on", False: "off", None: "not told by the firmware"}[on]
+        fits = True if plan.signs else None if on is None else not on
+        return row("Secure Boot", "off, or a key to sign the modules with", found, fix, fits=fits)
+    if on and silent:
+        fix = "enrol the key of the driver's modules (mokutil --import, then at the console), or switch Secure Boot off"
+        return row("Secure Boot", "off, or modules signed", "on, and the driver does not answer", fix, fits=False)
+    return None
+
+
+def _nouveau(facts: GpuFacts, plan: DriverPlan) -> Row:
+    loaded, handled = facts.host.nouveau, plan.builds and plan.reboots
+    found = ("loaded; goes with the driver's reboot" if handled else "loaded") if loaded else "not loaded"
+    fix = (
+        "set nvidia_driver_reboot_allowed: true"
+        if plan.builds
+        else "write `blacklist nouveau` to /etc/modprobe.d, run update-initramfs -u, and reboot"
+    )
+    return row("nouveau", "not loaded", found, fix, fits=not loaded or handled)
+
+
+def _fabric(facts: GpuFacts, gpus: Sequence[Gpu], driver: _Driver, plan: DriverPlan) -> Row | None:
+    """Where GPUs hang on NVSwitches, CUDA does not start before the fabric manager of the driver's very version runs.
+
+    Fabric Manager User Guide, "Installing Fabric Manager"; NVIDIA/gpu-operator#544 is what one version off looks like.
+    """
+    hidden = any(gpu.fabric is None and gpu.known and gpu.known.nvswitch for gpu in gpus)
+    if not (facts.host.nvswitches or hidden or any(gpu.fabric in _COMING_UP for gpu in gpus)):
+        return None
+    wanted = f"{driver.version or 'of the driver'}, running (NVSwitch)"
+    if plan.builds and plan.fabric_manager:
+        return row("fabric manager", wanted, "comes with the driver", "", fits=True)
+    manager = facts.host.fabric_manager
+    if manager.version is None:
+        fix = f"install the fabric manager {driver.version or ''}".rstrip() + " and start nvidia-fabricmanager.service"
+        return row("fabric manager", wanted, "none", fix, fits=False)
+    running = manager.state == "active"
+    found = f"{manager.version}, {'running' if running else manager.state or 'not running'}"
+    fix = f"install the fabric manager in exactly {driver.version}, hold both, and start nvidia-fabricmanager.service"
+    return row("fabric manager", wanted, found, fix, fits=manager.version == driver.version and running)
+
+
+def _reboot(facts: GpuFacts, plan: DriverPlan) -> Row:
+    reasons = "; ".join(facts.host.reboot)
+    handled = plan.builds and plan.reboots
+    fix = "reboot the host" + (", or set nvidia_driver_reboot_allowed: true" if plan.builds else "")
+    return Row(
+        "pending reboot",
+        "none",
+        reasons or "none",
+        Verdict.FITS if not reasons or handled else Verdict.REFUSED,
+        fix,
+    )

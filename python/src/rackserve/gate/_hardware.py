@@ -1,0 +1,125 @@
+"""What rackserve knows of NVIDIA's GPUs, typed: `data/gpus.yml` and the only way to read it."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+_DATA: Final = Path(__file__).parents[1] / "data" / "gpus.yml"
+Capability = tuple[int, int]
+Modules = Literal["open", "proprietary"]
+
+
+def _split(text: str) -> Capability:
+    major, minor = text.split(".")
+    return int(major), int(minor)
+
+
+Dotted = Annotated[Capability, BeforeValidator(_split)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Branches(_Part):
+    """Branches of the driver, such as 580; None is no limit."""
+
+    first: int | None = Field(default=None, alias="from")
+    until: int | None = None
+
+
+class Cuda(_Part):
+    """The last major release of CUDA that still makes code for a generation; None is no limit."""
+
+    until: int | None = None
+
+
+class Generation(_Part):
+    """GPUs of one architecture.
+
+    Attributes:
+        modules: flavours of kernel modules that drive it.
+        fp8: whether it computes in FP8; others unpack such weights first.
+    """
+
+    name: str
+    capabilities: tuple[Dotted, ...] = Field(min_length=1)
+    modules: tuple[Modules, ...] = Field(min_length=1)
+    driver: Branches = Branches()
+    cuda: Cuda = Cuda()
+    dtypes: tuple[Literal["bfloat16", "float16", "float32"], ...] = Field(min_length=1)
+    fp8: bool = False
+    source: str
+
+
+class KnownGpu(_Part):
+    """One product by its PCI device id.
+
+    Attributes:
+        memory: of the data sheet, in GB; CUDA gets less.
+        nvswitch: `hidden` for one that sits beside NVSwitches that the PCI bus does not show.
+    """
+
+    id: str = Field(pattern=r"^[0-9a-f]{4}$")
+    name: str
+    capability: Dotted
+    memory: int = Field(gt=0)
+    nvswitch: Literal["hidden"] | None = None
+    source: str
+
+
+class Capabilities(_Part):
+    """A range of compute capabilities, from the first to below the last."""
+
+    first: Dotted = Field(default=(0, 0), alias="from")
+    below: Dotted | None = None
+
+    def has(self, capability: Capability) -> bool:
+        """Tell whether a capability is one of them."""
+        return self.first <= capability and (self.below is None or capability < self.below)
+
+    def told(self) -> str:
+        """Name them."""
+        upper = f" to below {dotted(self.below)}" if self.below else " or newer"
+        return f"{dotted(self.first)}{upper}"
+
+
+class Backend(_Part):
+    """An attention backend of vLLM; `compiles` says that its kernels are built on the host."""
+
+    capabilities: Capabilities = Capabilities()
+    compiles: bool = False
+    source: str
+
+
+class Hardware(_Part):
+    """All of `gpus.yml`."""
+
+    generations: tuple[Generation, ...]
+    gpus: tuple[KnownGpu, ...]
+    quantization: dict[str, Dotted]
+    attention_backends: dict[str, Backend]
+
+    def generation_of(self, capability: Capability | None) -> Generation | None:
+        """Return the generation of a compute capability; None for one that nobody listed."""
+        return next((g for g in self.generations if capability in g.capabilities), None)
+
+    def known(self, device_id: str) -> KnownGpu | None:
+        """Return the product of a PCI device id; None for one that nobody listed."""
+        return next((gpu for gpu in self.gpus if gpu.id == device_id), None)
+
+
+def dotted(capability: Capability) -> str:
+    """Write a compute capability as NVIDIA does."""
+    return f"{capability[0]}.{capability[1]}"
+
+
+@cache
+def hardware() -> Hardware:
+    """Return what is known of GPUs."""
+    return Hardware.model_validate(yaml.safe_load(_DATA.read_text(encoding="utf-8")))

@@ -1,0 +1,62 @@
+"""Which of a host's GPUs an instance gets: by index, UUID or PCI address, whichever its `gpus` names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rackserve.gate._facts import Gpu, Slice
+
+
+@dataclass(frozen=True)
+class Share:
+    """A GPU that an instance gets, or one slice of it."""
+
+    gpu: Gpu
+    slice: Slice | None = None
+
+    @property
+    def cuda_bytes(self) -> int | None:
+        """Memory that CUDA gets of it; None where nobody knows."""
+        return self.slice.memory - self.slice.reserved if self.slice else self.gpu.cuda_bytes
+
+    @property
+    def uuid(self) -> str | None:
+        """What CUDA_VISIBLE_DEVICES takes, None where no driver has said it."""
+        return self.slice.uuid if self.slice else self.gpu.uuid
+
+
+def find_share(wanted: int | str, gpus: Sequence[Gpu]) -> Share | None:
+    """Return what one entry of an instance's `gpus` stands for, None where the host has no such GPU.
+
+    Without a driver an index counts by PCI address, as nvidia-smi will.
+    """
+    if isinstance(wanted, int):
+        indexes = [position if gpu.index is None else gpu.index for position, gpu in enumerate(gpus)]
+        return next((Share(gpu) for gpu, index in zip(gpus, indexes, strict=True) if index == wanted), None)
+    sought = stable_name(wanted)
+    for gpu in gpus:
+        if sought in (gpu.bus_id, stable_name(gpu.uuid or "")):
+            return Share(gpu)
+        for part in gpu.slices:
+            if sought == stable_name(part.uuid):
+                return Share(gpu, part)
+    return None
+
+
+def stable_name(text: str) -> str:
+    """Return a UUID or PCI address as facts have it: lower case, a PCI domain of four digits where that suffices."""
+    lowered = text.lower()
+    return lowered.removeprefix("0000") if lowered.startswith("00000000:") else lowered
+
+
+def visible_devices(wanted: Sequence[int | str], gpus: Sequence[Gpu]) -> list[str]:
+    """Return an instance's GPUs as CUDA_VISIBLE_DEVICES takes them: by UUID where the host has said it.
+
+    CUDA knows no PCI addresses, and an index means another GPU once one has fallen off the bus.
+    """
+    shares = [find_share(entry, gpus) for entry in wanted]
+    return [share.uuid if share and share.uuid else str(entry) for entry, share in zip(wanted, shares, strict=True)]
