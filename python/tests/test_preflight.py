@@ -10,7 +10,9 @@ import pytest
 
 from rackserve.bundle import Entry, Manifest, Model, Repository, Runtime
 from rackserve.errors import InputError
-from rackserve.preflight import HostFacts, Wanted, host_problems, parts_for
+from rackserve.gate import refused
+from rackserve.host_types import Host, HostFacts, Wanted
+from rackserve.preflight import judge, parts_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,6 +56,13 @@ FIT = HostFacts(
 )
 
 
+def host_problems(wanted: Wanted, manifest: Manifest, facts: HostFacts, bundle: Path) -> list[str]:
+    """Give each finding as one text."""
+    found = judge(wanted, manifest, Host("gpu1", facts), bundle)
+    assert found.fits is not bool(found.text)
+    return [*found.problems, *(f"{r.what}: {r.wanted}, found {r.found}; {r.fix}" for r in refused(found.rows))]
+
+
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     """Give a bundle's folder with the configuration of its one model: 16 layers, 8 of 32 heads for keys and values."""
@@ -82,15 +91,18 @@ def test_a_fit_host_is_let_through(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"euid": 1000}, "user id 1000, not as root"),
-        ({"distribution": "alpine", "release": "3"}, "runs alpine 3"),
-        ({"release": "13"}, "carries packages for 12"),
-        ({"architecture": "aarch64"}, "is aarch64"),
-        ({"pythons": {}}, "python3.11 is not on the host"),
+        ({"euid": 1000}, "user: root, found user id 1000; set ansible_user: root"),
+        (
+            {"distribution": "alpine", "release": "3"},
+            "as the bundle carries, found alpine 3; install Debian 12 or 13",
+        ),
+        ({"release": "13"}, "Debian 12, as the bundle carries, found debian 13; add the release to bundle.yml"),
+        ({"architecture": "aarch64"}, "machine: x86_64, found aarch64"),
+        ({"pythons": {}}, "/usr/bin/python3.11, found not on the host"),
         ({"floor": {"lab": {"version": 5, "id": "x"}}}, "older than version 5"),
         ({"floor": {"lab": {"version": 4, "id": "x"}}}, "with other contents"),
-        ({"free_bytes": {"/s": 1 * GB, "/r": 9 * GB}}, "/s has 1.0 GB free and needs 2.0 GB"),
-        ({"free_bytes": {"/s": 9 * GB, "/r": 4 * GB}}, "/r has 4.0 GB free and needs 5.0 GB"),
+        ({"free_bytes": {"/s": 1 * GB, "/r": 9 * GB}}, "disk /s: 2.0 GB, found 1.0 GB free"),
+        ({"free_bytes": {"/s": 9 * GB, "/r": 4 * GB}}, "disk /r: 5.0 GB, found 4.0 GB free"),
     ],
 )
 def test_an_unfit_host_is_refused_with_the_value_found(change: dict[str, Any], reason: str, bundle: Path) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rackserve import adapters, capacity, chat_templates, release_fit
+from rackserve import adapters, capacity, chat_templates, gate, host_rows, release_fit
 from rackserve.bundle.verify_bundle import Refused, refuse_replay
 from rackserve.errors import InputError
+from rackserve.host_types import Judgement
 from rackserve.instances import parse_instances
 from rackserve.releases import release_of
 
@@ -16,48 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rackserve.bundle import Manifest, Runtime
+    from rackserve.gate import GpuFacts, Row
+    from rackserve.host_types import Host, HostFacts, Wanted
     from rackserve.instances import Instance
     from rackserve.releases import Release
 
-_SUPPORTED: Final = ("12", "13")
-_GB: Final = 1_000_000_000
 _RELEASE_FACTOR: Final = 5  # unpacked release with bytecode / wheels: 3.45 GB / 0.86 GB measured, and room to work
-
-
-@dataclass(frozen=True)
-class HostFacts:
-    """What the module host_facts read."""
-
-    euid: int
-    distribution: str
-    release: str
-    architecture: str
-    pythons: Mapping[str, str]
-    free_bytes: Mapping[str, int]
-    stored_bytes: int
-    releases: Sequence[str]
-    floor: Mapping[str, Any]
-    adapters: Mapping[str, str | None]
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What the inventory asks of one host; `instances` is empty on a host that serves no model.
-
-    Attributes:
-        site: the inventory's folder.
-    """
-
-    instances: Sequence[dict[str, Any]]
-    vllm: str
-    flavour: str
-    python: str
-    serves: bool
-    store: str
-    releases: str
-    downgrade_reason: str
-    cpu_kvcache_gib: int
-    site: str
 
 
 def find_runtime(manifest: Manifest, vllm: str, flavour: str, python: str) -> Runtime:
@@ -123,40 +87,51 @@ def placed(
     return found
 
 
-def host_problems(wanted: Wanted, manifest: Manifest, facts: HostFacts, bundle: Path) -> list[str]:
-    """Return a sentence for everything that would make the play fail later; an empty list means go.
+def judge(wanted: Wanted, manifest: Manifest, host: Host, bundle: Path) -> Judgement:
+    """Compare what the inventory asks of a host with the bundle and the host.
+
+    What a host needs of disk and memory depends on its instances, so it is only looked at when these are right.
 
     Args:
         wanted: what the inventory asks of the host.
         manifest: the bundle's.
-        facts: what the host is.
+        host: what the host is.
         bundle: the bundle's folder on the controller, whose models' configurations are read.
     """
-    problems = _system_problems(manifest, facts) + _replay_problems(wanted, manifest, facts)
+    rows = host_rows.system_rows(host.facts, manifest)
+    problems = _replay_problems(wanted, manifest, host.facts)
     if wanted.serves:
-        problems += _instance_problems(wanted, manifest)
-        problems += _runtime_problems(wanted, manifest, facts)
-    if wanted.serves and not problems:
-        problems = _file_problems(wanted, manifest, facts, bundle)
-    return problems or _disk_problems(wanted, manifest, facts) + _capacity_problems(wanted, manifest, bundle)
+        found = _instance_problems(wanted, manifest) + _runtime_problems(wanted, manifest)
+        problems += found or _file_problems(wanted, manifest, host.facts, bundle)
+        rows += _serving_rows(wanted, manifest, host, bundle)
+    if not problems:
+        rows += _room_rows(wanted, manifest, host)
+        problems = _capacity_problems(wanted, manifest, bundle, host.gpus)
+    return Judgement(problems, rows)
 
 
-def _system_problems(manifest: Manifest, facts: HostFacts) -> list[str]:
-    found = []
-    if facts.euid != 0:
-        found.append(f"tasks run as user id {facts.euid}, not as root; set ansible_user: root, or ansible_become: true")
-    if facts.distribution != "debian" or facts.release not in _SUPPORTED:
-        found.append(
-            f"the host runs {facts.distribution} {facts.release}; supported are Debian {', '.join(_SUPPORTED)}"
-        )
-    elif facts.release not in (carried := [repository.release for repository in manifest.repositories]):
-        found.append(
-            f"the host runs Debian {facts.release}, the bundle carries packages for {', '.join(carried)}; "
-            "add the release to bundle.yml and build the bundle again"
-        )
-    if facts.architecture != "x86_64":
-        found.append(f"the host is {facts.architecture}; the bundle's wheels and packages are for x86_64")
-    return found
+def _serving_rows(wanted: Wanted, manifest: Manifest, host: Host, bundle: Path) -> list[Row]:
+    """Return the rows about Python and GPUs; none where the inventory says too little to judge by."""
+    try:
+        release, instances = release_of(wanted.vllm), parse_instances(wanted.instances)
+    except InputError:
+        return []
+    rows = [host_rows.python_row(wanted, host.facts, release)]
+    if wanted.flavour != "cuda" or host.gpus is None:
+        return rows
+    plan = host_rows.driver_plan(wanted, manifest, host.facts.release)
+    cached = _has_compiled_kernels(wanted, manifest, bundle)
+    rows += gate.gpu_rows(host.gpus, instances, release, plan, cached_kernels=cached)
+    group = gate.group_row(host.name, host.peers)
+    return [*rows, group] if group else rows
+
+
+def _has_compiled_kernels(wanted: Wanted, manifest: Manifest, bundle: Path) -> bool:
+    try:
+        lock = bundle / find_runtime(manifest, wanted.vllm, wanted.flavour, wanted.python).lock
+    except InputError:
+        return False
+    return lock.is_file() and "\nflashinfer-jit-cache==" in lock.read_text(encoding="utf-8")
 
 
 def _replay_problems(wanted: Wanted, manifest: Manifest, facts: HostFacts) -> list[str]:
@@ -196,25 +171,24 @@ def _file_problems(wanted: Wanted, manifest: Manifest, facts: HostFacts, bundle:
     return found
 
 
-def _runtime_problems(wanted: Wanted, manifest: Manifest, facts: HostFacts) -> list[str]:
-    found = []
+def _runtime_problems(wanted: Wanted, manifest: Manifest) -> list[str]:
     try:
         find_runtime(manifest, wanted.vllm, wanted.flavour, wanted.python)
     except InputError as wrong:
-        found.append(str(wrong))
-    if wanted.python not in facts.pythons:
-        found.append(
-            f"/usr/bin/python{wanted.python} is not on the host, which the locked wheels are for; "
-            f"use the Debian release that has it, or set stack_runtime.python to one that the bundle and the host share"
-        )
-    return found
+        return [str(wrong)]
+    return []
 
 
-def _capacity_problems(wanted: Wanted, manifest: Manifest, bundle: Path) -> list[str]:
-    """Name the instances that cannot hold one request of their max_model_len."""
+def _capacity_problems(wanted: Wanted, manifest: Manifest, bundle: Path, gpus: GpuFacts | None) -> list[str]:
+    """Name the instances that cannot hold one request of their max_model_len; none where a GPU's memory is unknown."""
     folders = {(model.repo, model.revision): bundle / model.path for model in manifest.models}
-    found = (
-        capacity.problem_of(
+    found = []
+    for instance in parse_instances(wanted.instances):
+        cpu = wanted.flavour == "cpu"
+        gpu_bytes = None if cpu or gpus is None else gate.gpu_bytes_of(instance, gpus)
+        if not cpu and gpu_bytes is None:
+            continue
+        problem = capacity.problem_of(
             capacity.Wanted(
                 name=instance.name,
                 model=folders[instance.model.repo, instance.model.revision],
@@ -222,33 +196,35 @@ def _capacity_problems(wanted: Wanted, manifest: Manifest, bundle: Path) -> list
                 max_model_len=instance.max_model_len,
                 max_num_seqs=instance.max_num_seqs,
                 extra_args=instance.extra_args,
-                cpu_kv_bytes=wanted.cpu_kvcache_gib << 30,
+                gpu_bytes=gpu_bytes,
+                cpu_kv_bytes=wanted.cpu_kvcache_gib << 30 if cpu else None,
                 tensor_parallel=instance.tensor_parallel,
                 dtype=instance.dtype,
                 quantization=instance.quantization,
                 kv_cache_dtype=instance.kv_cache_dtype,
+                gpu_memory_utilization=None if cpu else instance.gpu_memory_utilization,
             )
         )
-        for instance in parse_instances(wanted.instances)
-        if wanted.flavour == "cpu"
-    )
-    return [problem for problem in found if problem]
+        found += [problem] if problem else []
+    return found
 
 
-def _disk_problems(wanted: Wanted, manifest: Manifest, facts: HostFacts) -> list[str]:
-    """Compare free space with what is still to come."""
+def _room_rows(wanted: Wanted, manifest: Manifest, host: Host) -> list[Row]:
+    """Return the rows about disk, where what is still to come counts, and on a CPU about memory."""
+    facts = host.facts
     parts = parts_for(
         manifest, facts.release, wanted.instances, vllm=wanted.vllm, flavour=wanted.flavour, python=wanted.python
     )
     carried = sum(entry.size for entry in manifest.under(parts))
     need = {wanted.store: max(0, carried - facts.stored_bytes)}
     for runtime in manifest.runtimes if wanted.serves else ():
-        if runtime.vllm == wanted.vllm and runtime.id not in facts.releases:
+        chosen = (runtime.vllm, runtime.flavour, runtime.python) == (wanted.vllm, wanted.flavour, wanted.python)
+        if chosen and runtime.id not in facts.releases:
             wheels = sum(entry.size for entry in manifest.under((runtime.wheels,)))
             need[wanted.releases] = _RELEASE_FACTOR * wheels
-    return [
-        f"{path} has {facts.free_bytes[path] / _GB:.1f} GB free and needs {size / _GB:.1f} GB; "
-        "free that much, or mount a larger filesystem there"
-        for path, size in need.items()
-        if facts.free_bytes[path] < size
-    ]
+    rows = host_rows.disk_rows(need, facts.free_bytes)
+    if wanted.serves and wanted.flavour == "cpu" and host.gpus is not None:
+        instances = parse_instances(wanted.instances)
+        memory = host_rows.memory_row(instances, manifest, wanted.cpu_kvcache_gib, host.gpus.host.memory)
+        rows += [memory] if memory else []
+    return rows

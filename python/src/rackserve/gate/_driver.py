@@ -42,7 +42,7 @@ class DriverPlan:
 
     source: Literal["preinstalled", "bundle", "runfile"] = "preinstalled"
     version: str | None = None
-    modules: Modules | None = None
+    modules: str | None = None
     kernels: tuple[str, ...] = ()
     fabric_manager: bool = False
     reboots: bool = False
@@ -59,7 +59,7 @@ class _Driver:
     """The driver that the instances will run on, present or planned; `text` tells it to an operator."""
 
     version: str | None
-    modules: Modules | None
+    modules: str | None
     cuda: str | None
     text: str
 

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from ansible.errors import AnsibleFilterError
 
-from rackserve import adapters, bundle, chat_templates, preflight, release_fit, vllm_config, vllm_units
+from rackserve import (
+    adapters,
+    bundle,
+    chat_templates,
+    gate,
+    host_types,
+    preflight,
+    release_fit,
+    vllm_config,
+    vllm_units,
+)
 from rackserve._checks import host_checks, host_facts, status_checks
 from rackserve.errors import RackserveError
 from rackserve.instances import parse_instances
@@ -168,12 +178,27 @@ def rackserve_trust(trust_file: str, part: str) -> str:
     return {"signers": trust.signers, "revoked": trust.revoked}[part]
 
 
-def rackserve_host_problems(wanted: dict[str, Any], path: str, facts: dict[str, Any]) -> list[str]:
-    """Return what is wrong with a host; see `rackserve.preflight`."""
+def rackserve_refusal(
+    wanted: dict[str, Any], path: str, facts: dict[str, Any], name: str, gpus: dict[str, dict[str, Any]]
+) -> str:
+    """Return everything that refuses a host, empty when nothing does; see `rackserve.preflight.judge`.
+
+    `gpus` is what rackserve_gpu_facts read, by host: of this one and of those that serve the same instances.
+    """
     manifest = bundle.read_manifest(Path(path))
-    names = preflight.HostFacts.__dataclass_fields__
-    known = preflight.HostFacts(**{key: value for key, value in facts.items() if key in names})
-    return preflight.host_problems(preflight.Wanted(**wanted), manifest, known, Path(path))
+    names = host_types.HostFacts.__dataclass_fields__
+    known = host_types.HostFacts(**{key: value for key, value in facts.items() if key in names})
+    peers = {host: gate.GpuFacts.of(read) for host, read in gpus.items()}
+    host = host_types.Host(name, known, peers.get(name), peers)
+    judgement = preflight.judge(host_types.Wanted(**wanted), manifest, host, Path(path))
+    return "" if judgement.fits else judgement.text
+
+
+def rackserve_gpus_of_peers(hostvars: dict[str, Any], hosts: list[str], name: str, fact: str) -> dict[str, Any]:
+    """Return what rackserve_gpu_facts read, by host, of a host and of those that serve the very same instances."""
+    instances = {host: _plain(hostvars[host].get("vllm_instances", [])) for host in hosts}
+    read = {host: _plain(hostvars[host].get(fact, {})) for host in hosts if instances[host] == instances.get(name)}
+    return {host: facts for host, facts in read.items() if "host" in facts}
 
 
 def rackserve_instance_files(name: str, folder: str, shared: list[str]) -> list[str]:
@@ -259,13 +284,14 @@ class FilterModule:
             rackserve_engine,
             rackserve_entry_files,
             rackserve_environment,
-            rackserve_host_problems,
+            rackserve_gpus_of_peers,
             rackserve_instance_files,
             rackserve_instances,
             rackserve_parts,
             rackserve_placed,
             rackserve_probe_settings,
             rackserve_reason,
+            rackserve_refusal,
             rackserve_release_problems,
             rackserve_runtime,
             rackserve_sha256,
