@@ -62,6 +62,7 @@ class Release(_Part):
 
     Attributes:
         driver: the oldest major release of NVIDIA's driver that it runs on.
+        gpus_by_uuid: CUDA_VISIBLE_DEVICES may have UUIDs, the only names that slices (MIG) have.
         model_on_command_line: the model must come before `--config`, and not be in the file.
         lists_in_config: a list in the file is several words; else it becomes one.
         negates_switches: every switch has its `--no-` form.
@@ -80,6 +81,7 @@ class Release(_Part):
     cuda: Dotted
     driver: int
     glibc: Dotted
+    gpus_by_uuid: bool = True
     model_on_command_line: bool = False
     lists_in_config: bool = True
     negates_switches: bool = True

@@ -120,6 +120,7 @@ def test_a_gpu_in_slices_is_named_by_slice() -> None:
     assert row.what == "a: MIG"
     assert slice_of(1) in row.fix
     assert gate.refused(rows(facts(cut), "0.26.0", gpus=[slice_of(1)])) == []
+    assert "0.22.1 takes no UUIDs" in only(rows(facts(cut), "0.22.1", gpus=[slice_of(1)])).fix
     row = only(rows(facts(cut, gpu("A100", 1)), "0.26.0", gpus=[slice_of(1), uuid_of(1)]))
     assert row.wanted == "one slice alone"
 
@@ -143,16 +144,30 @@ def test_hosts_with_the_same_instances_have_gpus_of_one_kind() -> None:
     assert gate.group_row("gpu1", {"gpu1": facts(gpu("A100", 0))}) is None
 
 
-def test_a_host_without_a_gpu_is_told_so_and_nothing_else() -> None:
-    row = only(rows(facts(driver=None), "0.26.0"))
-    assert (row.what, row.found) == ("GPU", "none on the PCI bus")
-    assert "stack_runtime.flavour: cpu" in row.fix
+def test_a_host_without_a_gpu_is_told_so() -> None:
+    found = gate.refused(rows(facts(driver=None), "0.26.0"))
+    assert [(row.what, row.found) for row in found] == [
+        ("GPU", "none on the PCI bus"),
+        ("driver", "none; libnvidia-ml.so.1 is not on the host"),
+    ]
+    assert "stack_runtime.flavour: cpu" in found[0].fix
+    assert [row.what for row in gate.refused(rows(facts(driver=None), "0.26.0", BUNDLE))] == ["GPU"]
+
+
+def test_a_driver_that_is_installed_and_does_not_answer_is_refused() -> None:
+    asleep = {"installed": "580.95.05", "modules": "open", "problem": "nvmlInit_v2: the driver is not loaded"}
+    base = facts(bare("H100", 0)).model_dump(exclude={"driver"})
+    row = only(rows(gate.GpuFacts.of({**base, "driver": asleep}), "0.26.0"))
+    assert row.found == "580.95.05; nvmlInit_v2: the driver is not loaded"
+    assert row.fix.startswith("run modprobe nvidia")
+    row = only(rows(gate.GpuFacts.of({**base, "driver": {**asleep, "installed": "535.261.03"}}), "0.26.0"))
+    assert row.fix.startswith("install driver 580")
 
 
 def test_a_host_without_a_driver_is_refused_unless_one_is_to_be_installed() -> None:
     bus = facts(bare("H100", 0), driver=None)
     row = only(rows(bus, "0.26.0"))
-    assert row.found == "none that answers: libnvidia-ml.so.1 is not on the host"
+    assert row.found == "none; libnvidia-ml.so.1 is not on the host"
     assert "nvidia_driver_source: bundle" in row.fix
     assert gate.refused(rows(bus, "0.26.0", BUNDLE)) == []
     old = DriverPlan("bundle", "535.261.03", "open", ("6.1.0-47-amd64",))
@@ -200,7 +215,9 @@ def test_a_gpu_that_fell_off_the_bus_is_missed() -> None:
 @pytest.mark.parametrize("name", [0, uuid_of(0), "0000:10:00.0", "00000000:10:00.0"])
 def test_a_gpu_is_named_by_index_uuid_or_bus(name: int | str) -> None:
     assert gate.refused(rows(facts(gpu("H100", 0)), "0.26.0", gpus=[name])) == []
-    assert gate.visible_devices([name], facts(gpu("H100", 0)).gpus) == [uuid_of(0)]
+    gpus = facts(gpu("H100", 0)).gpus
+    assert gate.visible_devices([name], gpus, by_uuid=True) == [uuid_of(0)]
+    assert gate.visible_devices([name], gpus, by_uuid=False) == ["0"]
 
 
 def test_gpus_that_the_host_lacks_are_named() -> None:
@@ -209,7 +226,7 @@ def test_gpus_that_the_host_lacks_are_named() -> None:
     assert only(rows(facts(gpu("H100", 0)), "0.26.0", gpus=[])).found == "none named"
     bus = facts(bare("H100", 0), driver=None)
     assert gate.refused(rows(bus, "0.26.0", BUNDLE, gpus=[uuid_of(0)])) == []
-    assert gate.visible_devices([0, "0000:99:00.0"], bus.gpus) == ["0", "0000:99:00.0"]
+    assert gate.visible_devices([0, "0000:99:00.0"], bus.gpus, by_uuid=True) == ["0", "0000:99:00.0"]
 
 
 def test_quantization_and_attention_backend_want_a_gpu_that_has_them() -> None:

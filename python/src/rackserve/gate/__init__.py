@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rackserve.gate._driver import DriverPlan, driver_rows
-from rackserve.gate._facts import GpuFacts
+from rackserve.gate._facts import Gpu, GpuFacts
 from rackserve.gate._hardware import hardware
 from rackserve.gate._instances import instance_rows, shares_of
 from rackserve.gate._rows import Row, Verdict, refused, row, table_of
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DriverPlan",
+    "Gpu",
     "GpuFacts",
     "Row",
     "Verdict",
+    "capability_of",
     "find_share",
     "gpu_bytes_of",
     "gpu_rows",
@@ -65,6 +67,13 @@ def gpu_bytes_of(instance: Instance, facts: GpuFacts) -> int | None:
     shares = shares_of(instance, facts)
     sizes = [share.cuda_bytes for share in shares if share.cuda_bytes is not None]
     return min(sizes) if sizes and len(sizes) == len(instance.gpus) else None
+
+
+def capability_of(instance: Instance, gpus: Sequence[Gpu]) -> tuple[int, int] | None:
+    """Return the oldest compute capability of an instance's GPUs; None where a GPU is unknown."""
+    shares = [find_share(wanted, gpus) for wanted in instance.gpus]
+    known = [share.gpu.capability for share in shares if share and share.gpu.capability]
+    return min(known) if known and len(known) == len(shares) else None
 
 
 def group_row(host: str, peers: Mapping[str, GpuFacts]) -> Row | None:

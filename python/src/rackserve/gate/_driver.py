@@ -20,6 +20,7 @@ _ALL: Final[tuple[Modules, ...]] = ("open", "proprietary")
 _GPU_LESS: Final = (
     "for a host without a GPU set stack_runtime.flavour: cpu; else seat the GPU and look at lspci -d 10de:"
 )
+_WAKING: Final = "run modprobe nvidia and nvidia-smi, and look for NVRM in `dmesg`"
 _GETTING: Final = {
     "preinstalled": "install a driver, or set nvidia_driver_source: bundle to have it installed",
     "bundle": "name a driver for this Debian in bundle.yml and build the bundle again",
@@ -62,6 +63,7 @@ class _Driver:
     modules: str | None
     cuda: str | None
     text: str
+    answers: bool
 
     @property
     def branch(self) -> int | None:
@@ -77,8 +79,6 @@ def driver_rows(facts: GpuFacts, gpus: Sequence[Gpu], plan: DriverPlan, release:
         plan: what the inventory says of the driver.
         release: the vLLM that is to run.
     """
-    if not facts.gpus:
-        return [row("GPU", "an NVIDIA GPU", "none on the PCI bus", _GPU_LESS, fits=False)]
     driver = _driver_of(facts, plan)
     generations = [gpu.generation for gpu in gpus if gpu.generation]
     rows = [_answering(facts), _version(driver, generations, release, plan), _modules(driver, generations, plan)]
@@ -92,17 +92,20 @@ def _driver_of(facts: GpuFacts, plan: DriverPlan) -> _Driver:
     present = facts.driver
     if plan.builds and (plan.version is None or plan.version != present.version):
         text = f"{plan.version or 'no version'}, to be installed from the {plan.source}"
-        return _Driver(plan.version, plan.modules, None, text)
-    if present.version is None:
-        return _Driver(None, present.modules, None, f"none that answers: {present.problem or 'no reason given'}")
-    cuda = f", CUDA {present.cuda}" if present.cuda else f", which does not answer: {present.problem}"
-    return _Driver(present.version, present.modules, present.cuda, present.version + cuda)
+        return _Driver(plan.version, plan.modules, None, text, answers=True)
+    version = present.version or present.installed
+    if present.cuda is None:
+        what = version or "none"
+        return _Driver(version, present.modules, None, f"{what}; {present.problem}", answers=False)
+    return _Driver(version, present.modules, present.cuda, f"{version}, CUDA {present.cuda}", answers=True)
 
 
-def _answering(facts: GpuFacts) -> Row | None:
-    """Compare the GPUs that the driver shows with those on the bus, where there is a driver to show any."""
+def _answering(facts: GpuFacts) -> Row:
+    """Ask for a GPU, and where there is a driver to show them, for every one that is on the bus."""
+    if not facts.gpus:
+        return row("GPU", "an NVIDIA GPU", "none on the PCI bus", _GPU_LESS, fits=False)
     if facts.driver.cuda is None:
-        return None
+        return row("GPU", "an NVIDIA GPU", f"{len(facts.gpus)} on the PCI bus", "", fits=True)
     silent = [gpu for gpu in facts.gpus if gpu.index is None]
     codes = sorted({x.code for x in facts.host.xids for gpu in silent if gpu.bus_id.startswith(x.bus_id)})
     xids = f", after Xid {', '.join(map(str, codes))}" if codes else ""
@@ -123,8 +126,9 @@ def _version(driver: _Driver, generations: Sequence[Generation], release: Releas
     older = [r.version for r in releases().values() if r.driver <= driver.branch and r.cuda_major < release.cuda_major]
     other = f", or set stack_runtime.vllm to one of {', '.join(older)}" if older and floor == release.driver else ""
     major = int(driver.cuda.split(".")[0]) if driver.cuda else release.cuda_major
-    fits = floor <= driver.branch <= (last or driver.branch) and major >= release.cuda_major
-    return row("driver", wanted, driver.text, f"install driver {last or floor}{other}", fits=fits)
+    right = floor <= driver.branch <= (last or driver.branch) and major >= release.cuda_major
+    fix = _WAKING if right else f"install driver {last or floor}{other}"
+    return row("driver", wanted, driver.text, fix, fits=right and driver.answers)
 
 
 def _modules(driver: _Driver, generations: Sequence[Generation], plan: DriverPlan) -> Row | None:

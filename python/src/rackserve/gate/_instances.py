@@ -39,7 +39,7 @@ def instance_rows(instance: Instance, facts: GpuFacts, release: Release, *, cach
     shares = shares_of(instance, facts)
     gpus = [share.gpu for share in shares]
     known = [gpu.capability for gpu in gpus if gpu.capability]
-    rows = [_named(instance, facts), _slices(shares), _mixed(gpus), _capability(gpus, release)]
+    rows = [_named(instance, facts), _slices(shares, release), _mixed(gpus), _capability(gpus, release)]
     if known:
         oldest = min(known)
         rows += [_dtype(instance, gpus), _quantization(instance, oldest)]
@@ -72,7 +72,7 @@ def _identity(gpu: Gpu, position: int) -> str:
     return " = ".join(name for name in names if name)
 
 
-def _slices(shares: Sequence[Share]) -> Row | None:
+def _slices(shares: Sequence[Share], release: Release) -> Row | None:
     cut = [share.gpu for share in shares if share.gpu.mig and share.slice is None]
     slices = [share for share in shares if share.slice]
     if cut:
@@ -81,7 +81,10 @@ def _slices(shares: Sequence[Share]) -> Row | None:
         return row("MIG", "off, or a slice named", f"on for {cut[0].bus_id}, and all of it named", fix, fits=False)
     if slices and len(shares) > 1:
         fix = "give the instance one slice, or whole GPUs: slices cannot exchange data (MIG User Guide, NCCL)"
-        return row("MIG", "one slice alone", f"{len(slices)} slices of {len(shares)} GPUs named", fix, fits=False)
+        return row("MIG", "one slice alone", f"{len(slices)} of {len(shares)} named are slices", fix, fits=False)
+    if slices and not release.gpus_by_uuid:
+        fix = f"set stack_runtime.vllm to 0.26.0 or newer, or name whole GPUs: {release.version} takes no UUIDs"
+        return row("MIG", "whole GPUs", "a slice, which has no name but its UUID", fix, fits=False)
     return None
 
 

@@ -53,10 +53,21 @@ def stable_name(text: str) -> str:
     return lowered.removeprefix("0000") if lowered.startswith("00000000:") else lowered
 
 
-def visible_devices(wanted: Sequence[int | str], gpus: Sequence[Gpu]) -> list[str]:
-    """Return an instance's GPUs as CUDA_VISIBLE_DEVICES takes them: by UUID where the host has said it.
+def visible_devices(wanted: Sequence[int | str], gpus: Sequence[Gpu], *, by_uuid: bool) -> list[str]:
+    """Return an instance's GPUs as CUDA_VISIBLE_DEVICES takes them; what the host does not know stays as it is.
 
-    CUDA knows no PCI addresses, and an index means another GPU once one has fallen off the bus.
+    CUDA knows no PCI addresses. An index means another GPU once one has fallen off the bus, so a UUID is better, where
+    the release takes it.
+
+    Args:
+        wanted: `gpus` of the instance.
+        gpus: those of the host.
+        by_uuid: whether the release takes UUIDs.
     """
-    shares = [find_share(entry, gpus) for entry in wanted]
-    return [share.uuid if share and share.uuid else str(entry) for entry, share in zip(wanted, shares, strict=True)]
+    found = []
+    for entry in wanted:
+        share = find_share(entry, gpus)
+        index = share.gpu.index if share else None
+        name = (share.uuid if by_uuid else index) if share else None
+        found.append(str(entry if name is None else name))
+    return found

@@ -29,7 +29,7 @@ from rackserve.probe import settings_of
 from rackserve.releases import release_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from rackserve.instances import Instance
 
@@ -89,9 +89,21 @@ def rackserve_templates(raw: list[dict[str, Any]], site: str) -> dict[str, str]:
     return {template.on_host: str(template.source) for template in found if template}
 
 
-def rackserve_config(raw: list[dict[str, Any]], name: str, vllm: str, *, flavour: str, timeout: int) -> dict[str, Any]:
-    """Return the `--config` file of the instance of that name."""
-    return vllm_config.config_of(_named(raw, name), release_of(vllm), flavour=flavour, shutdown_timeout=timeout)
+def rackserve_config(
+    raw: list[dict[str, Any]],
+    name: str,
+    vllm: str,
+    *,
+    flavour: str,
+    timeout: int,
+    gpus: Sequence[dict[str, Any]] = (),
+) -> dict[str, Any]:
+    """Return the `--config` file of the instance of that name; `gpus` of the host decide what dtype `auto` is."""
+    instance = _named(raw, name)
+    capability = gate.capability_of(instance, _gpus(gpus))
+    return vllm_config.config_of(
+        instance, release_of(vllm), flavour=flavour, shutdown_timeout=timeout, capability=capability
+    )
 
 
 def rackserve_engine(config: dict[str, Any]) -> str:
@@ -105,10 +117,22 @@ def rackserve_words(raw: list[dict[str, Any]], name: str, vllm: str) -> list[str
 
 
 def rackserve_environment(
-    raw: list[dict[str, Any]], name: str, vllm: str, flavour: str, kvcache_gib: int
+    raw: list[dict[str, Any]],
+    name: str,
+    vllm: str,
+    *,
+    flavour: str,
+    kvcache_gib: int,
+    gpus: Sequence[dict[str, Any]] = (),
 ) -> dict[str, str]:
-    """Return the environment of the instance of that name."""
-    return vllm_config.environment_of(_named(raw, name), release_of(vllm), flavour, kvcache_gib)
+    """Return the environment of the instance of that name; `gpus` of the host are what its own are found among."""
+    instance, release = _named(raw, name), release_of(vllm)
+    visible = gate.visible_devices(instance.gpus, _gpus(gpus), by_uuid=release.gpus_by_uuid)
+    return vllm_config.environment_of(instance.model_copy(update={"gpus": visible}), release, flavour, kvcache_gib)
+
+
+def _gpus(raw: Sequence[dict[str, Any]]) -> list[gate.Gpu]:
+    return [gate.Gpu.model_validate(gpu) for gpu in raw]
 
 
 def _named(raw: list[dict[str, Any]], name: str) -> Instance:
