@@ -80,9 +80,10 @@ class StandIn:
 
     def nvmldevicegetnvlinkstate(self, _: Any, link: Any, into: Any) -> int:
         into._obj.value = 1
-        return 0 if link.value < 4 else 3
+        return 0 if link.value < 4 else 2 if link.value < 10 else 3
 
-    def nvmldevicegetgpufabricinfo(self, _: Any, into: Any) -> None:
+    def nvmldevicegetgpufabricinfov(self, _: Any, into: Any) -> None:
+        assert into._obj.version == 0x2000024
         into._obj.state = 3
 
 
@@ -121,7 +122,7 @@ def test_slices_have_an_identity_and_memory_of_their_own() -> None:
 
 def test_what_an_older_driver_or_a_smaller_gpu_lacks_is_unknown() -> None:
     lacking = {"nvmlDeviceGetMigMode": 3, "nvmlDeviceGetEccMode": 3, "nvmlDeviceGetNvLinkState": 3}
-    (gpu,) = nvml.read_nvml(StandIn("nvmlDeviceGetGpuFabricInfo", **lacking))["gpus"]
+    (gpu,) = nvml.read_nvml(StandIn("nvmlDeviceGetGpuFabricInfoV", **lacking))["gpus"]
     assert (gpu["mig"], gpu["slices"], gpu["ecc"], gpu["nvlinks"], gpu["fabric"]) == (None, [], None, 0, None)
 
 
@@ -142,8 +143,9 @@ def test_a_failure_says_which_function_and_why(function: str, code: int, said: s
 
 
 def test_structures_are_as_large_as_nvml_says() -> None:
-    # sizeof of nvmlMemory_v2_t, nvmlPciInfo_t and nvmlGpuFabricInfo_t in nvml.h, and in nvidia-ml-py 13.610.43.
-    assert [ctypes.sizeof(kind) for kind in (nvml.Memory, nvml.PciInfo, nvml.FabricInfo)] == [40, 68, 28]
+    # sizeof of nvmlMemory_v2_t, nvmlPciInfo_t and nvmlGpuFabricInfo_v2_t in nvidia-ml-py 13.610.43.
+    assert [ctypes.sizeof(kind) for kind in (nvml.Memory, nvml.PciInfo, nvml.FabricInfo)] == [40, 68, 36]
+    assert nvml.FabricInfo.state.offset == 28
 
 
 def test_a_bus_address_is_written_as_the_kernel_does() -> None:

@@ -2,8 +2,8 @@
 
 The library is called by ctypes and not through nvidia-ml-py: the gate asks before anything of ours is on the host, so a
 package would have to travel with every question, and its 7,000 lines wrap the very functions called here. They are
-NVML's C interface, which the driver brings itself; `_v2` and the like are part of their names and keep their meaning
-("Feature Queries" and "Known Issues" of NVML's API reference). Structures are laid out as nvml.h of CUDA 12.8 has them.
+NVML's C interface, which the driver brings itself; `_v2` and the like are part of their names. Structures are laid out
+as in nvidia-ml-py 13.610.43, which NVIDIA makes from nvml.h.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import Any
 LIBRARY = "libnvidia-ml.so.1"
 DRIVER_NOT_LOADED = 9
 VERSION_MISMATCH = 18
+_INVALID = 2
 _NOT_SUPPORTED = 3
 _NOT_FOUND = 6
 _MISSING_FUNCTION = 13
 # nvmlReturn_t of nvml.h; what else there is, is told by its number.
 _MEANINGS = {
+    _INVALID: "invalid argument",
     _NOT_SUPPORTED: "not supported",
     4: "no permission",
     _NOT_FOUND: "not found",
@@ -32,6 +34,11 @@ _MEANINGS = {
 _TEXT = 96
 _LINKS = 18
 _FABRIC = ("not supported", "not started", "in progress", "completed")
+
+
+def versioned(structure: type[ctypes.Structure]) -> int:
+    """Return what the field `version` of a structure's second version must say (NVML_STRUCT_VERSION)."""
+    return ctypes.sizeof(structure) | 2 << 24
 
 
 class NvmlError(Exception):
@@ -69,13 +76,15 @@ class PciInfo(ctypes.Structure):
 
 
 class FabricInfo(ctypes.Structure):
-    """nvmlGpuFabricInfo_t."""
+    """nvmlGpuFabricInfo_v2_t; the version before it has no size that all drivers agree on."""
 
     _fields_ = (
+        ("version", ctypes.c_uint),
         ("cluster", ctypes.c_ubyte * 16),
         ("status", ctypes.c_int),
         ("clique", ctypes.c_uint),
         ("state", ctypes.c_ubyte),
+        ("health", ctypes.c_uint),
     )
 
 
@@ -113,7 +122,7 @@ class Nvml:
         try:
             return self.numbers(name, *first, count=count)
         except NvmlError as failed:
-            if failed.code in (_NOT_SUPPORTED, _NOT_FOUND, _MISSING_FUNCTION):
+            if failed.code in (_INVALID, _NOT_SUPPORTED, _NOT_FOUND, _MISSING_FUNCTION):
                 return None
             raise
 
@@ -125,7 +134,7 @@ class Nvml:
 
     def memory(self, gpu: ctypes.c_void_p) -> tuple[int, int]:
         """Return all bytes of memory, and those that CUDA never gets."""
-        found = Memory(version=ctypes.sizeof(Memory) | 2 << 24)
+        found = Memory(version=versioned(Memory))
         self.call("nvmlDeviceGetMemoryInfo_v2", gpu, ctypes.byref(found))
         return found.total, found.reserved
 
@@ -205,9 +214,9 @@ def count_links(nvml: Nvml, gpu: ctypes.c_void_p) -> int:
 
 def read_fabric(nvml: Nvml, gpu: ctypes.c_void_p) -> str | None:
     """Return how far the fabric manager has come with a GPU; None where the driver cannot say."""
-    found = FabricInfo()
+    found = FabricInfo(version=versioned(FabricInfo))
     try:
-        nvml.call("nvmlDeviceGetGpuFabricInfo", gpu, ctypes.byref(found))
+        nvml.call("nvmlDeviceGetGpuFabricInfoV", gpu, ctypes.byref(found))
     except NvmlError as failed:
         if failed.code in (_NOT_SUPPORTED, _MISSING_FUNCTION):
             return None
