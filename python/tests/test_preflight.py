@@ -10,7 +10,7 @@ import pytest
 
 from rackserve.bundle import Entry, Manifest, Model, Repository, Runtime
 from rackserve.errors import InputError
-from rackserve.gate import refused
+from rackserve.gate import GpuFacts, refused
 from rackserve.host_types import Host, HostFacts, Wanted
 from rackserve.preflight import judge, parts_for
 
@@ -188,3 +188,68 @@ def test_a_host_that_serves_needs_lock_wheels_and_its_models() -> None:
     assert parts == ("apt/debian-12", "locks/l.txt", "wheels/w", f"models/o--m/{REVISION}")
     with pytest.raises(InputError):
         parts_for(MANIFEST, "12", (INSTANCE,), vllm="9", flavour="cpu", python="3.11")
+
+
+def gpu_facts(memory: int = 80 << 30, **driver: Any) -> GpuFacts:
+    """Stand in for what rackserve_gpu_facts reads on a host with one H100."""
+    gpu = {
+        "bus_id": "0000:10:00.0",
+        "device_id": "2330",
+        "index": 0,
+        "name": "NVIDIA H100 80GB HBM3",
+        "memory": memory,
+        "capability": [9, 0],
+    }
+    read = {"version": "580.95.05", "cuda": "13.0", "modules": "open", **driver}
+    return GpuFacts.of({"gpus": [gpu], "driver": read, "host": {"kernel": "6.1.0-47-amd64", "glibc": "2.36"}})
+
+
+CUDA = replace(
+    MANIFEST, runtimes=(Runtime("0.32.0-def", "0.32.0", "cuda", "3.11", "locks/l.txt", "0" * 64, "wheels/w"),)
+)
+
+
+def cuda_host(gpus: GpuFacts, **peers: GpuFacts) -> Host:
+    return Host("gpu1", FIT, gpus, {"gpu1": gpus, **peers})
+
+
+def test_a_cuda_host_that_fits_is_let_through(bundle: Path) -> None:
+    wanted = replace(WANTED, flavour="cuda", instances=({**INSTANCE, "gpus": [0]},))
+    found = judge(wanted, CUDA, cuda_host(gpu_facts()), bundle)
+    assert found.fits, found.text
+    assert {"GPUs that answer", "driver", "glibc", "a: gpus", "disk /r"} <= {row.what for row in found.rows}
+
+
+def test_a_cuda_host_is_refused_with_everything_in_one_text(bundle: Path) -> None:
+    wanted = replace(WANTED, flavour="cuda", instances=({**INSTANCE, "gpus": [1]},))
+    old = gpu_facts(version="535.183.01", cuda="12.2")
+    found = judge(wanted, MANIFEST, cuda_host(old), bundle)
+    assert [row.what for row in refused(found.rows)] == ["driver", "a: gpus"]
+    assert found.text.startswith("the bundle has no vLLM 0.32.0 for cuda")
+    assert "580 or newer (CUDA 13 of vLLM 0.32.0)" in found.text
+    assert "no 1; the host has 0 = 0000:10:00.0" in found.text
+
+
+def test_a_gpus_own_memory_decides_what_it_holds(bundle: Path) -> None:
+    long = {**INSTANCE, "gpus": [0], "max_model_len": 131072}
+    wanted = replace(WANTED, flavour="cuda", instances=(long,))
+    assert judge(wanted, CUDA, cuda_host(gpu_facts()), bundle).fits
+    (problem,) = judge(wanted, CUDA, cuda_host(gpu_facts(memory=6 << 30)), bundle).problems
+    assert "instance 'a': one request of max_model_len 131072 needs 4.00 GiB of KV cache" in problem
+
+
+def test_hosts_that_share_instances_share_a_kind_of_gpu(bundle: Path) -> None:
+    wanted = replace(WANTED, flavour="cuda", instances=({**INSTANCE, "gpus": [0]},))
+    other = GpuFacts.of({"gpus": [{"bus_id": "x", "device_id": "20b2"}], "host": {"kernel": "6", "glibc": "2.36"}})
+    (row,) = refused(judge(wanted, CUDA, cuda_host(gpu_facts(), gpu2=other), bundle).rows)
+    assert row.what == "GPUs of the group"
+    assert judge(wanted, CUDA, cuda_host(gpu_facts(), gpu2=gpu_facts()), bundle).fits
+
+
+@pytest.mark.parametrize("lock", ["a==1\nflashinfer-jit-cache==0.6.14 \\\n", "a==1\n"])
+def test_compiled_kernels_are_looked_for_in_the_lock(bundle: Path, lock: str) -> None:
+    (bundle / "locks").mkdir()
+    (bundle / "locks/l.txt").write_text(lock)
+    asked = {**INSTANCE, "gpus": [0], "extra_args": {"attention-backend": "FLASHINFER"}}
+    found = judge(replace(WANTED, flavour="cuda", instances=(asked,)), CUDA, cuda_host(gpu_facts()), bundle)
+    assert found.fits is ("flashinfer-jit-cache" in lock)
