@@ -48,6 +48,8 @@ def test_the_served_name_is_the_repository_unless_given() -> None:
         ([instance(gpus=[-1])], ["gpus", "-1 is no GPU"]),
         ([instance(gpus=["first"])], ["gpus", "'first' is no GPU", "nvidia-smi -L"]),
         ([instance(gpus=[0, 0])], ["named twice"]),
+        ([instance(gpus=["0000:3b:00.0", "00000000:3B:00.0"])], ["named twice"]),
+        ([instance(gpus=["3b:00.0"])], ["'3b:00.0' is no GPU", "0000:3b:00.0"]),
         ([instance(gpus=[0, 1], tensor_parallel_size=4)], ["makes 4 workers and gpus names 2"]),
         ([instance(chat_template="../t.jinja")], ["chat_template", "inside the inventory", "'../t.jinja'"]),
         ([instance(api_server_count=0)], ["api_server_count", "found 0"]),
@@ -77,6 +79,7 @@ def test_a_mistake_names_instance_key_and_value(raw: list[dict[str, Any]], reaso
     [
         ({}, 1),
         ({"gpus": [0, 1, 2, 3]}, 4),
+        ({"gpus": ["0000:3b:00.0", "0000:5E:00.0"]}, 2),
         ({"gpus": [f"GPU-{'0' * 8}-{'0' * 4}-{'0' * 4}-{'0' * 4}-{'0' * 12}"]}, 1),
         ({"gpus": [0, 1, 2, 3], "tensor_parallel_size": 2, "extra_args": {"pipeline-parallel-size": 2}}, 2),
         ({"tensor_parallel_size": 2}, 2),

@@ -85,3 +85,10 @@ def test_one_gpu_under_two_spellings_is_one() -> None:
 def test_indexes_and_uuids_are_not_mixed() -> None:
     (problem,) = problems("0.32.0", {"gpus": [0]}, {"gpus": [UUIDS[0]]})
     assert "gpus of a are indexes and those of b are UUIDs" in problem
+    (problem,) = problems("0.32.0", {"gpus": ["0000:3b:00.0"]}, {"gpus": [UUIDS[0]]})
+    assert "gpus of a are PCI addresses and those of b are UUIDs" in problem
+
+
+def test_a_gpu_is_the_same_however_its_address_is_written() -> None:
+    (problem,) = problems("0.32.0", {"gpus": ["0000:3b:00.0"]}, {"gpus": ["00000000:3B:00.0"]})
+    assert "GPU 0000:3b:00.0 is promised to a (0.92), b (0.92)" in problem

@@ -95,6 +95,13 @@ CASES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
         lambda _: {"stack_runtime": {"vllm": "0.32.0", "flavour": "cpu", "python": "3.12"}},
         "/usr/bin/python3.12 not on the host refused",
     ),
+    "CUDA without a GPU": (
+        lambda _: {
+            "stack_runtime": {"vllm": "0.32.0", "flavour": "cuda", "python": "3.11"},
+            "vllm_instances": [{**INSTANCE, "gpus": [0]}],
+        },
+        "GPU an NVIDIA GPU none on the PCI bus refused",
+    ),
     "too little disk": (lambda _: {"preflight_releases": SMALL}, f"disk {SMALL}"),
     "host unreachable": (nobody_at("10.89.1.99"), "10.89.1.99 port 22"),
     "not root": (lambda _: {"ansible_user": "plain"}, "cannot be read as root by user plain"),

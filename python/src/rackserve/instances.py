@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rackserve.errors import InputError
+from rackserve.gate import stable_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,7 +119,7 @@ class Instance(_Part):
                     f"{gpu!r} is no GPU; give an index, a UUID as `nvidia-smi -L` prints it, or a PCI address such as "
                     "0000:3b:00.0"
                 )
-        if len(set(value)) < len(value):
+        if len({stable_name(str(gpu)) for gpu in value}) < len(value):
             raise ValueError("a GPU is named twice; name each once")
         return value
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from rackserve.gate import stable_name
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -26,12 +28,16 @@ def start_plan(instances: Sequence[Instance], *, serial: bool) -> dict[str, dict
     """
     plan: dict[str, dict[str, Any]] = {}
     for position, instance in enumerate(instances):
-        before = [other for other in instances[:position] if serial or set(other.gpus) & set(instance.gpus)]
+        before = [other for other in instances[:position] if serial or _gpus(other) & _gpus(instance)]
         plan[instance.name] = {
             "after": [f"vllm@{other.name}.service" for other in before],
             "restart_sec": _RESTART_S + _RESTART_STEP_S * len(before),
         }
     return plan
+
+
+def _gpus(instance: Instance) -> set[str]:
+    return {stable_name(str(gpu)) for gpu in instance.gpus}
 
 
 def engine_address(config: Mapping[str, Any]) -> str:
