@@ -45,7 +45,9 @@ def test_an_a100_with_driver_550_runs_0_10_2() -> None:
 
 
 def test_a_driver_that_speaks_an_older_cuda_than_its_branch_is_refused() -> None:
-    assert only(rows(facts(gpu("H100", 0), cuda="12.8"), "0.26.0")).found == "580.95.05, CUDA 12.8"
+    row = only(rows(facts(gpu("H100", 0), cuda="12.8"), "0.26.0"))
+    assert row.found == "580.95.05, CUDA 12.8"
+    assert row.fix.startswith("another driver's libraries")
 
 
 def test_turing_has_no_bfloat16() -> None:
@@ -62,6 +64,13 @@ def test_blackwell_wants_open_modules() -> None:
     assert gate.refused(rows(facts(gpu("B200", 0, fabric="completed")), "0.26.0")) == []
     planned = DriverPlan("bundle", "580.95.05", "proprietary", ("6.1.0-47-amd64",), fabric_manager=True)
     assert only(rows(facts(bare("B200", 0), driver=None), "0.26.0", planned)).fix == "set nvidia_driver_modules: open"
+
+
+def test_blackwell_wants_wheels_of_a_cuda_that_knows_it() -> None:
+    row = only(rows(facts(gpu("B200", 0, fabric="completed")), "0.6.4.post1"))
+    assert (row.what, row.found) == ("a: wheels", "CUDA 12.4 of vLLM 0.6.4.post1")
+    assert row.fix == "set stack_runtime.vllm to one of 0.10.2, 0.22.1, 0.26.0, 0.32.0, 0.33.0"
+    assert gate.refused(rows(facts(gpu("B200", 0, fabric="completed")), "0.10.2")) == []
 
 
 def test_volta_wants_proprietary_modules_an_old_driver_and_an_old_cuda() -> None:

@@ -21,6 +21,7 @@ _GPU_LESS: Final = (
     "for a host without a GPU set stack_runtime.flavour: cpu; else seat the GPU and look at lspci -d 10de:"
 )
 _WAKING: Final = "run modprobe nvidia and nvidia-smi, and look for NVRM in `dmesg`"
+_OTHER_LIBRARY: Final = "another driver's libraries are found first: look at ldconfig -p | grep libcuda"
 _GETTING: Final = {
     "preinstalled": "install a driver, or set nvidia_driver_source: bundle to have it installed",
     "bundle": "name a driver for this Debian in bundle.yml and build the bundle again",
@@ -124,11 +125,15 @@ def _version(driver: _Driver, generations: Sequence[Generation], release: Releas
         fix = _GETTING[plan.source]
         return row("driver", wanted, driver.text, fix, fits=False)
     older = [r.version for r in releases().values() if r.driver <= driver.branch and r.cuda_major < release.cuda_major]
-    other = f", or set stack_runtime.vllm to one of {', '.join(older)}" if older and floor == release.driver else ""
+    other = (
+        f", or set stack_runtime.vllm to one of {', '.join(older)}"
+        if older and driver.branch < floor == release.driver
+        else ""
+    )
     major = int(driver.cuda.split(".")[0]) if driver.cuda else release.cuda_major
-    right = floor <= driver.branch <= (last or driver.branch) and major >= release.cuda_major
-    fix = _WAKING if right else f"install driver {last or floor}{other}"
-    return row("driver", wanted, driver.text, fix, fits=right and driver.answers)
+    in_span, speaks = floor <= driver.branch <= (last or driver.branch), major >= release.cuda_major
+    fix = f"install driver {last or floor}{other}" if not in_span else _WAKING if speaks else _OTHER_LIBRARY
+    return row("driver", wanted, driver.text, fix, fits=in_span and speaks and driver.answers)
 
 
 def _modules(driver: _Driver, generations: Sequence[Generation], plan: DriverPlan) -> Row | None:

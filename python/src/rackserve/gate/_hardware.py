@@ -34,8 +34,9 @@ class Branches(_Part):
 
 
 class Cuda(_Part):
-    """The last major release of CUDA that still makes code for a generation; None is no limit."""
+    """The first release of CUDA that makes code for a generation, and the last major one; None is no limit."""
 
+    first: Dotted | None = Field(default=None, alias="from")
     until: int | None = None
 
 

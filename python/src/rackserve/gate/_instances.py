@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from rackserve.gate._hardware import dotted, hardware
 from rackserve.gate._rows import Row, Verdict, row
 from rackserve.gate._select import find_share
+from rackserve.releases import releases
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +41,7 @@ def instance_rows(instance: Instance, facts: GpuFacts, release: Release, *, cach
     gpus = [share.gpu for share in shares]
     known = [gpu.capability for gpu in gpus if gpu.capability]
     rows = [_named(instance, facts), _slices(shares, release), _mixed(gpus), _capability(gpus, release)]
+    rows.append(_young(gpus, release))
     if known:
         oldest = min(known)
         rows += [_dtype(instance, gpus), _quantization(instance, oldest)]
@@ -111,6 +113,23 @@ def _capability(gpus: Sequence[Gpu], release: Release) -> Row | None:
         return Row("compute capability", wanted, f"not known of {unknown[0].name}", Verdict.UNKNOWN)
     fix = "serve on a newer GPU" + (", or set stack_runtime.vllm: 0.10.2" if known[0] >= _FLOOR else "")
     return row("compute capability", wanted, ", ".join(map(dotted, known)), fix, fits=known[0] >= floor)
+
+
+def _young(gpus: Sequence[Gpu], release: Release) -> Row | None:
+    """Ask that the wheel's CUDA makes code for GPUs that came after an earlier one."""
+    first = {gpu.generation.cuda.first: gpu.generation.name for gpu in gpus if gpu.generation}
+    needed = max((version for version in first if version), default=None)
+    if needed is None:
+        return None
+    able = [r.version for r in releases().values() if _cuda(r) >= needed]
+    fix = f"set stack_runtime.vllm to one of {', '.join(able)}"
+    wanted = f"CUDA {dotted(needed)} or newer ({first[needed]})"
+    return row("wheels", wanted, f"CUDA {release.cuda} of vLLM {release.version}", fix, fits=_cuda(release) >= needed)
+
+
+def _cuda(release: Release) -> tuple[int, int]:
+    major, minor = release.cuda.split(".")[:2]
+    return int(major), int(minor)
 
 
 def _dtype(instance: Instance, gpus: Sequence[Gpu]) -> Row | None:
