@@ -217,6 +217,8 @@ def test_a_gpu_that_fell_off_the_bus_is_missed() -> None:
     lost = facts(gpu("H100", 0), bare("H100", 1), xids=[{"bus_id": "0000:11:00", "code": 79}])
     row = only(rows(lost, "0.26.0"))
     assert (row.what, row.found) == ("GPUs that answer", "without 0000:11:00.0, after Xid 79")
+    given_away = {**bare("H100", 1), "kernel_driver": "vfio-pci"}
+    assert gate.refused(rows(facts(gpu("H100", 0), given_away), "0.26.0")) == []
     noisy = facts(gpu("H100", 0), xids=[{"bus_id": "0000:10:00", "code": 31}])
     assert gate.refused(rows(noisy, "0.26.0")) == []
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rackserve.releases import Release
 
 _COMING_UP: Final = ("not started", "in progress")
+_GIVEN_AWAY: Final = "vfio-pci"  # a virtual machine has it
 _ALL: Final[tuple[Modules, ...]] = ("open", "proprietary")
 _GPU_LESS: Final = (
     "for a host without a GPU set stack_runtime.flavour: cpu; else seat the GPU and look at lspci -d 10de:"
@@ -107,7 +108,7 @@ def _answering(facts: GpuFacts) -> Row:
         return row("GPU", "an NVIDIA GPU", "none on the PCI bus", _GPU_LESS, fits=False)
     if facts.driver.cuda is None:
         return row("GPU", "an NVIDIA GPU", f"{len(facts.gpus)} on the PCI bus", "", fits=True)
-    silent = [gpu for gpu in facts.gpus if gpu.index is None]
+    silent = [gpu for gpu in facts.gpus if gpu.index is None and gpu.kernel_driver != _GIVEN_AWAY]
     codes = sorted({x.code for x in facts.host.xids for gpu in silent if gpu.bus_id.startswith(x.bus_id)})
     xids = f", after Xid {', '.join(map(str, codes))}" if codes else ""
     absent = f"without {', '.join(gpu.bus_id for gpu in silent)}{xids}" if silent else "all of them"
