@@ -13,6 +13,7 @@ from ansible.errors import AnsibleFilterError
 
 from rackserve import (
     adapters,
+    alert_routes,
     bundle,
     chat_templates,
     gate,
@@ -150,7 +151,7 @@ def rackserve_reason(result: dict[str, Any]) -> str:
 
 
 def rackserve_backends(hostvars: dict[str, Any], hosts: list[str]) -> list[dict[str, Any]]:
-    """Return every instance of a group of hosts: host, instance, address, port, model, served_names."""
+    """Return every instance of a group of hosts: host, instance, address, port, model, served_names, release."""
     return [
         {
             "host": host,
@@ -159,6 +160,7 @@ def rackserve_backends(hostvars: dict[str, Any], hosts: list[str]) -> list[dict[
             "port": instance.port,
             "model": instance.served_names[0],
             "served_names": list(instance.served_names),
+            "release": str((hostvars[host].get("stack_runtime") or {}).get("vllm", "unknown")),
         }
         for host in hosts
         for instance in parse_instances(_plain(hostvars[host].get("vllm_instances", [])))
@@ -181,6 +183,20 @@ def rackserve_start_plan(raw: list[dict[str, Any]], *, serial: bool) -> dict[str
 def rackserve_targets(hostvars: dict[str, Any], hosts: list[str], port: int) -> list[dict[str, Any]]:
     """Return a scrape target on one port of each host: host, address, port."""
     return [{"host": host, "address": str(hostvars[host]["ansible_host"]), "port": port} for host in hosts]
+
+
+def rackserve_alert_routes(
+    receivers: list[object], dead_man_url: str, secret_dir: str, group_wait: str, dead_man_every: str
+) -> dict[str, Any]:
+    """Return Alertmanager's configuration; see `rackserve.alert_routes`."""
+    return alert_routes.routes_of(
+        receivers, dead_man_url, secret_dir, group_wait=group_wait, dead_man_every=dead_man_every
+    )
+
+
+def rackserve_alert_secrets(receivers: list[object]) -> dict[str, str]:
+    """Return the receivers' files with secrets on the controller, by the name that they get on the host."""
+    return alert_routes.secrets_of(receivers)
 
 
 def rackserve_sha256(path: str) -> str:
@@ -322,6 +338,8 @@ class FilterModule:
             rackserve_snapshots,
             rackserve_start_plan,
             rackserve_targets,
+            rackserve_alert_routes,
+            rackserve_alert_secrets,
             rackserve_templates,
             rackserve_trust,
             rackserve_unknown,

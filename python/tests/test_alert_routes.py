@@ -1,0 +1,79 @@
+"""From the inventory's receivers to Alertmanager's configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rackserve.alert_routes import routes_of, secrets_of
+from rackserve.errors import InputError
+
+HOOK: dict[str, Any] = {
+    "name": "on-call",
+    "severities": ["critical"],
+    "webhook": {"url": "http://p/h", "token_src": "/t"},
+}
+MAIL: dict[str, Any] = {
+    "name": "team",
+    "severities": ["critical", "warning"],
+    "mail": {"to": "a@b", "from": "c@d", "smarthost": "m:25", "username": "u", "password_src": "/p"},
+}
+
+
+def routes(*receivers: object, dead_man: str = "") -> dict[str, Any]:
+    return routes_of(receivers, dead_man, "/etc/s", group_wait="10s", dead_man_every="1m")
+
+
+def test_nobody_is_told_where_nobody_is_named() -> None:
+    found = routes()
+    assert found["receivers"] == [{"name": "nobody"}]
+    assert found["route"]["receiver"] == "nobody"
+
+
+def test_every_receiver_hears_its_severities_and_no_receiver_hears_watchdog() -> None:
+    watch, *others = routes(HOOK, MAIL)["route"]["routes"]
+    assert (watch["matchers"], watch["receiver"]) == (['alertname="Watchdog"'], "nobody")
+    assert [(route["receiver"], route["matchers"], route["continue"]) for route in others] == [
+        ("on-call", ['severity=~"critical"'], True),
+        ("team", ['severity=~"critical|warning"'], True),
+    ]
+
+
+def test_secrets_stand_in_files_only() -> None:
+    assert secrets_of([HOOK, MAIL]) == {"on-call.token": "/t", "team.password": "/p"}
+    receivers = {receiver["name"]: receiver for receiver in routes(HOOK, MAIL)["receivers"]}
+    hook, mail = receivers["on-call"]["webhook_configs"][0], receivers["team"]["email_configs"][0]
+    assert hook["http_config"] == {"authorization": {"credentials_file": "/etc/s/on-call.token"}}
+    assert mail["auth_password_file"] == "/etc/s/team.password"
+
+
+def test_the_dead_mans_switch_is_told_again_and_again() -> None:
+    found = routes(dead_man="http://d/")
+    watch = found["route"]["routes"][0]
+    assert (watch["receiver"], watch["repeat_interval"], watch["group_interval"]) == ("dead-man", "1m", "1m")
+    assert found["receivers"][-1]["webhook_configs"] == [{"url": "http://d/", "send_resolved": False}]
+
+
+@pytest.mark.parametrize(
+    ("receiver", "said"),
+    [
+        ({**HOOK, "webhok": {}}, "receiver on-call: webhok: Extra inputs are not permitted"),
+        ({"name": "x", "severities": ["critical"]}, "receiver x: it: Value error, neither mail nor webhook is set"),
+        ({**HOOK, "severities": ["page"]}, "(found 'page')"),
+        ({**HOOK, "repeat": "often"}, "(found 'often')"),
+        ({**HOOK, "name": "nobody"}, "the name nobody is taken"),
+        ({**MAIL, "mail": {**MAIL["mail"], "smarthost": "m"}}, "receiver team: mail.smarthost: "),
+        ({**MAIL, "mail": {**MAIL["mail"], "username": ""}}, "username and password_src belong together"),
+        ("on-call", "receiver number 1: "),
+    ],
+)
+def test_a_wrong_receiver_is_refused_by_name(receiver: object, said: str) -> None:
+    with pytest.raises(InputError) as refused:
+        routes(receiver)
+    assert said in str(refused.value)
+
+
+def test_two_receivers_of_one_name_are_refused() -> None:
+    with pytest.raises(InputError, match="the name on-call is taken"):
+        routes(HOOK, HOOK)
