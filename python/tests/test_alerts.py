@@ -1,0 +1,118 @@
+"""Every alert has a case, a section of the docs and a cause; every metric it asks for is told by somebody."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rackserve.data import host_metrics
+from rackserve.probe.vllm_probe import Record, exposition
+from rackserve.releases import releases
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(Path(__file__).with_name("alerts")))
+from expressions import metrics_of  # noqa: E402
+from promtool import CASES  # noqa: E402
+
+ROLE = ROOT / "roles/prometheus"
+DOCS = (ROOT / "docs/alerts.md").read_text(encoding="utf-8")
+EXPORTERS = Path(__file__).parent / "data/exporter_metrics"
+RECHECK = ROOT / "roles/bundle/templates/rackserve-recheck.service.j2"
+SUFFIXES = ("", "_bucket", "_count", "_sum")
+
+
+def plain(path: Path) -> str:
+    """Return a rule file; of a template, what its loops leave once, with its variables as numbers."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".j2":
+        return text
+    return re.sub(r"\{\{.*?\}\}", "1m", re.sub(r"(?m)^\{%.*%\}\n|^\{\{.*\n", "", text))
+
+
+FILES = [*sorted((ROLE / "files/rules").glob("*.yml")), ROLE / "templates/limits.yml.j2"]
+RULES: list[dict[str, Any]] = [
+    rule for path in FILES for group in yaml.safe_load(plain(path))["groups"] for rule in group["rules"]
+]
+ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
+LIMITS = yaml.safe_load((ROLE / "vars/main.yml").read_text(encoding="utf-8"))["__prometheus_limits"]
+
+
+def recorded() -> set[str]:
+    windows = {f"rackserve:{what}_late:ratio{span}" for what in ("ttft", "itl") for span in ("5m", "30m", "1h", "6h")}
+    return (
+        windows | {rule["record"] for rule in RULES if "record" in rule} | {f"rackserve:limit:{key}" for key in LIMITS}
+    )
+
+
+def told() -> set[str]:
+    """Return every series that somebody tells: vLLM's releases, the exporters, the probe and the hosts' own metrics."""
+    vllm = {name + end for release in releases().values() for name in release.metrics.values() for end in SUFFIXES}
+    exporters = {line for path in EXPORTERS.glob("*.txt") for line in path.read_text(encoding="utf-8").split("\n")}
+    probe = {line.split("{")[0] for line in exposition("a", "m", Record()).splitlines()}
+    recheck = set(re.findall(r"rackserve_bundle_\w+(?= %)", RECHECK.read_text(encoding="utf-8")))
+    return vllm | exporters | probe | recheck | host_metrics.names() | recorded() | {"up"}
+
+
+def test_every_alert_has_a_case_and_the_reverse() -> None:
+    assert sorted(case["alert"] for case in CASES) == sorted(ALERTS)
+    assert [case["alert"] for case in CASES if "silent" not in case] == ["Watchdog"]
+
+
+def test_every_alert_has_a_section_of_the_docs_and_the_reverse() -> None:
+    assert re.findall(r"(?m)^### (\w+)$", DOCS) == list(dict.fromkeys(re.findall(r"(?m)^### (\w+)$", DOCS)))
+    assert set(re.findall(r"(?m)^### (\w+)$", DOCS)) == set(ALERTS)
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_an_alert_says_how_bad_it_is_what_it_is_why_and_what_to_do(name: str) -> None:
+    alert = ALERTS[name]
+    assert alert["labels"]["severity"] in {"critical", "warning", "none"}
+    assert sorted(alert["annotations"]) == ["cause", "runbook", "summary"]
+    assert alert["annotations"]["cause"].endswith(".")
+    assert alert["annotations"]["runbook"] == f"docs/alerts.md#{name.lower()}"
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.get("alert") or rule["record"])
+def test_every_metric_that_a_rule_asks_for_is_told_by_somebody(rule: dict[str, Any]) -> None:
+    assert metrics_of(rule["expr"]) - told() == set()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["alert"])
+def test_a_case_uses_series_that_somebody_tells(case: dict[str, Any]) -> None:
+    series = {key.split("{")[0] for side in ("fires", "silent") for key in case.get(side, {})}
+    assert series - told() == set()
+
+
+@pytest.mark.parametrize("version", releases())
+def test_every_release_fills_the_names_that_alerts_are_made_of(version: str) -> None:
+    has = {name + end for name in releases()[version].metrics.values() for end in SUFFIXES}
+    made = {
+        rule["record"]: metrics_of(rule["expr"]) for rule in RULES if rule.get("record", "").startswith("rackserve:")
+    }
+    empty = {
+        record
+        for record, asked in made.items()
+        if any(m.startswith(("vllm:", "http_")) for m in asked) and not asked & has
+    }
+    assert empty <= (
+        {"rackserve:rejections:rate5m"} | ({"rackserve:http_errors:ratio5m"} if version == "0.6.4.post1" else set())
+    )
+
+
+@pytest.mark.parametrize(
+    ("expression", "names"),
+    [
+        ("sum by (host, le) (rate(a_total[5m])) / (max(b) > 0)", {"a_total", "b"}),
+        ('up{job="vllm"} == 0 unless on (host) c{x=~"d|e"} == 1', {"up", "c"}),
+        ("f:g < 0.5 * quantile_over_time(0.5, f:g[1d] offset 1h)", {"f:g"}),
+        ('label_replace(vllm:n, "model", "$1", "model_name", "(.*)")', {"vllm:n"}),
+        ("count(count by (version) (i)) > 1e3", {"i"}),
+    ],
+)
+def test_names_are_found_in_expressions(expression: str, names: set[str]) -> None:
+    assert metrics_of(expression) == names
