@@ -2,7 +2,7 @@
 PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PATH
 
-.PHONY: demo test setup check static unit hosts scenario faults engine_faults docs lab-up lab-down clean
+.PHONY: demo test setup check static unit hosts scenario faults engine_faults alert_faults docs lab-up lab-down clean
 
 demo:
 	.ci/demo
@@ -45,6 +45,10 @@ faults: scenario
 # Kills an engine ten times: a quarter of an hour.
 engine_faults: NAME = vllm_faults
 engine_faults: scenario
+
+# Breaks a fleet of stand-in engines in seven ways and waits for the pages: a quarter of an hour.
+alert_faults: NAME = alerts
+alert_faults: scenario
 
 docs:
 	python python/tools/role_readme.py

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[3] / "python/tests/alerts"))
+from promtool import CASES, rule_test, turned
+
 if TYPE_CHECKING:
+    from testinfra.backend.base import CommandResult
     from testinfra.host import Host
 
-RULE_TESTS = Path(__file__).with_name("rackserve.rules.test.yml").read_text()
 FIRES_WITHIN_S = 150
 
 
@@ -22,35 +26,23 @@ def get(host: Host, path: str) -> Any:  # noqa: ANN401 - JSON
     return json.loads(host.check_output(f"python3 -c {shlex.quote(code)}"))
 
 
-def run_rule_tests(host: Host, text: str) -> int:
-    host.check_output(f"printf %s {shlex.quote(text)} > /tmp/rules.test.yml")
-    return int(host.run("promtool test rules /tmp/rules.test.yml").rc)
+def run_rule_tests(host: Host, cases: list[dict[str, Any]]) -> CommandResult:
+    text = shlex.quote(rule_test("/etc/prometheus/rackserve", cases))
+    host.check_output(f"printf %s {text} > /tmp/rules.test.yml")
+    return host.run("promtool test rules /tmp/rules.test.yml")
 
 
-def test_every_alert_fires_and_is_silent_as_its_test_says(host: Host) -> None:
-    assert run_rule_tests(host, RULE_TESTS) == 0, host.run("promtool test rules /tmp/rules.test.yml").stderr
+@pytest.mark.parametrize("interval", sorted({case.get("interval", "15s") for case in CASES}))
+def test_every_alert_fires_and_is_silent_as_its_case_says(host: Host, interval: str) -> None:
+    done = run_rule_tests(host, [case for case in CASES if case.get("interval", "15s") == interval])
+    assert done.rc == 0, done.stderr
 
 
-@pytest.mark.parametrize(
-    ("sound", "broken"),
-    [
-        ("values: 1x4 0x20", "values: 1x24"),
-        ("values: 0+10x8 80x32", "values: 0+10x40"),
-        ("values: 0x40", "values: 3x40"),
-        ("values: 1x8 0x8", "values: 1x16"),
-        ('up{job="node", instance="x"}\', values: 1x40', 'up{job="vllm", instance="x"}\', values: 1x40'),
-    ],
-    ids=[
-        "a target that answers",
-        "an engine that works",
-        "an idle engine that hangs",
-        "a bundle that is whole",
-        "an instance that is known",
-    ],
-)
-def test_the_rule_test_itself_can_fail(host: Host, sound: str, broken: str) -> None:
-    assert sound in RULE_TESTS
-    assert run_rule_tests(host, RULE_TESTS.replace(sound, broken)) != 0
+@pytest.mark.parametrize("name", ["VllmHung", "DiskFull", "GpuXid", "FirstTokenBudgetBurnsFast"])
+def test_a_case_whose_series_are_changed_over_fails_twice(host: Host, name: str) -> None:
+    (case,) = [case for case in CASES if case["alert"] == name]
+    done = run_rule_tests(host, [turned(case)])
+    assert (done.rc, done.stderr.count("exp: ")) == (1, 2)
 
 
 def test_targets_are_up_and_down_as_they_are(host: Host) -> None:
