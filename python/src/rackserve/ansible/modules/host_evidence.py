@@ -1,0 +1,165 @@
+# Apache License 2.0 (see LICENSE)
+"""Ansible module: brings what `rackserve doctor` judges. Python 3.9 or newer, standard library only."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_evidence
+short_description: Bring alerts, journals, disks and the edge's last answers of a host
+description:
+  - Reads and never changes; check mode makes no difference. What cannot be read is left empty.
+options:
+  instances:
+    description: Names of the host's instances of vLLM.
+    type: list
+    elements: str
+    default: []
+  prometheus:
+    description: Where Prometheus listens on this host; empty on a host without it.
+    type: str
+    default: ""
+author: The rackserve authors
+"""
+
+EXAMPLES = r"""
+- name: Bring the evidence
+  host_evidence:
+    instances: [chat]
+"""
+
+RETURN = r"""
+evidence:
+  description: >-
+    alerts, free, answers, and units with instance, active, result, restarts, journal, probe, probe_detail and drained.
+  returned: always
+  type: dict
+"""
+
+import collections
+import contextlib
+import json
+import os
+import subprocess
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+PROBE = "/var/lib/rackserve/probe/{}.json"
+DRAINED = "/var/lib/rackserve/drained/{}"
+ACCESS_LOG = Path("/var/log/nginx/access.log")
+MOUNTS = ("/", "/var", "/var/log", "/var/cache/huggingface", "/opt/vllm", "/var/lib/prometheus")
+JOURNAL_LINES = 400
+TAIL_BYTES = 1 << 18
+TIMEOUT_S = 20
+
+
+def run(*words: str) -> str:
+    """Return what a program prints, empty where it is not there or takes too long."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        return subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_S, check=False).stdout
+    return ""
+
+
+def alerts_of(text: str) -> list[dict[str, Any]]:
+    """Return the alerts in an answer of Prometheus."""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return [dict(alert) for alert in json.loads(text)["data"]["alerts"]]
+    return []
+
+
+def unit_of(instance: str, shown: str, journal: str, record: str, *, drained: bool) -> dict[str, Any]:
+    """Return what is known of one instance.
+
+    Args:
+        instance: its name.
+        shown: output of `systemctl show` of its unit.
+        journal: the last lines of its engine.
+        record: what its probe keeps.
+        drained: whether an operator keeps it closed.
+    """
+    properties = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    probe: dict[str, Any] = {}
+    with contextlib.suppress(ValueError):
+        probe = json.loads(record) if record else {}
+    restarts = properties.get("NRestarts", "0")
+    return {
+        "instance": instance,
+        "active": properties.get("ActiveState", "unknown"),
+        "result": properties.get("Result", "unknown"),
+        "restarts": int(restarts) if restarts.isdigit() else 0,
+        "journal": journal.splitlines(),
+        "probe": str(probe.get("state", "unknown")),
+        "probe_detail": str(probe.get("detail", "")),
+        "drained": drained,
+    }
+
+
+def answers_of(log: str) -> dict[str, int]:
+    """Return how often each status stands in nginx's access log."""
+    found: collections.Counter[str] = collections.Counter()
+    for line in log.splitlines():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            found[str(int(json.loads(line)["status"]))] += 1
+    return dict(found)
+
+
+def free_of(mounts: tuple[str, ...]) -> dict[str, float]:
+    """Return the free share of the filesystems that some folders are on, each once."""
+    found: dict[int, tuple[str, float]] = {}
+    for mount in mounts:
+        with contextlib.suppress(OSError):
+            usage, device = os.statvfs(mount), os.stat(mount).st_dev
+            if usage.f_blocks:
+                found.setdefault(device, (mount, usage.f_bavail / usage.f_blocks))
+    return dict(found.values())
+
+
+def tail(path: Path) -> str:
+    """Return the end of a file, empty where there is none."""
+    with contextlib.suppress(OSError), path.open("rb") as source:
+        source.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        return source.read().decode(errors="replace")
+    return ""
+
+
+def ask(url: str) -> str:
+    """Return what an address answers, empty where it does not."""
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:  # noqa: S310 - Prometheus
+        return str(answer.read().decode(errors="replace"))
+    return ""
+
+
+def _instance(name: str) -> dict[str, Any]:
+    unit = f"vllm@{name}.service"
+    return unit_of(
+        name,
+        run("systemctl", "show", unit, "--property=ActiveState,Result,NRestarts"),
+        run("journalctl", f"--unit={unit}", "--since=-24h", f"--lines={JOURNAL_LINES}", "--output=cat", "--no-pager"),
+        tail(Path(PROBE.format(name))),
+        drained=Path(DRAINED.format(name)).exists(),
+    )
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "instances": {"type": "list", "elements": "str", "default": []},
+            "prometheus": {"type": "str", "default": ""},
+        },
+        supports_check_mode=True,
+    )
+    prometheus = module.params["prometheus"]
+    evidence = {
+        "alerts": alerts_of(ask(f"{prometheus}/api/v1/alerts")) if prometheus else [],
+        "units": [_instance(name) for name in module.params["instances"]],
+        "free": free_of(MOUNTS),
+        "answers": answers_of(tail(ACCESS_LOG)),
+    }
+    module.exit_json(changed=False, evidence=evidence)
+
+
+if __name__ == "__main__":
+    main()

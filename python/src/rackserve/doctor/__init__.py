@@ -1,0 +1,6 @@
+"""From what a fleet shows to what is wrong with it: pure rules over evidence."""
+
+from rackserve.doctor._evidence import Alert, Evidence, UnitEvidence, read_evidence
+from rackserve.doctor._rules import Finding, diagnose
+
+__all__ = ["Alert", "Evidence", "Finding", "UnitEvidence", "diagnose", "read_evidence"]

@@ -1,0 +1,84 @@
+"""What the hosts gave: alerts of Prometheus, units with their journals, disks, the edge's last answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+@dataclass(frozen=True)
+class Alert:
+    """An alert that fires or is about to."""
+
+    name: str
+    state: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class UnitEvidence:
+    """One instance on one host.
+
+    Attributes:
+        active: systemd's ActiveState.
+        result: systemd's Result: success, exit-code, oom-kill, timeout, start-limit-hit, ...
+        journal: the last lines of its engine, oldest first.
+        probe: the state that its probe saw last, and what it said of it.
+        drained: whether an operator keeps it closed.
+    """
+
+    host: str
+    instance: str
+    active: str = "active"
+    result: str = "success"
+    restarts: int = 0
+    journal: tuple[str, ...] = ()
+    probe: str = "ready"
+    probe_detail: str = ""
+    drained: bool = False
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a fleet.
+
+    Attributes:
+        free: free share of a filesystem by host and mount point.
+        answers: how often the edge gave a status lately, by host.
+    """
+
+    alerts: tuple[Alert, ...] = ()
+    units: tuple[UnitEvidence, ...] = ()
+    free: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    answers: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+
+
+def read_evidence(found: Iterable[tuple[str, Mapping[str, Any]]]) -> Evidence:
+    """Return the evidence in what the module host_evidence gave, by host.
+
+    Args:
+        found: hosts and their data, as that module's RETURN has it.
+    """
+    alerts: list[Alert] = []
+    units: list[UnitEvidence] = []
+    free: dict[tuple[str, str], float] = {}
+    answers: dict[str, dict[int, int]] = {}
+    for host, data in found:
+        alerts += [
+            Alert(
+                str(alert["labels"].get("alertname", "")),
+                str(alert["state"]),
+                {str(key): str(value) for key, value in alert["labels"].items()},
+                str(alert.get("annotations", {}).get("summary", "")),
+            )
+            for alert in data.get("alerts") or ()
+        ]
+        units += [UnitEvidence(host=host, **{**unit, "journal": tuple(unit["journal"])}) for unit in data["units"]]
+        free.update({(host, mount): float(share) for mount, share in data["free"].items()})
+        if data["answers"]:
+            answers[host] = {int(status): int(count) for status, count in data["answers"].items()}
+    return Evidence(tuple(alerts), tuple(units), free, answers)

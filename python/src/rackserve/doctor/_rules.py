@@ -1,0 +1,194 @@
+"""The rules: each looks at the evidence and returns what it found. The likeliest cause comes first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from rackserve.doctor._alerts import CAUSES, NOT_NEWS, SYMPTOM_WEIGHT
+from rackserve.doctor._journal import SAYINGS, memory_ran_out, slow_phase
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rackserve.doctor._evidence import Evidence, UnitEvidence
+
+_FULL: Final = 0.05
+_MANY: Final = 0.05
+_SLOW_S: Final = 30.0
+_UP: Final = {"ready", "busy"}
+_TOO_MANY_REQUESTS: Final = 429
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong, where, how it was seen and what to do; `likelihood` is of 100."""
+
+    cause: str
+    host: str
+    instance: str
+    evidence: str
+    fix: str
+    likelihood: int
+    rule: str
+
+
+def diagnose(evidence: Evidence) -> list[Finding]:
+    """Return what is wrong, likeliest first; symptoms only where nothing on their host explains them."""
+    causes = [finding for rule in _RULES for finding in rule(evidence)]
+    explained = {finding.host for finding in causes}
+    symptoms = [finding for finding in _symptoms(evidence) if finding.host not in explained]
+    best: dict[tuple[str, str, str], Finding] = {}
+    for finding in sorted([*causes, *symptoms], key=lambda one: -one.likelihood):
+        best.setdefault((finding.host, finding.instance, finding.cause), finding)
+    return list(best.values())
+
+
+def _engines_said(evidence: Evidence) -> Iterator[Finding]:
+    """An engine that ended, or does not get to a token, has mostly said why."""
+    for unit in evidence.units:
+        if not _troubled(unit, evidence):
+            continue
+        for saying in SAYINGS:
+            line = next((line for line in reversed(unit.journal) if saying.pattern.search(line)), None)
+            if line is not None:
+                yield _of(unit, saying.cause, line, saying.fix, likelihood=saying.weight, rule=saying.name)
+
+
+def _gpu_memory(evidence: Evidence) -> Iterator[Finding]:
+    """Whether the GPU's memory ran out while it served or at the start makes the difference."""
+    for unit in evidence.units:
+        found = memory_ran_out(unit.journal)
+        if found and found[1]:
+            fix = (
+                "lower gpu_memory_utilization by 0.05; then max_num_seqs or max-num-batched-tokens (rackserve capacity)"
+            )
+            yield _of(
+                unit, "the GPU's memory ran out while it served", found[0], fix, likelihood=93, rule="oom-mid-traffic"
+            )
+        elif found:
+            fix = "see rackserve capacity; lower max_model_len or gpu_memory_utilization, or use more gpus"
+            yield _of(
+                unit, "the model does not fit the GPU's memory", found[0], fix, likelihood=93, rule="oom-at-start"
+            )
+
+
+def _systemd_said(evidence: Evidence) -> Iterator[Finding]:
+    """What systemd knows of the end of a unit."""
+    for unit in evidence.units:
+        if unit.result == "oom-kill":
+            fix = "weights, KV cache and work space of all instances have to fit the host's memory"
+            yield _of(
+                unit, "the host's memory ran out", "systemd: Result=oom-kill", fix, likelihood=94, rule="host-oom"
+            )
+        elif unit.result == "timeout":
+            fix = "raise vllm_start_timeout, if the journal shows that it was still loading"
+            yield _of(
+                unit,
+                "the start took longer than it may",
+                "systemd: Result=timeout",
+                fix,
+                likelihood=60,
+                rule="start-timeout",
+            )
+
+
+def _slow_start(evidence: Evidence) -> Iterator[Finding]:
+    """A start that takes long: the article's first symptom."""
+    for unit in evidence.units:
+        phase = slow_phase(unit.journal)
+        if unit.probe != "starting" or phase is None or 0 < phase[1] < _SLOW_S:
+            continue
+        cause = f"the start is slow because of {phase[0]}"
+        fix = {
+            "downloading the model": "serve from the bundle: rackserve apply sets HF_HUB_OFFLINE and the cache",
+            "loading the weights": "a faster disk, or a local one; a quantized model",
+            "compiling": "keep the engine's cache folder between starts; it is compiled once for each release",
+            "capturing CUDA graphs": "this is normal for 10 to 20 s; fewer cudagraph-capture-sizes shorten it",
+        }[phase[0]]
+        seen = f"{phase[1]:.0f} s" if phase[1] else "its journal speaks of a download"
+        yield _of(unit, cause, f"{phase[0]}: {seen}", fix, likelihood=70, rule="slow-start")
+
+
+def _disks(evidence: Evidence) -> Iterator[Finding]:
+    for (host, mount), share in evidence.free.items():
+        if share < _FULL:
+            yield Finding(
+                "a disk is full", host, "", f"{mount} has {share:.1%} left", CAUSES["DiskFull"][2], 92, "disk-full"
+            )
+
+
+def _edge(evidence: Evidence) -> Iterator[Finding]:
+    """What the edge answered lately."""
+    for host, answers in evidence.answers.items():
+        total = sum(answers.values())
+        limited = answers.get(_TOO_MANY_REQUESTS, 0)
+        failed = sum(count for status, count in answers.items() if status >= 500)  # noqa: PLR2004 - HTTP
+        if limited > _MANY * total:
+            fix = "raise nginx_limit_rate and nginx_limit_burst, or ask that client to send less"
+            seen = f"{limited} of the last {total} answers were 429"
+            yield Finding("clients are over the limit of the edge", host, "", seen, fix, 74, "edge-limit")
+        if failed > _MANY * total:
+            seen = f"{failed} of the last {total} answers were 5xx"
+            yield Finding("the edge finds no engine that answers", host, "", seen, "rackserve status", 40, "edge-5xx")
+
+
+def _drained(evidence: Evidence) -> Iterator[Finding]:
+    for unit in evidence.units:
+        if unit.drained:
+            path = f"/var/lib/rackserve/drained/{unit.instance}"
+            fix = f"rm {path} when it may serve"
+            yield _of(unit, "an operator keeps the instance closed", path, fix, likelihood=85, rule="drained")
+
+
+def _alerts(evidence: Evidence) -> Iterator[Finding]:
+    for alert in evidence.alerts:
+        if alert.name in CAUSES:
+            weight, cause, fix = CAUSES[alert.name]
+            instance = alert.labels.get("vllm_instance", "")
+            likelihood = weight if alert.state == "firing" else weight - 10
+            seen = f"{alert.name}: {alert.summary}"
+            yield Finding(cause, alert.labels.get("host", ""), instance, seen, fix, likelihood, alert.name)
+
+
+def _symptoms(evidence: Evidence) -> Iterator[Finding]:
+    for alert in evidence.alerts:
+        if alert.name not in CAUSES and alert.name not in NOT_NEWS and alert.state == "firing":
+            host, instance = alert.labels.get("host", ""), alert.labels.get("vllm_instance", "")
+            fix = f"docs/alerts.md#{alert.name.lower()}"
+            yield Finding(alert.summary or alert.name, host, instance, alert.name, fix, SYMPTOM_WEIGHT, alert.name)
+    for unit in evidence.units:
+        if unit.probe not in {*_UP, "starting"}:
+            seen = f"its probe says {unit.probe}: {unit.probe_detail}"
+            fix = f"journalctl -u vllm@{unit.instance} -n 100"
+            yield _of(
+                unit,
+                f"the instance is {unit.probe}",
+                seen,
+                fix,
+                likelihood=SYMPTOM_WEIGHT - 5,
+                rule=f"probe-{unit.probe}",
+            )
+
+
+def _troubled(unit: UnitEvidence, evidence: Evidence) -> bool:
+    """Tell whether what an engine said of late still matters: it does not serve, or it ends again and again."""
+    place = {"host": unit.host, "vllm_instance": unit.instance}
+    loops = any(a.name == "InstanceRestartLoop" and place.items() <= a.labels.items() for a in evidence.alerts)
+    return unit.active != "active" or unit.probe not in _UP or loops
+
+
+def _of(unit: UnitEvidence, cause: str, evidence: str, fix: str, *, likelihood: int, rule: str) -> Finding:
+    return Finding(cause, unit.host, unit.instance, evidence.strip(), fix, likelihood, rule)
+
+
+_RULES: Final[tuple[Callable[[Evidence], Iterator[Finding]], ...]] = (
+    _engines_said,
+    _gpu_memory,
+    _systemd_said,
+    _slow_start,
+    _disks,
+    _edge,
+    _drained,
+    _alerts,
+)
