@@ -66,9 +66,6 @@ FAULTS = {
         "systemctl start prometheus-node-exporter",
         120,
     ),
-    "engine killed": Fault(
-        "VllmInstanceDown", "gpu2", "systemctl stop stand-in-engine", "systemctl start stand-in-engine", 60
-    ),
     "engine frozen": Fault("VllmHung", "gpu1", "touch /run/frozen", "rm /run/frozen", 120 + 120),
     "disk full": Fault(
         "DiskFull",
@@ -85,6 +82,10 @@ FAULTS = {
         60,
     ),
 }
+# Alone: a host whose exporter and engine are both silent is said to be down.
+KILLED = Fault(
+    "VllmInstanceDown", "gpu2", "systemctl kill -s KILL stand-in-engine", "systemctl start stand-in-engine", 60
+)
 HOST_OFF = Fault("HostDown", "gpu1", "systemctl poweroff", "", 60)
 
 
@@ -162,6 +163,18 @@ def test_a_host_of_which_only_the_exporter_ended_is_not_said_to_be_down() -> Non
 def test_a_mended_fault_clears(mended: dict[str, float], name: str) -> None:
     page = came(FAULTS[name].alert, FAULTS[name].host, "resolved", mended[name], 120 + CLEARS_WITHIN_S)
     LOG.warning("MEASURED %s cleared: %.0f s", name, page["at"] - mended[name])
+
+
+@pytest.mark.usefixtures("mended")
+def test_an_engine_that_was_killed_pages_and_clears() -> None:
+    began = time.time()
+    on(KILLED.host, KILLED.inject)
+    page = came(KILLED.alert, KILLED.host, "firing", began, KILLED.within_s)
+    LOG.warning("MEASURED engine killed: %.0f s", page["at"] - began)
+    on(KILLED.host, KILLED.mend)
+    back = time.time()
+    page = came(KILLED.alert, KILLED.host, "resolved", back, CLEARS_WITHIN_S)
+    LOG.warning("MEASURED engine killed, cleared: %.0f s", page["at"] - back)
 
 
 @pytest.mark.usefixtures("mended")

@@ -109,6 +109,13 @@ def test_the_likeliest_comes_first_and_nothing_twice() -> None:
     assert [finding.rule for finding in diagnose(full)] == ["disk-full", "ClockOff"]
 
 
+def test_a_host_that_was_reached_is_not_off() -> None:
+    (off,) = diagnose(Evidence(alerts=(firing("HostDown"),)))
+    (cut,) = diagnose(Evidence(alerts=(firing("HostDown"),), reached=frozenset({"gpu1"})))
+    assert off.cause == "the host is off or cut from the network"
+    assert cut.cause == "Prometheus reaches nothing on the host, and SSH does"
+
+
 def test_an_alert_that_is_about_to_fire_is_less_likely() -> None:
     (pending,) = diagnose(Evidence(alerts=(Alert("ClockOff", "pending", {"host": "gpu1"}),)))
     (fires,) = diagnose(Evidence(alerts=(firing("ClockOff"),)))
@@ -140,6 +147,7 @@ def test_what_a_host_brings_is_read() -> None:
     assert found == Evidence(
         (Alert("X", "firing", {"alertname": "X"}, "s"),),
         (UnitEvidence("h", "a", journal=("one",)),),
+        frozenset({"h"}),
         {("h", "/"): 0.5},
         {"h": {200: 3}},
     )

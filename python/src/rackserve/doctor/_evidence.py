@@ -47,12 +47,14 @@ class Evidence:
     """What is known of a fleet.
 
     Attributes:
+        reached: hosts that gave evidence themselves.
         free: free share of a filesystem by host and mount point.
         answers: how often the edge gave a status lately, by host.
     """
 
     alerts: tuple[Alert, ...] = ()
     units: tuple[UnitEvidence, ...] = ()
+    reached: frozenset[str] = frozenset()
     free: Mapping[tuple[str, str], float] = field(default_factory=dict)
     answers: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
 
@@ -67,7 +69,9 @@ def read_evidence(found: Iterable[tuple[str, Mapping[str, Any]]]) -> Evidence:
     units: list[UnitEvidence] = []
     free: dict[tuple[str, str], float] = {}
     answers: dict[str, dict[int, int]] = {}
+    reached: set[str] = set()
     for host, data in found:
+        reached.add(host)
         alerts += [
             Alert(
                 str(alert["labels"].get("alertname", "")),
@@ -81,4 +85,4 @@ def read_evidence(found: Iterable[tuple[str, Mapping[str, Any]]]) -> Evidence:
         free.update({(host, mount): float(share) for mount, share in data["free"].items()})
         if data["answers"]:
             answers[host] = {int(status): int(count) for status, count in data["answers"].items()}
-    return Evidence(tuple(alerts), tuple(units), free, answers)
+    return Evidence(tuple(alerts), tuple(units), frozenset(reached), free, answers)

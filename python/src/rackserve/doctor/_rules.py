@@ -145,6 +145,11 @@ def _alerts(evidence: Evidence) -> Iterator[Finding]:
     for alert in evidence.alerts:
         if alert.name in CAUSES:
             weight, cause, fix = CAUSES[alert.name]
+            if alert.name == "HostDown" and alert.labels.get("host") in evidence.reached:
+                cause, fix = (
+                    "Prometheus reaches nothing on the host, and SSH does",
+                    "the ports' firewall; rackserve apply",
+                )
             instance = alert.labels.get("vllm_instance", "")
             likelihood = weight if alert.state == "firing" else weight - 10
             seen = f"{alert.name}: {alert.summary}"
