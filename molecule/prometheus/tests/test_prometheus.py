@@ -15,8 +15,13 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "python/tests/alerts"))
 from promtool import CASES, rule_test, turned
 
 if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+
     from testinfra.backend.base import CommandResult
     from testinfra.host import Host
+
+    Play = Callable[..., subprocess.CompletedProcess[str]]
 
 FIRES_WITHIN_S = 150
 
@@ -77,3 +82,25 @@ def test_the_exporter_waits_for_its_address(host: Host) -> None:
         "systemctl show prometheus-node-exporter --property=Restart,RestartUSec,StartLimitIntervalUSec"
     )
     assert set(shown.splitlines()) == {"Restart=always", "RestartUSec=2s", "StartLimitIntervalUSec=0"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({"prometheus_ttft_limit": 3}, "prometheus_ttft_limit is 3, which is no bound of vLLM's histogram; set one of"),
+        ({"prometheus_itl_limit": 0.25}, "prometheus_itl_limit is 0.25, which is no bound"),
+        ({"prometheus_slo": 95}, "prometheus_slo is 95"),
+        ({"prometheus_disk_free_critical": 0.5}, "prometheus_disk_free_critical 0.5"),
+        ({"prometheus_retention_size": "much"}, "prometheus_retention_size is much"),
+        (
+            {"alertmanager_receivers": [{"name": "on-call", "severities": ["critical"]}]},
+            "receiver on-call: it: Value error, neither mail nor webhook is set; set one",
+        ),
+    ],
+    ids=["ttft", "itl", "slo", "disk", "retention", "receiver"],
+)
+@pytest.mark.usefixtures("host")
+def test_a_wrong_limit_or_receiver_is_refused(play: Play, variables: dict[str, object], reason: str) -> None:
+    done = play("molecule/prometheus/converge.yml", variables, "--tags", "prometheus_preflight,alertmanager_preflight")
+    assert done.returncode != 0
+    assert reason in " ".join(done.stdout.split()), done.stdout[-2000:]
