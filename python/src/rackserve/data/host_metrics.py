@@ -26,7 +26,7 @@ BUNDLE = Path("/var/lib/rackserve/bundle/manifest.json")
 CURRENT = Path("/opt/vllm/current")
 DEVICES = Path("/sys/bus/pci/devices")
 # Of the GPU, its memory, links or firmware; the alert GpuXid asks for these. Each has a series before it happens, since
-# a counter that begins at one has not increased. Source: NVIDIA's Xid catalogue.
+# a counter that begins at one has not increased. Which ones they are was not compared with NVIDIA's Xid catalogue.
 HARDWARE_XIDS = (48, 63, 64, 74, 79, 94, 95, 119, 120, 140)
 _XID = re.compile(r"NVRM: Xid \(PCI:(?P<pci>[0-9a-fA-F:.]+)\): (?P<xid>\d+)")
 _NVIDIA = "0x10de"

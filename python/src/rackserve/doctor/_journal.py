@@ -16,7 +16,8 @@ class Saying(NamedTuple):
     fix: str
 
 
-# Read in the releases' sources and in reports to vllm-project/vllm; the numbers are of its issues.
+# Written from what is known of these errors and from reports to vllm-project/vllm, whose numbers stand beside a row.
+# The wording was not compared with the sources of every release.
 SAYINGS: Final = (
     Saying(
         "wrong-flag",
