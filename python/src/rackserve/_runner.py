@@ -166,7 +166,7 @@ def run_playbook(
     limit: str | None = None,
     check: bool = False,
     tags: Sequence[str] = (),
-    variables: Mapping[str, str] | None = None,
+    variables: Mapping[str, object] | None = None,
 ) -> RunResult:
     """Run a playbook to its end and keep its record in `record_dir` (summary.json and Ansible's own output).
 

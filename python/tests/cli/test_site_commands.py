@@ -1,4 +1,4 @@
-"""apply, verify, status and init through `main(argv)`; the runner and the inventory are faked."""
+"""apply, verify, status, drain and init through `main(argv)`; the runner and the inventory are faked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rackserve import _runner
 from rackserve._checks import CheckResult, _edge
 from rackserve._fleet import Fleet, FleetHost
 from rackserve._runner import EventKind, HostStats, RunEvent, RunResult, TaskFailure
-from rackserve.cli import _apply, _status, _verify, main
+from rackserve.cli import _apply, _drain, _status, _verify, main
 from rackserve.errors import RunError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RACKSERVE_PROJECT", str(project))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     hosts = (FleetHost("gpu1", ("vllm_hosts",), "10.0.0.11"), FleetHost("edge1", ("edge_hosts",), None))
-    for module in (_apply, _verify, _status):
+    for module in (_apply, _drain, _verify, _status):
         monkeypatch.setattr(module, "load_fleet", lambda path: Fleet(path, hosts))
     return inventory
 
@@ -111,6 +111,28 @@ def test_apply_that_fails_prints_one_message_per_host(
     said = json.loads(capsys.readouterr().out)
     assert sorted(said) == ["failures", "hosts", "messages", "ok", "record", "unreachable"]
     assert said["ok"] is False
+
+
+@pytest.mark.parametrize(
+    ("argv", "variables"),
+    [
+        (["drain", "gpu1:a"], {"nginx_drain": ["gpu1:a"], "nginx_drain_last": False}),
+        (["drain", "--last", "gpu1"], {"nginx_drain": ["gpu1"], "nginx_drain_last": True}),
+        (["undrain", "gpu1"], {"nginx_undrain": ["gpu1"], "nginx_drain_last": False}),
+    ],
+)
+def test_drain(site: Path, fake_run: Any, capsys: pytest.CaptureFixture[str], argv: list[str], variables: Any) -> None:
+    seen = fake_run(hosts=(HostStats("edge1", ok=9, changed=2),))
+    assert main([*argv, "-i", str(site)]) == 0
+    assert (seen["playbook"], seen["tags"], seen["variables"]) == ("configure_edge.yml", ["nginx"], variables)
+    assert f"{argv[-1]}: {'out of' if argv[0] == 'drain' else 'in'} rotation" in capsys.readouterr().out
+
+
+def test_a_drain_that_an_edge_refuses(site: Path, fake_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    refused = TaskFailure("edge1", "preflight | Refuse", "no host and no instance 'gpu9' is behind the edge")
+    fake_run(hosts=(HostStats("edge1", ok=1, failed=1),), failures=(refused,))
+    assert main(["drain", "gpu9", "-i", str(site)]) == 1
+    assert "no host and no instance 'gpu9'" in capsys.readouterr().err
 
 
 def test_apply_while_another_run_goes_on(site: Path, fake_run: Any, capsys: pytest.CaptureFixture[str]) -> None:

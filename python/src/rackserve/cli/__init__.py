@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 EXIT_OK: Final = 0
 EXIT_CHECK_FAILED: Final = 1
 EXIT_CANNOT_CHECK: Final = 2
-_COMMANDS: Final = ("lab", "bundle", "init", "capacity", "apply", "verify", "status", "doctor")
+_COMMANDS: Final = ("lab", "bundle", "init", "capacity", "key", "apply", "verify", "status", "drain", "doctor")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -16,6 +16,7 @@ from rackserve import (
     alert_routes,
     bundle,
     chat_templates,
+    edge,
     gate,
     host_types,
     preflight,
@@ -151,7 +152,7 @@ def rackserve_reason(result: dict[str, Any]) -> str:
 
 
 def rackserve_backends(hostvars: dict[str, Any], hosts: list[str]) -> list[dict[str, Any]]:
-    """Return every instance of a group of hosts: host, instance, address, port, model, served_names, release."""
+    """Return every instance of a group of hosts, with all names that clients may use, those of LoRA adapters too."""
     return [
         {
             "host": host,
@@ -159,12 +160,27 @@ def rackserve_backends(hostvars: dict[str, Any], hosts: list[str]) -> list[dict[
             "address": hostvars[host]["ansible_host"],
             "port": instance.port,
             "model": instance.served_names[0],
-            "served_names": list(instance.served_names),
+            "served_names": [*instance.served_names, *(adapter.name for adapter in instance.lora)],
+            "max_model_len": instance.max_model_len,
             "release": str((hostvars[host].get("stack_runtime") or {}).get("vllm", "unknown")),
         }
         for host in hosts
         for instance in parse_instances(_plain(hostvars[host].get("vllm_instances", [])))
     ]
+
+
+def rackserve_drained(
+    backends: list[dict[str, Any]], drained: list[str], drain: list[str], undrain: list[str], *, last: bool = False
+) -> list[str]:
+    """Return the instances that are out of rotation afterwards, as `edge.drained_after` does."""
+    return edge.drained_after(_plain(backends), drained, drain=drain, undrain=undrain, last_too=last)
+
+
+def rackserve_edge_plan(
+    backends: list[dict[str, Any]], clients: list[dict[str, Any]], drained: list[str]
+) -> dict[str, Any]:
+    """Return what the edge's configuration is made of; see `rackserve.edge.plan_of`."""
+    return edge.plan_of(backends, clients, drained)
 
 
 def rackserve_probe_settings(
@@ -321,6 +337,8 @@ class FilterModule:
             rackserve_backends,
             rackserve_bundle_problems,
             rackserve_config,
+            rackserve_drained,
+            rackserve_edge_plan,
             rackserve_engine,
             rackserve_entry_files,
             rackserve_environment,

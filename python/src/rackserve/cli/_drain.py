@@ -1,0 +1,60 @@
+"""`rackserve drain` and `undrain`: takes instances out of every edge's rotation and back, without breaking a stream."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from rackserve import _runner
+from rackserve._fleet import load_fleet, resolve_inventory
+from rackserve._paths import project_root
+from rackserve.cli import EXIT_CHECK_FAILED, EXIT_OK
+from rackserve.cli._apply import failure_messages
+from rackserve.cli._progress import Progress
+from rackserve.errors import InputError
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add both commands."""
+    for name, says in (("drain", "send instances no new requests"), ("undrain", "send them requests again")):
+        parser = commands.add_parser(name, help=says, description=__doc__)
+        parser.add_argument("names", nargs="+", metavar="HOST|HOST:INSTANCE", help="a whole host, or one instance")
+        parser.add_argument("-i", "--inventory", metavar="DIR", help="the site's inventory (default: the lab's)")
+        parser.add_argument("--json", action="store_true", help="print the result as JSON")
+        parser.set_defaults(handler=rotate, last=False)
+        if name == "drain":
+            parser.add_argument("--last", action="store_true", help="even the last instance of a model")
+
+
+def rotate(args: argparse.Namespace) -> int:
+    """Run either command: the edges' role, told what changes."""
+    inventory = resolve_inventory(args.inventory)
+    fleet = load_fleet(inventory)
+    playbook = project_root() / "playbooks" / "configure_edge.yml"
+    with _runner.run_lock(inventory), Progress() as progress:
+        result = _runner.run_playbook(
+            playbook,
+            inventory,
+            on_event=progress.take,
+            record_dir=_runner.new_record_dir(playbook),
+            tags=["nginx"],
+            variables={f"nginx_{args.command}": args.names, "nginx_drain_last": args.last},
+        )
+    if not result.hosts:
+        raise InputError(f"no host of {inventory} is in the group edge_hosts; see its hosts.yml")
+    messages = failure_messages(result, fleet)
+    edges = [host.name for host in result.hosts]
+    if args.json:
+        found = {"ok": result.ok, "hosts": [asdict(host) for host in result.hosts], "messages": messages}
+        print(json.dumps(found, indent=2))
+    elif result.ok:
+        done = "out of rotation, and their streams have ended" if args.command == "drain" else "in rotation again"
+        print(f"{', '.join(args.names)}: {done} ({', '.join(edges)})")
+    for message in messages:
+        print(message, file=sys.stderr)
+    return EXIT_OK if result.ok else EXIT_CHECK_FAILED

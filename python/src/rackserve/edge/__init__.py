@@ -1,0 +1,10 @@
+"""What the edge decides by: its clients and their keys, which instances answer to which model name, and which rest."""
+
+from __future__ import annotations
+
+from rackserve.edge._clients import Client, Key, parse_clients
+from rackserve.edge._keys import MadeKey, hash_of, new_key
+from rackserve.edge._plan import Backend, plan_of
+from rackserve.edge._rotation import drained_after
+
+__all__ = ["Backend", "Client", "Key", "MadeKey", "drained_after", "hash_of", "new_key", "parse_clients", "plan_of"]

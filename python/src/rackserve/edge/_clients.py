@@ -1,0 +1,115 @@
+"""`nginx_clients`: who may use the fleet, with which keys, how often and which models."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from rackserve.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_NAME: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Key(_Part):
+    """One key of a client, by its hash. Two at once, with an end for the older, make a rotation."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    expires: dt.datetime | None = None
+    revoked: bool = False
+
+    @field_validator("expires", mode="before")
+    @classmethod
+    def _as_moment(cls, value: object) -> object:
+        """Take a day as its end, and a moment without a zone as one in UTC."""
+        if isinstance(value, str):
+            try:
+                value = (
+                    dt.date.fromisoformat(value)
+                    if len(value) == len("2027-01-31")
+                    else dt.datetime.fromisoformat(value)
+                )
+            except ValueError:
+                raise ValueError("write a day as 2027-01-31 or a moment as 2027-01-31T12:00:00Z") from None
+        if isinstance(value, dt.datetime):
+            return value if value.tzinfo else value.replace(tzinfo=dt.UTC)
+        if isinstance(value, dt.date):
+            return dt.datetime.combine(value + dt.timedelta(days=1), dt.time(), dt.UTC)
+        return value
+
+
+class Client(_Part):
+    """One client. `requests_per_minute` is its steady rate, `burst` what it may send at once above that."""
+
+    name: str = Field(pattern=_NAME)
+    keys: list[Key] = Field(min_length=1)
+    requests_per_minute: int = Field(default=600, ge=1)
+    burst: int = Field(default=60, ge=0)
+    concurrent: int = Field(default=64, ge=1)
+    models: list[str] | None = Field(default=None, min_length=1)
+    suspended: bool = False
+
+
+def parse_clients(raw: Sequence[dict[str, Any]], models: Sequence[str]) -> tuple[Client, ...]:
+    """Check the clients of an edge against the names of the models that the fleet serves.
+
+    Raises:
+        InputError: naming every wrong client and key, the value found and what to set.
+    """
+    problems: list[str] = []
+    parsed: list[Client] = []
+    for position, item in enumerate(raw):
+        label = f"client {item.get('name', f'number {position + 1}')!r}" if isinstance(item, dict) else f"{item!r}"
+        try:
+            parsed.append(Client.model_validate(item))
+        except ValidationError as wrong:
+            problems += [f"{label}: {_sentence(error)}" for error in wrong.errors()]
+    names = Counter(client.name for client in parsed)
+    problems += [f"client name {name!r} is used {n} times; give each its own" for name, n in names.items() if n > 1]
+    problems += [
+        f"client {client.name!r}: models: no instance serves {model!r}; the fleet serves {', '.join(sorted(models))}"
+        for client in parsed
+        for model in client.models or ()
+        if model not in models
+    ]
+    problems += _shared_keys(parsed)
+    if not raw:
+        problems.append("there is no client, so nobody could ask; make a key with `rackserve key new` and add one")
+    if problems:
+        raise InputError("nginx_clients: " + "; ".join(problems))
+    return tuple(parsed)
+
+
+def _shared_keys(clients: Sequence[Client]) -> list[str]:
+    owners: dict[str, list[str]] = {}
+    for client in clients:
+        for key in client.keys:
+            owners.setdefault(key.sha256, []).append(client.name)
+    return [
+        f"key {sha256[:12]} stands {len(names)} times ({', '.join(names)}); give each client keys of its own"
+        for sha256, names in owners.items()
+        if len(names) > 1
+    ]
+
+
+def _sentence(error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    place = list(error["loc"])
+    key = ".".join(str(part + 1) if isinstance(part, int) else part for part in place)
+    if error["type"] == "extra_forbidden":
+        known = ", ".join(Client.model_fields if len(place) == 1 else Key.model_fields)
+        return f"unknown key {key!r}; known keys are {known}"
+    if error["type"] == "missing":
+        return f"{key!r} is missing; set it"
+    if key.endswith("sha256"):
+        return f"{key}: not the hash of a key, which has 64 hex digits; `rackserve key new` and `key hash` print it"
+    found = f"{error['msg'].removeprefix('Value error, ')} (found {error['input']!r})"
+    return f"{key}: {found}" if key else found

@@ -1,0 +1,148 @@
+"""Turns backends and clients into what the edge reads: groups of servers for nginx, and one table for its Lua code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rackserve.edge._clients import parse_clients
+from rackserve.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from rackserve.edge._clients import Client, Key
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One instance behind the edge, and the names of models that it answers to."""
+
+    host: str
+    instance: str
+    address: str
+    port: int
+    served_names: tuple[str, ...]
+    max_model_len: int | None = None
+
+    @property
+    def label(self) -> str:
+        """The instance's name in the whole fleet, as `rackserve drain` takes it."""
+        return f"{self.host}:{self.instance}"
+
+
+def plan_of(
+    backends: Sequence[dict[str, Any]], clients: Sequence[dict[str, Any]], drained: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return what the edge's configuration is made of.
+
+    Instances that serve exactly the same names share a group wherever those names lead to the same instances. `drained`
+    holds labels, as `gpu1:smollm2`; such a server stays in its group and gets nothing new.
+
+    Returns:
+        `groups` (name, models, servers) for nginx; `table`, the JSON text for the Lua code; `digest` of both.
+
+    Raises:
+        InputError: a wrong backend or client.
+    """
+    parsed = [_backend(item) for item in backends]
+    _refuse_shared_addresses(parsed)
+    by_model: dict[str, list[Backend]] = {}
+    for backend in parsed:
+        for name in dict.fromkeys(backend.served_names):
+            by_model.setdefault(name, []).append(backend)
+    models = {name: _group_name(members) for name, members in by_model.items()}
+    groups = [
+        {
+            "name": group,
+            "models": sorted(name for name, of in models.items() if of == group),
+            "servers": [
+                {
+                    "label": b.label,
+                    "address": f"{b.address}:{b.port}",
+                    "down": b.label in drained,
+                }
+                for b in next(members for name, members in by_model.items() if models[name] == group)
+            ],
+        }
+        for group in sorted(set(models.values()))
+    ]
+    table = json.dumps(_table(by_model, models, parse_clients(clients, sorted(models))), indent=1, sort_keys=True)
+    text = json.dumps([groups, table], sort_keys=True)
+    return {"groups": groups, "table": table, "digest": hashlib.sha256(text.encode()).hexdigest()[:16]}
+
+
+def _backend(item: dict[str, Any]) -> Backend:
+    try:
+        length = item.get("max_model_len")
+        return Backend(
+            host=str(item["host"]),
+            instance=str(item["instance"]),
+            address=str(item["address"]),
+            port=int(item["port"]),
+            served_names=tuple(str(name) for name in item["served_names"]),
+            max_model_len=None if length is None else int(length),
+        )
+    except KeyError as missing:
+        raise InputError(f"nginx_backends: {item!r} has no {missing}; set it") from missing
+
+
+def _refuse_shared_addresses(backends: Sequence[Backend]) -> None:
+    if not backends:
+        raise InputError(
+            "nginx_backends is empty; name at least one instance, or take the host out of the group of edges"
+        )
+    seen: dict[tuple[str, int], str] = {}
+    for backend in backends:
+        place = (backend.address, backend.port)
+        if place in seen:
+            raise InputError(
+                f"two of nginx_backends have one address and port: {seen[place]} and {backend.label} at "
+                f"{backend.address}:{backend.port}"
+            )
+        seen[place] = backend.label
+
+
+def _group_name(members: Sequence[Backend]) -> str:
+    labels = "\n".join(sorted(member.label for member in members))
+    return f"group_{hashlib.sha256(labels.encode()).hexdigest()[:12]}"
+
+
+def _table(
+    by_model: Mapping[str, Sequence[Backend]], models: Mapping[str, str], clients: Sequence[Client]
+) -> dict[str, Any]:
+    return {
+        "clients": {client.name: _limits(client) for client in clients},
+        "keys": {key.sha256: _bounds(client, key) for client in clients for key in client.keys},
+        "models": {
+            name: _set({"group": models[name], "max_model_len": _shortest(members)})
+            for name, members in by_model.items()
+        },
+    }
+
+
+def _bounds(client: Client, key: Key) -> dict[str, Any]:
+    expires = int(key.expires.timestamp()) if key.expires else None
+    return _set({"client": client.name, "expires": expires, "revoked": key.revoked})
+
+
+def _limits(client: Client) -> dict[str, Any]:
+    limits = {
+        "seconds_per_request": 60 / client.requests_per_minute,
+        "burst": client.burst,
+        "concurrent": client.concurrent,
+        "models": client.models,
+        "suspended": client.suspended,
+    }
+    return _set(limits)
+
+
+def _set(values: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what is not set: Lua would take JSON's null for something."""
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _shortest(members: Sequence[Backend]) -> int | None:
+    return min((b.max_model_len for b in members if b.max_model_len is not None), default=None)

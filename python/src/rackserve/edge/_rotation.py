@@ -1,0 +1,63 @@
+"""Which instances get no new requests: what `rackserve drain` and `undrain` make of what was so before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rackserve.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+
+def drained_after(
+    backends: Sequence[dict[str, Any]],
+    drained: Collection[str],
+    *,
+    drain: Sequence[str],
+    undrain: Sequence[str],
+    last_too: bool = False,
+) -> list[str]:
+    """Return the labels of the instances that are out of rotation afterwards.
+
+    Args:
+        backends: As in `nginx_backends`.
+        drained: Labels that were out before; one whose instance is gone is dropped.
+        drain: Hosts, or labels as `gpu1:smollm2`, to take out.
+        undrain: Hosts or labels to take back in.
+        last_too: Take out even the last instance of a model.
+
+    Raises:
+        InputError: a name that no backend has, one that is to go out and in at once, or a model that would have no
+            instance left.
+    """
+    labels = {f"{item['host']}:{item['instance']}": item for item in backends}
+    out, back = _labels(drain, labels), _labels(undrain, labels)
+    if both := sorted(out & back):
+        raise InputError(f"{', '.join(both)}: to be drained and undrained at once; name it in one of the two")
+    after = (labels.keys() & set(drained) | out) - back
+    if out and not last_too:
+        _refuse_last(labels, out, after)
+    return sorted(after)
+
+
+def _labels(names: Iterable[str], labels: dict[str, dict[str, Any]]) -> set[str]:
+    found: set[str] = set()
+    for name in names:
+        meant = {label for label, item in labels.items() if name in (label, item["host"])}
+        if not meant:
+            raise InputError(
+                f"no host and no instance {name!r} is behind the edge; there are {', '.join(sorted(labels))}"
+            )
+        found |= meant
+    return found
+
+
+def _refuse_last(labels: dict[str, dict[str, Any]], out: set[str], after: set[str]) -> None:
+    left = {name for label in labels.keys() - after for name in labels[label]["served_names"]}
+    lost = sorted({name for label in out for name in labels[label]["served_names"]} - left)
+    if lost:
+        raise InputError(
+            f"without {', '.join(sorted(out))} no instance would serve {', '.join(lost)}; "
+            "undrain another one first, or say that it may be so: rackserve drain --last"
+        )
