@@ -58,9 +58,10 @@ def release() -> str:
 @pytest.fixture(scope="session")
 def hostvars() -> dict[str, str]:
     """Return the templated variables of the edge that a client needs."""
-    message = json.dumps({"msg": "address={{ ansible_host }} ca={{ stack_ca_file }} end"})
+    told = "address={{ ansible_host }} ca={{ stack_ca_file }} key={{ stack_client_key_file }} end"
+    message = json.dumps({"msg": told})
     shown = command(*("ansible", "edge1", "-i", str(INVENTORY), "-m", "ansible.builtin.debug", "-a", message))
-    found = re.search(r"address=(?P<address>\S+) ca=(?P<ca>\S+) end", " ".join(shown.stdout.split()))
+    found = re.search(r"address=(?P<address>\S+) ca=(?P<ca>\S+) key=(?P<key>\S+) end", " ".join(shown.stdout.split()))
     assert found, shown.stdout + shown.stderr
     return found.groupdict()
 
@@ -83,11 +84,13 @@ class ByName(httpx.HTTPTransport):
 def edge(hostvars: dict[str, str]) -> Iterator[httpx.Client]:
     """Return a client of the edge that knows the lab's certificate authority only."""
     transport = ByName(hostvars["address"], hostvars["ca"])
-    with httpx.Client(transport=transport, base_url=f"https://{SERVER_NAME}", timeout=120) as client:
+    headers = {"Authorization": f"Bearer {Path(hostvars['key']).read_text(encoding='utf-8').strip()}"}
+    with httpx.Client(transport=transport, base_url=f"https://{SERVER_NAME}", timeout=120, headers=headers) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
-def openai(edge: httpx.Client) -> OpenAI:
+def openai(edge: httpx.Client, hostvars: dict[str, str]) -> OpenAI:
     """Return the OpenAI client over the edge."""
-    return OpenAI(base_url=f"https://{SERVER_NAME}/v1", api_key="none", http_client=edge, max_retries=0)
+    key = Path(hostvars["key"]).read_text(encoding="utf-8").strip()
+    return OpenAI(base_url=f"https://{SERVER_NAME}/v1", api_key=key, http_client=edge, max_retries=0)

@@ -2,54 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 import shlex
 import time
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from edge_lab import ROOMY, address, ask, completion, engines, error, request, seen
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from testinfra.host import Host
 
     Play = Callable[..., subprocess.CompletedProcess[str]]
 
-ROOT = Path(__file__).parents[3]
 ENGINE = {"host": "h", "instance": "a", "address": "127.0.0.1", "port": 7001, "model": "m", "served_names": ["m"]}
+CLIENT = {"name": "a", "keys": [{"sha256": "0" * 64}]}
 # New in every run: the logs of a run before are still there.
 CANARY = f"canary-{secrets.token_hex(8)}"
-PROBE = """
-import http.client, json, ssl, sys
-context = ssl.create_default_context(cafile=sys.argv[1])
-context.check_hostname = False
-context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-def ask(method, path, body=None, headers={}):
-    c = http.client.HTTPSConnection('127.0.0.1', 443, context=context, timeout=20)
-    c.request(method, path, body, headers)
-    r = c.getresponse()
-    return [r.status, dict(r.getheaders()), r.read().decode()]
-print(json.dumps([ask(*request) for request in json.load(sys.stdin)]))
-"""
-HANGS_UP = """
-import socket, threading
-def serve(port):
-    with socket.create_server(('127.0.0.1', port)) as door:
-        while True:
-            link, _ = door.accept()
-            if link.recv(65536):
-                print('one', file=open('/run/engines', 'a'))
-            link.close()
-for port in (7001, 7002):
-    threading.Thread(target=serve, args=(port,)).start()
-"""
 # The least of HTTP/2: a preface, empty settings, and a POST that says how large its body is.
 LARGE_OVER_HTTP_2 = r"""
 import socket, ssl
@@ -71,118 +47,98 @@ while b'}}' not in got and b'</html>' not in got:
     got += more
 print(got)
 """
-Answer = tuple[int, dict[str, str], str]
-
-
-def ask(host: Host, *requests: tuple[object, ...]) -> list[Answer]:
-    """Send requests from the host itself, holding the certificate against the one that the role placed."""
-    lines = PROBE.replace("'", "'\\''")
-    text = json.dumps(requests).replace("'", "'\\''")
-    shown = host.check_output(f"printf %s '{text}' | python3 -c '{lines}' /etc/nginx/tls/server.crt")
-    return [(status, headers, body) for status, headers, body in json.loads(shown)]
-
-
-@contextmanager
-def engines_that_hang_up(host: Host) -> Iterator[Callable[[], int]]:
-    """Have both engines listen, read a request and close; give the number of requests that they have read."""
-    host.check_output(f"systemd-run --quiet --unit=engines python3 -c {shlex.quote(HANGS_UP)}")
-    try:
-        time.sleep(1)
-        yield lambda: len(host.check_output("cat /run/engines").splitlines())
-    finally:
-        host.check_output("systemctl stop engines")
-        host.check_output("rm -f /run/engines")
-
-
-def error(answer: Answer) -> dict[str, object]:
-    found: dict[str, object] = json.loads(answer[2])["error"]
-    return found
 
 
 def test_the_edge_answers_its_own_health(host: Host) -> None:
-    ((status, headers, body),) = ask(host, ("GET", "/healthz"))
-    assert (status, json.loads(body)) == (200, {"status": "ok"})
-    assert headers["Strict-Transport-Security"] == "max-age=63072000"
+    (answer,) = ask(host, request("GET", "/healthz", key=None))
+    assert (answer["status"], json.loads(answer["text"])) == (200, {"status": "ok"})
+    assert answer["headers"]["strict-transport-security"] == "max-age=63072000"
 
 
 @pytest.mark.parametrize(
-    "path",
+    ("sent", "status"),
     [
-        "/",
-        "/metrics",
-        "/invocations",
-        "/tokenize",
-        "/docs",
-        "/v1/models/",
-        "/v1//models",
-        "/v1/models%0a",
-        "/v1/load_lora_adapter",
-        "/.rackserve/404",
+        (request("GET", "/v1/chat/completions"), 405),
+        (request("DELETE", "/v1/models"), 405),
+        (request("GET", "/" + "a" * 9000), 414),
+        (request("GET", "/healthz", headers={"X-Long": "a" * 9000}), 431),
+        (request("POST", "/v1/completions", headers={"Content-Length": str(11 << 20)}), 413),
+        (request("POST", "/v1/completions", headers={"Transfer-Encoding": "bogus"}), 501),
+        (request("GET", "/healthz", headers={"If-Match": "x"}), 412),
+        (request("GET", "/.rackserve/404"), 404),
+    ],
+    ids=[
+        "method",
+        "method on models",
+        "long address",
+        "long header",
+        "large body",
+        "coding",
+        "condition",
+        "inner path",
     ],
 )
-def test_no_other_path_gets_through(host: Host, path: str) -> None:
-    (answer,) = ask(host, ("POST", path, "{}"))
-    assert answer[0] == 404
-    assert set(error(answer)) >= {"message", "type", "code"}
-
-
-@pytest.mark.parametrize(
-    ("request_", "status"),
-    [
-        (("GET", "/v1/chat/completions"), 405),
-        (("DELETE", "/v1/models"), 405),
-        (("GET", "/v1/models"), 502),
-        (("GET", "/" + "a" * 9000), 414),
-        (("GET", "/healthz", None, {"X-Long": "a" * 9000}), 431),
-        (("POST", "/v1/completions", None, {"Content-Length": str(11 << 20)}), 413),
-        (("POST", "/v1/completions", None, {"Transfer-Encoding": "bogus"}), 501),
-        (("GET", "/healthz", None, {"If-Match": "x"}), 412),
-    ],
-    ids=["method", "method on models", "no engine", "long address", "long header", "large body", "coding", "condition"],
-)
-def test_a_refusal_is_json_in_openais_shape(host: Host, request_: tuple[object, ...], status: int) -> None:
-    (answer,) = ask(host, request_)
-    assert answer[0] == status
+def test_a_refusal_is_json_in_openais_shape(host: Host, sent: dict[str, Any], status: int) -> None:
+    (answer,) = ask(host, sent)
+    assert answer["status"] == status
     assert error(answer)["code"] == status
 
 
 def test_a_request_that_no_engine_has_had_may_be_sent_again(host: Host) -> None:
-    ((status, headers, _),) = ask(host, ("POST", "/v1/completions", "{}"))
-    assert (status, headers["Retry-After"]) == (502, "5")
-    assert "X-Should-Retry" not in headers
+    (answer,) = ask(host, completion())
+    assert (answer["status"], answer["headers"]["retry-after"]) == (503, "5")
+    assert error(answer)["type"] == "server_error"
+    assert "x-should-retry" not in answer["headers"]
 
 
 def test_a_request_that_an_engine_has_had_is_not_sent_again(host: Host) -> None:
-    time.sleep(11)  # engines that were refused before are tried again after ten seconds
-    with engines_that_hang_up(host) as executions:
-        ((status, headers, _),) = ask(host, ("POST", "/v1/completions", "{}"))
-        assert (status, headers["X-Should-Retry"]) == (502, "false")
-        assert executions() == 1
+    with engines(host):
+        (answer,) = ask(host, completion(hang_up=True))
+        assert (answer["status"], answer["headers"]["x-should-retry"]) == (502, "false")
+        assert len(seen(host)) == 1
 
 
 def test_a_large_body_is_refused_in_json_over_http_2(host: Host) -> None:
     assert '"code":413' in host.check_output(f"python3 -c {shlex.quote(LARGE_OVER_HTTP_2)}")
 
 
-def test_a_client_over_its_limit_is_told_when_to_come_back(host: Host) -> None:
-    time.sleep(3)  # the tokens of earlier tests
-    answers = ask(host, *[("GET", "/v1/models")] * 150)
-    limited = [answer for answer in answers if answer[0] == 429]
+def test_an_address_over_its_limit_is_told_when_to_come_back(host: Host) -> None:
+    source = address()
+    answers = ask(host, *[request("GET", "/v1/models", source=source)] * 150)
+    limited = [answer for answer in answers if answer["status"] == 429]
     assert limited
     assert len(answers) - len(limited) >= 40
     assert error(limited[0])["type"] == "rate_limit_error"
-    assert limited[0][1]["Retry-After"] == "1"
+    assert limited[0]["headers"]["retry-after"] == "1"
     time.sleep(1)
-    assert ask(host, ("GET", "/v1/models"))[0][0] != 429
+    assert ask(host, request("GET", "/v1/models", source=source))[0]["status"] == 200
 
 
-def test_no_prompt_and_no_key_is_logged(host: Host) -> None:
-    headers = {"Authorization": f"Bearer {CANARY}"}
-    ask(host, ("POST", f"/v1/completions?q={CANARY}", json.dumps({"prompt": CANARY}), headers))
-    ask(host, ("GET", f"/{CANARY}"))
-    assert CANARY in host.file("/var/log/nginx/access.log").content_string, "the path of the control is logged"
-    assert host.file("/var/log/nginx/access.log").content_string.count(CANARY) == 1
-    assert CANARY not in host.file("/var/log/nginx/error.log").content_string
+def test_no_prompt_and_no_key_is_kept(host: Host) -> None:
+    body = {"model": "small", "prompt": CANARY}
+    refused = request("POST", f"/v1/completions?q={CANARY}", body, key=CANARY)
+    with engines(host):
+        assert [answer["status"] for answer in ask(host, refused, completion(prompt=CANARY * 5000))] == [401, 200]
+    ask(host, request("GET", f"/{CANARY}"))
+    log = host.file("/var/log/nginx/access.log").content_string
+    assert log.count(CANARY) == 1, "the path of the control is logged, and nothing else"
+    places = "/etc/nginx /var/log /var/lib/nginx /var/lib/rackserve /tmp /run/nginx.pid"
+    found = host.run(f"grep -rlsF {CANARY} {places}").stdout.split()
+    assert found == ["/var/log/nginx/access.log"]
+    assert CANARY not in host.check_output("journalctl --no-pager --boot")
+
+
+def test_a_request_is_logged_with_client_and_model(host: Host) -> None:
+    with engines(host):
+        ask(host, completion("large"))
+    line = json.loads(host.file("/var/log/nginx/access.log").content_string.splitlines()[-1])
+    assert (line["api_client"], line["model"], line["status"], line["upstream"]) == (
+        "roomy",
+        "large",
+        200,
+        "127.0.0.1:7003",
+    )
+    assert line["key"] == hashlib.sha256(ROOMY.encode()).hexdigest()[:12]
 
 
 def test_the_key_is_for_root_alone(host: Host) -> None:
@@ -211,7 +167,7 @@ def test_nginx_comes_back_when_it_is_killed(host: Host) -> None:
     time.sleep(3)
     assert host.service("nginx").is_running
     assert host.check_output("systemctl show --property=MainPID --value nginx") != before
-    assert ask(host, ("GET", "/healthz"))[0][0] == 200
+    assert ask(host, request("GET", "/healthz"))[0]["status"] == 200
 
 
 def test_the_exporter_tells_nginxs_counts(host: Host) -> None:
@@ -238,8 +194,22 @@ def other_key(tmp_path_factory: pytest.TempPathFactory) -> str:
         ({"nginx_rate": 5}, "unknown variable(s) nginx_rate"),
         ({"nginx_backends": []}, "nginx_backends is empty"),
         ({"nginx_backends": [ENGINE, ENGINE]}, "two of nginx_backends have one address and port"),
+        ({"nginx_clients": []}, "there is no client, so nobody could ask"),
+        ({"nginx_clients": [CLIENT | {"models": ["gpt-4"]}]}, "no instance serves 'gpt-4'"),
+        ({"nginx_drain": ["gpu2"]}, "no instance would serve adapter, large"),
     ],
-    ids=["another key", "no key", "one port", "no rate", "a typing error", "no engine", "one engine twice"],
+    ids=[
+        "another key",
+        "no key",
+        "one port",
+        "no rate",
+        "a typing error",
+        "no engine",
+        "one engine twice",
+        "no client",
+        "a client's model",
+        "the last instance",
+    ],
 )
 @pytest.mark.usefixtures("host")
 def test_what_cannot_work_is_refused(play: Play, variables: dict[str, object], reason: str, other_key: str) -> None:
