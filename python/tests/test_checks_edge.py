@@ -19,18 +19,27 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from rackserve._checks import EdgeTarget, _edge
-from rackserve._checks._edge import ChatCheck, RateLimitCheck, TlsCheck, UnknownPathCheck, run_edge_checks
+from rackserve._checks._edge import (
+    ChatCheck,
+    RateLimitCheck,
+    StrangerCheck,
+    TlsCheck,
+    UnknownPathCheck,
+    run_edge_checks,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 ERROR = json.dumps({"error": {"message": "slow down", "type": "rate_limit"}})
+KEY = "rsk-tests"
 PARIS = json.dumps({"choices": [{"message": {"content": "Paris"}}]})
 
 
 def target(port: int = 443, ca_file: Path | None = None, name: str = "llm.lab") -> EdgeTarget:
-    return EdgeTarget("edge1", "127.0.0.1", port, name, ca_file, "small", "Paris", rate=2, burst=3)
+    key_file = ca_file.with_name("client.key") if ca_file else None
+    return EdgeTarget("edge1", "127.0.0.1", port, name, ca_file, key_file, "small", "Paris", rate=2, burst=3)
 
 
 class FakeEdge:
@@ -45,6 +54,11 @@ class FakeEdge:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+
+@pytest.mark.parametrize(("answer", "ok"), [((401, ERROR), True), ((401, "no"), False), ((200, "{}"), False)])
+def test_a_stranger_is_refused(answer: tuple[int, str], ok: bool) -> None:  # noqa: FBT001
+    assert StrangerCheck(target(), FakeEdge(answer)).run().ok is ok
 
 
 @pytest.mark.parametrize(
@@ -105,7 +119,7 @@ def test_rate_limit(answers: list[Any], ok: bool, word: str) -> None:  # noqa: F
 
 def test_the_burst_is_bounded() -> None:
     client = FakeEdge((200, "{}"))
-    RateLimitCheck(EdgeTarget("e", "a", 1, "n", None, "m", "", rate=10**6, burst=0), client).run()
+    RateLimitCheck(EdgeTarget("e", "a", 1, "n", None, None, "m", "", rate=10**6, burst=0), client).run()
     assert len(client.sent) == 500
 
 
@@ -134,6 +148,7 @@ def write_pki(folder: Path, name: str) -> tuple[Path, Path]:
     pem = serialization.Encoding.PEM
     ca_file.write_bytes(build("ca", "ca", ca_key, ca_key, ca=True).public_bytes(pem))
     secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "client.key").write_text(f"{KEY}\n")
     server_file.write_bytes(secret + build("server", "ca", key, ca_key, ca=False).public_bytes(pem))
     return ca_file, server_file
 
@@ -151,7 +166,8 @@ class EdgeHandler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
-        text = PARIS if self.headers["Host"] == "llm.lab" else "{}"
+        right = self.headers["Host"] == "llm.lab" and self.headers["Authorization"] == f"Bearer {KEY}"
+        text = PARIS if right else "{}"
         self.send_response(200)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
@@ -184,8 +200,10 @@ def test_tls_holds_the_name_against_the_sites_ca(tmp_path: Path) -> None:
         good = TlsCheck(target(port, ca_file)).run()
         wrong_name = TlsCheck(target(port, ca_file, "llm.example")).run()
         wrong_ca = TlsCheck(target(port, other_ca)).run()
-        chat = run_edge_checks(target(port, ca_file))[1]
-        wrong_chat = run_edge_checks(target(port, ca_file, "llm.example"))[1]
+        chat = run_edge_checks(target(port, ca_file))[2]
+        wrong_chat = run_edge_checks(target(port, ca_file, "llm.example"))[2]
+        (ca_file.with_name("client.key")).unlink()
+        no_key = run_edge_checks(target(port, ca_file))[1]
     assert good.ok, good
     assert "9 days left" in good.detail
     assert not wrong_name.ok
@@ -194,6 +212,8 @@ def test_tls_holds_the_name_against_the_sites_ca(tmp_path: Path) -> None:
     assert chat.ok, chat
     assert not wrong_chat.ok
     assert "no answer" in wrong_chat.detail
+    assert not no_key.ok
+    assert "client.key: No such file or directory; set stack_client_key_file" in no_key.detail
     nobody = TlsCheck(target(port, ca_file)).run()
     assert not nobody.ok
 
@@ -207,4 +227,5 @@ def test_a_missing_ca_is_one_failed_check_that_names_the_setting(tmp_path: Path)
 def test_a_ca_file_without_a_certificate_is_a_failed_check(tmp_path: Path) -> None:
     ca_file = tmp_path / "ca.crt"
     ca_file.write_text("not a certificate", encoding="utf-8")
+    (tmp_path / "client.key").write_text(KEY, encoding="utf-8")
     assert [result.ok for result in run_edge_checks(target(1, ca_file))] == [False]

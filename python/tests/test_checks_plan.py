@@ -104,6 +104,7 @@ def test_facts() -> None:
         "port": 443,
         "server_name": "llm.lab",
         "ca_file": "/pki/ca.crt",
+        "key_file": "",
         "model": "small",
         "expect": "Paris",
         "rate": 20,

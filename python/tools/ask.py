@@ -18,7 +18,9 @@ def main() -> int:
     """Stream the answer to the question on the command line."""
     name = os.environ.get("RACKSERVE_LAB", "demo")
     address = next(host.address for host in lab.status(name).hosts if host.name == "edge1")
-    context = ssl.create_default_context(cafile=lab.lab_dir(name) / "pki" / "ca.crt")
+    pki = lab.lab_dir(name) / "pki"
+    context = ssl.create_default_context(cafile=pki / "ca.crt")
+    key = (pki / "client.key").read_text(encoding="utf-8").strip()
     transport = httpx.HTTPTransport(verify=context)
 
     def by_name(request: httpx.Request) -> None:
@@ -26,7 +28,7 @@ def main() -> int:
 
     with httpx.Client(transport=transport, event_hooks={"request": [by_name]}, timeout=120) as http:
         # openai takes httpx too; its annotation names only httpx2.
-        client = OpenAI(base_url=f"https://{address}/v1", api_key="none", http_client=http)  # type: ignore[arg-type]
+        client = OpenAI(base_url=f"https://{address}/v1", api_key=key, http_client=http)  # type: ignore[arg-type]
         question = " ".join(sys.argv[1:])
         print(f"> {question}\n< ", end="")
         stream = client.chat.completions.create(

@@ -1,4 +1,4 @@
-"""Checks made from the controller through the edge, as a client sees it: TLS, chat, stream, unknown path, limit."""
+"""Checks made from the controller through the edge, as a client sees it: TLS, key, chat, stream, paths, limit."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import httpx
 
 from rackserve._checks._types import MAX_TOKENS, PROMPT, Check, CheckResult
 from rackserve.ansible.modules.host_checks import chat_request, excerpt, judge_chat, judge_stream
+from rackserve.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,7 +46,7 @@ class EdgeClient(Protocol):
 class HttpsEdgeClient:
     """Connects to the edge's address and holds its certificate against the server name and the site's CA."""
 
-    def __init__(self, target: EdgeTarget) -> None:
+    def __init__(self, target: EdgeTarget, key: str | None = None) -> None:
         self._target = target
         self._http = httpx.Client(
             base_url=f"https://{target.address}:{target.port}",
@@ -53,7 +54,7 @@ class HttpsEdgeClient:
             timeout=httpx.Timeout(_CHAT_S, connect=_CONNECT_S),
             limits=httpx.Limits(max_connections=_LIMIT_THREADS),
             trust_env=False,  # no proxy and no other CA between us and the edge
-            headers={"Host": target.server_name},
+            headers={"Host": target.server_name} | ({"Authorization": f"Bearer {key}"} if key else {}),
         )
 
     def send(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Answer:
@@ -76,17 +77,36 @@ def run_edge_checks(target: EdgeTarget) -> tuple[CheckResult, ...]:
     if target.ca_file is not None and not target.ca_file.is_file():
         return (TlsCheck(target).run(),)  # it says that the file is missing; nothing else could connect
     try:
-        client = HttpsEdgeClient(target)
+        key = _key_of(target)
+    except InputError as error:
+        return (TlsCheck(target).run(), CheckResult("client key", target.host, ok=False, detail=str(error)))
+    try:
+        client, stranger = HttpsEdgeClient(target, key), HttpsEdgeClient(target)
     except OSError:
         return (TlsCheck(target).run(),)  # it says what is wrong with the CA file
-    with contextlib.closing(client):
-        return tuple(check.run() for check in edge_checks(target, client))
+    with contextlib.closing(client), contextlib.closing(stranger):
+        return tuple(check.run() for check in edge_checks(target, client, stranger))
 
 
-def edge_checks(target: EdgeTarget, client: EdgeClient) -> tuple[Check, ...]:
+def _key_of(target: EdgeTarget) -> str:
+    if target.key_file is None:
+        raise InputError("no file with a client's key is named; set stack_client_key_file to one")
+    try:
+        key = target.key_file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        reason = error.strerror
+    else:
+        if key:
+            return key
+        reason = "it is empty"
+    raise InputError(f"no client's key in {target.key_file}: {reason}; set stack_client_key_file to a file with one")
+
+
+def edge_checks(target: EdgeTarget, client: EdgeClient, stranger: EdgeClient) -> tuple[Check, ...]:
     """Return the checks of one edge, in order; the limit comes last, since it uses the limit up."""
     return (
         TlsCheck(target),
+        StrangerCheck(target, stranger),
         ChatCheck(target, client, stream=False),
         ChatCheck(target, client, stream=True),
         UnknownPathCheck(target, client),
@@ -151,6 +171,24 @@ class ChatCheck:
             return CheckResult(name, target.host, ok=False, detail=no_answer(error))
         ok, detail = (judge_stream if self.stream else judge_chat)(status, text, target.expect)
         return CheckResult(name, target.host, ok=ok, detail=detail)
+
+
+@dataclass(frozen=True)
+class StrangerCheck:
+    """A request without a key is refused with a 401 that a client can parse."""
+
+    target: EdgeTarget
+    client: EdgeClient
+
+    def run(self) -> CheckResult:
+        """Ask for the list of models without a key."""
+        try:
+            status, text = self.client.send("GET", "/v1/models")
+        except httpx.HTTPError as error:
+            return CheckResult("no key", self.target.host, ok=False, detail=no_answer(error))
+        ok = status == httpx.codes.UNAUTHORIZED and is_json_error(text)
+        detail = "401 with a JSON error" if ok else f"HTTP {status}, expected 401 with a JSON error: {excerpt(text)}"
+        return CheckResult("no key", self.target.host, ok=ok, detail=detail)
 
 
 @dataclass(frozen=True)

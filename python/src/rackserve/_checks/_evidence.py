@@ -66,18 +66,22 @@ def _read_result(host: str, entry: object) -> CheckResult:
 def _read_edge(host: str, address: str, edge: object) -> EdgeTarget | None:
     if not isinstance(edge, Mapping):
         return None
-    ca_file = str(edge.get("ca_file") or "")
     return EdgeTarget(
         host=host,
         address=address,
         port=int(edge["port"]),
         server_name=str(edge["server_name"]),
-        ca_file=Path(ca_file).expanduser() if ca_file else None,
+        ca_file=_path(edge.get("ca_file")),
+        key_file=_path(edge.get("key_file")),
         model=str(edge["model"]),
         expect=str(edge["expect"]),
         rate=int(edge["rate"]),
         burst=int(edge["burst"]),
     )
+
+
+def _path(value: object) -> Path | None:
+    return Path(str(value)).expanduser() if value else None
 
 
 def host_results(result: RunResult, evidence: Mapping[str, Evidence], hosts: Iterable[str]) -> tuple[CheckResult, ...]:

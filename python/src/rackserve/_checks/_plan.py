@@ -81,6 +81,7 @@ def host_facts(hostvars: HostVars, inventory_hostname: str, groups: Groups) -> d
             "port": int(own.get("stack_https_port", 443)),
             "server_name": str(own.get("stack_server_name", inventory_hostname)),
             "ca_file": str(ca_file),
+            "key_file": str(own.get("stack_client_key_file") or ""),
             "model": _first_model(hostvars, groups),
             "expect": _expect(own),
             "rate": int(own.get("nginx_limit_rate", 20)),

@@ -33,13 +33,14 @@ class Check(Protocol):
 
 @dataclass(frozen=True)
 class EdgeTarget:
-    """How a client sees one edge: its address, the name and CA that its certificate must fit, its limits."""
+    """How a client sees one edge: its address, the name and CA that its certificate must fit, key, limits."""
 
     host: str
     address: str
     port: int
     server_name: str
     ca_file: Path | None
+    key_file: Path | None
     model: str
     expect: str
     rate: int

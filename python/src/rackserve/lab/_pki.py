@@ -1,4 +1,4 @@
-"""The lab's own certificate authority, and the edge's certificate."""
+"""The lab's own certificate authority, the edge's certificate, and the key of the lab's client."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from rackserve.edge import new_key
 
 from ._spec import EDGE_HOST, SERVER_NAME
 from ._state import write_text
@@ -31,7 +33,7 @@ def renewal_due(not_after: dt.datetime, now: dt.datetime) -> bool:
 
 
 def ensure_pki(folder: Path, lab: str, edge_address: str) -> bool:
-    """Make the authority and the edge's certificate where they are missing or end soon; return whether any was made."""
+    """Make what is missing or ends soon: authority, certificate, client's key; return whether any was made."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     now = dt.datetime.now(dt.UTC)
     authority = _load(folder, "ca", now)
@@ -44,6 +46,10 @@ def ensure_pki(folder: Path, lab: str, edge_address: str) -> bool:
     names.append(x509.IPAddress(ipaddress.ip_address(edge_address)))
     if leaf is None or not _is_issued(leaf[0], authority[0], names):
         _save(folder, EDGE_HOST, _make_leaf(names, authority, now))
+        made = True
+    client = folder / "client.key"
+    if not client.is_file():
+        write_text(client, f"{new_key().key}\n")
         made = True
     return made
 
