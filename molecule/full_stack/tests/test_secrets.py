@@ -70,7 +70,7 @@ def said(host: Host) -> str:
 @pytest.fixture(scope="module")
 def canary(host: Host, said: str) -> Iterator[str]:
     """Return a line of the key, which the run has brought."""
-    assert KEY in said
+    assert "Place the private key" in said
     line = host.check_output(f"cat {CANARY}")
     assert line in host.check_output(f"cat {KEY}")
     assert len(line) > 20
@@ -113,6 +113,7 @@ def test_the_search_finds_what_is_there(host: Host, place: str) -> None:
 
 
 def test_no_record_of_a_run_holds_it(canary: str) -> None:
+    command("rackserve", "verify", "-i", str(INVENTORY), "--limit", "edge1")  # leaves a record, whatever it finds
     kept = [path for path in RECORDS.rglob("*") if path.is_file()]
     assert any('"hosts"' in path.read_text(encoding="utf-8") for path in kept), "there are records to search"
     assert not [path for path in kept if canary in path.read_text(encoding="utf-8", errors="replace")]
