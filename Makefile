@@ -2,7 +2,7 @@
 PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PATH
 
-.PHONY: demo test setup check static unit hosts scenario faults engine_faults alert_faults docs lab-up lab-down clean
+.PHONY: demo test setup check static unit hosts scenario faults engine_faults alert_faults edge_faults edge_engine doctor_faults driver driver_bundles edge_pair pooling docs lab-up lab-down clean
 
 demo:
 	.ci/demo
@@ -24,6 +24,7 @@ static:
 	mypy python/tools
 	python python/tools/check_roles.py
 	python python/tools/role_readme.py --check
+	python python/tools/dashboards.py --check
 
 unit:
 	pytest
@@ -46,12 +47,40 @@ faults: scenario
 engine_faults: NAME = vllm_faults
 engine_faults: scenario
 
-# Breaks a fleet of stand-in engines in seven ways and waits for the pages: a quarter of an hour.
+# Breaks a fleet of stand-in engines in nine ways and waits for the pages: a quarter of an hour.
 alert_faults: NAME = alerts
 alert_faults: scenario
 
+# Fails engines behind the edge in six ways, starves it, and audits it: a quarter of an hour.
+edge_faults: NAME = edge_faults
+edge_faults: scenario
+
+# What the edge costs, a flood, and 300 streams of two real engines through reloads and a drain: a quarter of an hour.
+edge_engine: NAME = edge_engine
+edge_engine: scenario
+
+# Breaks a small fleet in seventeen ways and asks `rackserve doctor` for the cause: a quarter of an hour.
+doctor_faults: NAME = doctor_faults
+doctor_faults: scenario
+
+# Debian's own NVIDIA drivers on a host without a GPU: built, held, changed, gone back, removed. Three builds of modules.
+driver: NAME = nvidia_driver
+driver: driver_bundles scenario
+
+driver_bundles:
+	.ci/driver_bundles
+
+# Takes one of two edges away in several ways and sees the address that they share move: ten minutes.
+edge_pair: NAME = keepalived
+edge_pair: scenario
+
+# Serves vectors with a real engine: five minutes.
+pooling: NAME = vllm_pooling
+pooling: scenario
+
 docs:
 	python python/tools/role_readme.py
+	python python/tools/dashboards.py
 
 lab-up:
 	rackserve lab up

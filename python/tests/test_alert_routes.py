@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -23,6 +24,25 @@ MAIL: dict[str, Any] = {
 
 def routes(*receivers: object, dead_man: str = "") -> dict[str, Any]:
     return routes_of(receivers, dead_man, "/etc/s", group_wait="10s", dead_man_every="1m")
+
+
+def silences(source: dict[str, str], target: dict[str, str]) -> bool:
+    """Tell whether one alert silences another, by Alertmanager's words on inhibition and matchers."""
+
+    def fits(matchers: list[str], labels: dict[str, str]) -> bool:
+        for name, operator, value in re.findall(r'(\w+)(=~|!~|!=|=)"([^"]*)"', ",".join(matchers)):
+            found = labels.get(name, "")
+            same = bool(re.fullmatch(value, found)) if "~" in operator else found == value
+            if same == operator.startswith("!"):
+                return False
+        return True
+
+    return any(
+        fits(rule["source_matchers"], source)
+        and fits(rule["target_matchers"], target)
+        and all(source.get(label) == target.get(label) for label in rule["equal"])
+        for rule in routes()["inhibit_rules"]
+    )
 
 
 def test_nobody_is_told_where_nobody_is_named() -> None:
@@ -77,3 +97,26 @@ def test_a_wrong_receiver_is_refused_by_name(receiver: object, said: str) -> Non
 def test_two_receivers_of_one_name_are_refused() -> None:
     with pytest.raises(InputError, match="the name on-call is taken"):
         routes(HOOK, HOOK)
+
+
+NODE = {"alertname": "TargetDown", "job": "node", "host": "gpu1"}
+PROBE = {"alertname": "ProbeMissing", "host": "gpu1", "vllm_instance": "chat"}
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "silent"),
+    [
+        (NODE, PROBE, True),
+        (NODE, PROBE | {"host": "gpu2"}, False),
+        (NODE | {"job": "nginx"}, PROBE, False),
+        (NODE, PROBE | {"alertname": "VllmInstanceDown"}, False),
+        (PROBE, NODE, False),
+        ({"alertname": "HostDown", "host": "gpu1"}, NODE, True),
+        ({"alertname": "HostDown", "host": "gpu2"}, NODE, False),
+        ({"alertname": "HostDown", "host": "gpu1"}, {"alertname": "Watchdog", "host": "gpu1"}, False),
+    ],
+)
+def test_an_alert_silences_what_follows_from_it_and_nothing_else(
+    source: dict[str, str], target: dict[str, str], *, silent: bool
+) -> None:
+    assert silences(source, target) is silent

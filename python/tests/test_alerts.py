@@ -8,58 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from rackserve.data import host_metrics
-from rackserve.probe.vllm_probe import Record, exposition
 from rackserve.releases import releases
 
-ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(Path(__file__).with_name("alerts")))
-from expressions import metrics_of  # noqa: E402
-from promtool import CASES  # noqa: E402
+from expressions import metrics_of
+from promtool import CASES, GPUS
+from series import ROOT, RULES, SUFFIXES, recorded, told
 
-ROLE = ROOT / "roles/prometheus"
 DOCS = (ROOT / "docs/alerts.md").read_text(encoding="utf-8")
-EXPORTERS = Path(__file__).parent / "data/exporter_metrics"
-RECHECK = ROOT / "roles/bundle/templates/rackserve-recheck.service.j2"
-SUFFIXES = ("", "_bucket", "_count", "_sum")
-
-
-def plain(path: Path) -> str:
-    """Return a rule file; of a template, what its loops leave once, with its variables as numbers."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix != ".j2":
-        return text
-    return re.sub(r"\{\{.*?\}\}", "1m", re.sub(r"(?m)^\{%.*%\}\n|^\{\{.*\n", "", text))
-
-
-FILES = [*sorted((ROLE / "files/rules").glob("*.yml")), ROLE / "templates/limits.yml.j2"]
-RULES: list[dict[str, Any]] = [
-    rule for path in FILES for group in yaml.safe_load(plain(path))["groups"] for rule in group["rules"]
-]
 ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
-LIMITS = yaml.safe_load((ROLE / "vars/main.yml").read_text(encoding="utf-8"))["__prometheus_limits"]
-
-
-def recorded() -> set[str]:
-    windows = {f"rackserve:{what}_late:ratio{span}" for what in ("ttft", "itl") for span in ("5m", "30m", "1h", "6h")}
-    return (
-        windows | {rule["record"] for rule in RULES if "record" in rule} | {f"rackserve:limit:{key}" for key in LIMITS}
-    )
-
-
-def told() -> set[str]:
-    """Return every series that somebody tells: vLLM's releases, the exporters, the probe and the hosts' own metrics."""
-    vllm = {name + end for release in releases().values() for name in release.metrics.values() for end in SUFFIXES}
-    exporters = {line for path in EXPORTERS.glob("*.txt") for line in path.read_text(encoding="utf-8").split("\n")}
-    probe = {line.split("{")[0] for line in exposition("a", "m", Record()).splitlines()}
-    recheck = set(re.findall(r"rackserve_bundle_\w+(?= %)", RECHECK.read_text(encoding="utf-8")))
-    return vllm | exporters | probe | recheck | host_metrics.names() | recorded() | {"up"}
 
 
 def test_every_alert_has_a_case_and_the_reverse() -> None:
-    assert sorted(case["alert"] for case in CASES) == sorted(ALERTS)
+    assert {case["alert"] for case in CASES} == set(ALERTS)
     assert [case["alert"] for case in CASES if "silent" not in case] == ["Watchdog"]
 
 
@@ -86,6 +48,12 @@ def test_every_metric_that_a_rule_asks_for_is_told_by_somebody(rule: dict[str, A
 def test_a_case_uses_series_that_somebody_tells(case: dict[str, Any]) -> None:
     series = {key.split("{")[0] for side in ("fires", "silent") for key in case.get(side, {})}
     assert series - told() == set()
+
+
+@pytest.mark.parametrize("case", GPUS, ids=lambda case: case["name"])
+def test_what_an_exporter_of_gpus_is_said_to_tell_is_told_by_somebody(case: dict[str, Any]) -> None:
+    assert {key.split("{")[0] for key in case["series"]} - told() == set()
+    assert set(case["expected"]) - recorded() == set()
 
 
 @pytest.mark.parametrize("version", releases())

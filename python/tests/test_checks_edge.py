@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import ipaddress
 import json
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from rackserve import pki
 from rackserve._checks import EdgeTarget, _edge
 from rackserve._checks._edge import (
     ChatCheck,
@@ -175,10 +177,13 @@ class EdgeHandler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def tls_edge(server_file: Path) -> Iterator[int]:
+def tls_edge(server_file: Path, asks: Path | None = None) -> Iterator[int]:
     server = QuietServer(("127.0.0.1", 0), EdgeHandler)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(server_file)
+    if asks:
+        context.load_verify_locations(asks)
+        context.verify_mode = ssl.CERT_REQUIRED
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -216,6 +221,25 @@ def test_tls_holds_the_name_against_the_sites_ca(tmp_path: Path) -> None:
     assert "client.key: No such file or directory; set stack_client_key_file" in no_key.detail
     nobody = TlsCheck(target(port, ca_file)).run()
     assert not nobody.ok
+
+
+def test_an_edge_that_asks_for_a_certificate_is_shown_one(tmp_path: Path) -> None:
+    pki.new_authority(tmp_path / "pki", "CA")
+    pki.ensure_server(tmp_path / "pki", "edge1", ["llm.lab"])
+    pki.ensure_client(tmp_path / "pki", "verify")
+    (tmp_path / "pki/client.key").write_text(KEY, encoding="utf-8")
+    own = tmp_path / "pki/client-verify.crt"
+    pair = tmp_path / "pair.pem"
+    pair.write_text((tmp_path / "pki/edge1.crt").read_text() + (tmp_path / "pki/edge1.key").read_text())
+    with tls_edge(pair, asks=tmp_path / "pki/ca.crt") as port:
+        without = target(port, tmp_path / "pki/ca.crt")
+        shown = dataclasses.replace(without, certificate_file=own)
+        chats = [run_edge_checks(one)[2] for one in (shown, without)]
+        own.with_suffix(".key").unlink()
+        lost = run_edge_checks(shown)[0]
+    assert [chat.ok for chat in chats] == [True, False]
+    assert not lost.ok
+    assert "set stack_client_certificate_file" in lost.detail
 
 
 def test_a_missing_ca_is_one_failed_check_that_names_the_setting(tmp_path: Path) -> None:

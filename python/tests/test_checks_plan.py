@@ -41,6 +41,12 @@ def test_a_vllm_host() -> None:
     assert checks[1]["unit"] == "vllm@chat.service"
 
 
+def test_an_instance_that_does_not_generate_is_asked_for_its_own_work() -> None:
+    vectors = hostvars(vllm_instances=[{**INSTANCE, "task": "embed"}])
+    assert kinds(host_checks(vectors, "gpu1", GROUPS))[3:5] == ["embed", "metrics"]
+    assert host_facts(vectors, "edge1", GROUPS)["edge"]["model"] == "", "nothing to ask through the edge"
+
+
 def test_an_edge_that_monitors() -> None:
     checks = host_checks(hostvars(), "edge1", GROUPS)
     units = [check["unit"] for check in checks if check["kind"] == "unit"]
@@ -95,16 +101,32 @@ def test_status() -> None:
     assert [(check["instance"], check["gpus"], check["url"]) for check in checks] == [
         ("chat", ["1"], "http://10.0.0.11:8000")
     ]
-    assert status_checks(hostvars(), "edge1", GROUPS) == []
+    (rotation,) = status_checks(hostvars(), "edge1", GROUPS)
+    assert rotation["kind"] == "rotation"
 
 
 def test_facts() -> None:
-    assert host_facts(hostvars(), "gpu1", GROUPS) == {"address": "10.0.0.11", "edge": None}
+    own = {
+        "stack_bundle_path": "/b",
+        "stack_trust_file": "/t",
+        "stack_runtime": {"vllm": "1"},
+        "vllm_cpu_kvcache_gib": 2,
+    }
+    assert host_facts(hostvars(**own), "gpu1", GROUPS) == {
+        "address": "10.0.0.11",
+        "edge": None,
+        "instances": [{"name": "chat", "url": "http://10.0.0.11:8000", "served_names": ["small", "chat"]}],
+        "serves": {"instances": [INSTANCE], "runtime": {"vllm": "1"}, "cpu_kvcache_gib": 2},
+        "bundle": "/b",
+        "trust": "/t",
+    }
+    assert "serves" not in host_facts(hostvars(), "edge1", GROUPS)
     assert host_facts(hostvars(), "edge1", GROUPS)["edge"] == {
         "port": 443,
         "server_name": "llm.lab",
         "ca_file": "/pki/ca.crt",
         "key_file": "",
+        "certificate_file": "",
         "model": "small",
         "expect": "Paris",
         "rate": 20,

@@ -42,6 +42,14 @@ def test_the_example_of_a_data_centre_is_read() -> None:
     assert fleet.names == ("gpu1", "gpu2", "gpu3", "gpu4", "edge1")
 
 
+def test_the_example_of_a_lab_with_a_gpu_is_read() -> None:
+    fleet = load_fleet(project_root() / "docs" / "examples" / "gpu-lab")
+    assert {host.name: host.groups for host in fleet.hosts} == {
+        "gpu1": ("vllm_hosts",),
+        "edge1": ("edge_hosts", "monitoring_hosts"),
+    }
+
+
 def test_what_init_writes_is_read(tmp_path: Path) -> None:
     write_site(tmp_path / "site")
     fleet = load_fleet(tmp_path / "site")

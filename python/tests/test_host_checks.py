@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import threading
 import time
 from contextlib import contextmanager
@@ -22,6 +23,16 @@ MODELS = json.dumps({"data": [{"id": "smollm2"}]})
 PARIS = json.dumps({"choices": [{"message": {"content": "Paris."}}]})
 METRICS = '# HELP x\nvllm:num_requests_running{engine="0"} 1.0\nvllm:generation_tokens_total{a="b c"} 20 1700000000\n'
 ASK = {"name": "chat", "model": "smollm2", "prompt": "?", "expect": "Paris"}
+
+
+def test_marks_of_drained_instances_tell_since_when(tmp_path: Path) -> None:
+    check = {"name": "rotation", "kind": "rotation", "marks": str(tmp_path / "marks")}
+    assert host_checks.run_check(check)["data"] == {"drained": {}}
+    (tmp_path / "marks").mkdir()
+    (tmp_path / "marks/gpu1:a").touch()
+    os.utime(tmp_path / "marks/gpu1:a", (time.time() - 60, time.time() - 60))
+    (age,) = host_checks.run_check(check)["data"]["drained"].values()
+    assert 60 <= age < 70
 
 
 def sse(*contents: str, end: str = "data: [DONE]\n\n") -> str:
@@ -226,6 +237,22 @@ def test_nobody_listening_is_a_failed_check_that_names_the_address() -> None:
     found = host_checks.run_check({"name": "models", "kind": "models", "url": url, "served": ["x"]})
     assert not found["ok"]
     assert url in found["detail"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "status", "body", "ok"),
+    [
+        ("embed", "/v1/embeddings", 200, {"data": [{"embedding": [0.5, -0.1]}]}, True),
+        ("embed", "/v1/embeddings", 200, {"data": [{"embedding": [0.0, 0.0]}]}, False),
+        ("embed", "/v1/embeddings", 200, {"data": []}, False),
+        ("embed", "/v1/embeddings", 404, {}, False),
+        ("score", "/v1/score", 200, {"data": [{"score": 0.9}]}, True),
+        ("score", "/v1/score", 200, {"data": [{"score": None}]}, False),
+    ],
+)
+def test_what_does_not_generate(kind: str, path: str, status: int, body: object, ok: bool) -> None:  # noqa: FBT001
+    with serving({path: (status, json.dumps(body))}) as url:
+        assert host_checks.run_check({**ASK, "kind": kind, "url": url})["ok"] is ok
 
 
 @pytest.mark.parametrize("check", [{"name": "x", "kind": "nonsense"}, {"name": "x", "kind": "chat"}, {}])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rackserve import pki
 from rackserve.data import host_metrics as hm
 
 if TYPE_CHECKING:
@@ -28,9 +29,19 @@ def test_a_certificates_end_is_a_time() -> None:
     assert found == hm.Sample("certificate_not_after_seconds", calendar.timegm((2026, 11, 24, 12, 0, 0)), 'path="/c"')
 
 
+def test_certificates_are_found_by_patterns(tmp_path: Path) -> None:
+    pki.new_authority(tmp_path / "pki", "CA")
+    pki.ensure_server(tmp_path / "pki", "edge1", ["edge1"])
+    (tmp_path / "pki" / "broken.crt").write_text("no certificate")
+    found = {s.labels for s in hm.read([f"{tmp_path}/pki/*.crt", "/nowhere.crt"]) if s.name.startswith("certificate")}
+    assert found == {f'path="{tmp_path}/pki/{name}.crt"' for name in ("ca", "edge1")}
+
+
 @pytest.mark.parametrize(("expires", "told"), [(None, []), ("2026-12-31", [calendar.timegm((2027, 1, 1, 0, 0, 0))])])
 def test_a_bundle_holds_to_the_end_of_its_last_day(expires: str | None, told: list[float]) -> None:
-    assert [sample.value for sample in hm.bundle({"expires": expires})] == told
+    of, *end = hm.bundle({"name": "rack", "version": 7, "expires": expires})
+    assert of == hm.Sample("bundle_info", 1, 'bundle="rack",version="7"')
+    assert [sample.value for sample in end] == told
 
 
 @pytest.mark.parametrize(

@@ -1,67 +1,15 @@
-"""The rows that every host has, and what the inventory's words about the driver come to."""
+"""The rows that every host has."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
-
-import pytest
 
 from rackserve.bundle import Entry
-from rackserve.bundle._manifest import Driver
-from rackserve.gate import DriverPlan, Verdict
-from rackserve.host_rows import driver_plan, memory_row, python_row
+from rackserve.gate import Verdict
+from rackserve.host_rows import memory_row, python_row
 from rackserve.instances import parse_instances
 from rackserve.releases import release_of
 from test_preflight import FIT, INSTANCE, MANIFEST, REVISION, WANTED
-
-DRIVER = Driver(
-    release="12",
-    flavour="open",
-    version="580.95.05",
-    path="drivers/d",
-    kernels=("6.1.0-47-amd64",),
-    install=("nvidia-open-kernel-dkms",),
-    packages={"nvidia-fabricmanager-580": "580.95.05-1"},
-    missing=(),
-)
-
-
-@pytest.mark.parametrize(
-    ("change", "release", "expected"),
-    [
-        ({}, "12", DriverPlan()),
-        (
-            {"driver_source": "bundle"},
-            "12",
-            DriverPlan("bundle", "580.95.05", "open", ("6.1.0-47-amd64",), fabric_manager=True),
-        ),
-        (
-            {"driver_source": "bundle", "driver_reboot_allowed": True, "driver_signed": True},
-            "12",
-            DriverPlan(
-                "bundle", "580.95.05", "open", ("6.1.0-47-amd64",), fabric_manager=True, reboots=True, signs=True
-            ),
-        ),
-        ({"driver_source": "bundle"}, "13", DriverPlan("bundle")),
-        (
-            {"driver_source": "bundle", "driver_modules": "proprietary"},
-            "12",
-            DriverPlan("bundle", None, "proprietary"),
-        ),
-        ({"driver_source": "bundle", "driver_version": "535.1"}, "12", DriverPlan("bundle")),
-        (
-            {"driver_source": "runfile", "driver_version": "580.95.05", "driver_modules": "open"},
-            "12",
-            DriverPlan("runfile", "580.95.05", "open"),
-        ),
-    ],
-    ids=["preinstalled", "bundle", "bundle, signed", "other Debian", "other modules", "other version", "runfile"],
-)
-def test_the_driver_is_planned_by_inventory_and_bundle(
-    change: dict[str, Any], release: str, expected: DriverPlan
-) -> None:
-    assert driver_plan(replace(WANTED, **change), replace(MANIFEST, drivers=(DRIVER,)), release) == expected
 
 
 def test_a_python_that_the_release_does_not_run_on_is_refused() -> None:

@@ -134,8 +134,10 @@ def test_a_bad_end_that_no_host_explains_is_an_error(tmp_path: Path, monkeypatch
 
 def test_an_interrupted_run_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_ansible(monkeypatch, [], rc=254, status="canceled")
-    with pytest.raises(RunError, match="interrupted"):
+    with pytest.raises(RunError, match="interrupted; hosts may be half done"):
         run(tmp_path)
+    with pytest.raises(RunError, match="interrupted; nothing was changed"):
+        run(tmp_path, check=True)
 
 
 @pytest.mark.parametrize(

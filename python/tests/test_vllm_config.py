@@ -26,6 +26,8 @@ TYPICAL: dict[str, dict[str, Any]] = {
     "fp8 cache": {"kv_cache_dtype": "fp8"},
     "tools": {"tool_call_parser": "hermes", "chat_template": "/etc/vllm/t.jinja"},
     "adapters": {"lora": [{"name": "a", "path": "/l/a"}, {"name": "b", "path": "/l/b"}]},
+    "vectors": {"task": "embed"},
+    "vectors, no prefix cache": {"task": "embed", "prefix_caching": False},
     "more flags": {"extra_args": {"enforce-eager": True, "max-num-batched-tokens": 4096}},
 }
 
@@ -50,6 +52,26 @@ def test_every_release_gets_only_flags_that_it_has(version: str, changes: dict[s
     assert problems_of([subject], release_of(version)) == []
     assert on_line | in_file <= has
     assert not on_line & in_file
+
+
+@pytest.mark.parametrize(
+    ("version", "task", "told"),
+    [
+        ("0.6.4.post1", "embed", {"task": "embedding"}),
+        ("0.10.2", "embed", {"runner": "pooling", "convert": "embed"}),
+        ("0.33.0", "score", {"runner": "pooling", "convert": "classify"}),
+        ("0.33.0", "generate", {"enable-prefix-caching": True}),
+    ],
+)
+def test_a_release_is_told_what_the_model_is_for(version: str, task: str, told: dict[str, Any]) -> None:
+    keys = ("task", "runner", "convert", "enable-prefix-caching")
+    assert {key: value for key, value in rendered(version, task=task).items() if key in keys} == told
+
+
+def test_a_model_that_does_not_generate_calls_no_tools() -> None:
+    repo = {"model": {"repo": "Qwen/Qwen2.5-7B", "revision": REVISION}}
+    assert parser_of(instance(**repo), release_of(NEWEST)) == "hermes"
+    assert parser_of(instance(**repo, task="embed"), release_of(NEWEST)) is None
 
 
 @pytest.mark.parametrize("changes", TYPICAL.values(), ids=TYPICAL)

@@ -3,9 +3,11 @@
 # which one. Nothing is fetched at deploy time: hosts install what these files pin, by hash.
 #
 #   python/tools/refresh_locks.sh controller           controller.txt, from controller.in
+#   python/tools/refresh_locks.sh edge-audit           edge-audit.txt, from edge-audit.in
 #   python/tools/refresh_locks.sh vllm                 vllm-*.txt: every row of vllm-releases.toml
 #   python/tools/refresh_locks.sh vllm 0.33.0 cuda     one row of it; a new release is a new row first
 #   python/tools/refresh_locks.sh convert 3.11 2.13.0  convert-py311.txt: turns a GGUF into safetensors; Python, torch
+#   python/tools/refresh_locks.sh gpu-exporter         gpu-exporter.txt: nvitop-exporter, for hosts with GPUs
 #
 # Run it in the project's environment (.ci/setup), which has uv. lock_vllm.py says how a lock of vLLM is made; it
 # downloads no wheel. torch's CPU build (version ends in +cpu) is on PyTorch's own index: name it in uv's configuration,
@@ -41,6 +43,12 @@ lock_controller() {
   publish "$scratch/controller.txt" controller.txt
 }
 
+lock_edge_audit() { # what the controller has too is the same version, but for the older cryptography that sslyze needs
+  sed -nE 's/^([a-z0-9._-]+==[^ ;]+).*/\1/p' "$locks/controller.txt" | grep -v '^cryptography==' >"$scratch/constraints.txt"
+  compile "$scratch/edge-audit.txt" "$locks/edge-audit.in" --python-version 3.11 --constraint "$scratch/constraints.txt"
+  publish "$scratch/edge-audit.txt" edge-audit.txt
+}
+
 lock_convert() { # lock_convert PYTHON TORCH
   local name=convert-py${1//./}
   printf "%s ; sys_platform == 'never'\n" "${dropped[@]}" >"$scratch/overrides.txt"
@@ -54,10 +62,25 @@ lock_convert() { # lock_convert PYTHON TORCH
   publish "$scratch/$name.txt" "$name.txt"
 }
 
+lock_gpu_exporter() {
+  # uv makes its environment on a host; the bundle has that wheel already, in vLLM's locks.
+  { echo nvitop-exporter; grep -o '^uv==[0-9.]*' "$locks/uv.txt"; } >"$scratch/gpu-exporter.in"
+  compile "$scratch/wide.txt" "$scratch/gpu-exporter.in" --python-version 3.11 --only-binary :all: \
+    --python-platform x86_64-manylinux_2_36
+  {
+    echo "# nvitop-exporter and what it needs: GPU metrics for Prometheus. Pure Python but psutil, whose wheel is of every"
+    echo "# Python 3. Made by python/tools/refresh_locks.sh gpu-exporter."
+    cat "$scratch/wide.txt"
+  } >"$scratch/gpu-exporter.txt"
+  publish "$scratch/gpu-exporter.txt" gpu-exporter.txt
+}
+
 command -v uv >/dev/null || die "uv is not on PATH; install it, then run this again"
 case "${1:-}/$#" in
   controller/1) lock_controller ;;
+  edge-audit/1) lock_edge_audit ;;
   vllm/[123]) python "$root/python/tools/lock_vllm.py" "${@:2}" ;;
   convert/3) lock_convert "$2" "$3" ;;
-  *) die "say what to lock: controller | vllm [VLLM [FLAVOUR]] | convert PYTHON TORCH" ;;
+  gpu-exporter/1) lock_gpu_exporter ;;
+  *) die "say what to lock: controller | edge-audit | vllm [VLLM [FLAVOUR]] | convert PYTHON TORCH | gpu-exporter" ;;
 esac

@@ -30,6 +30,8 @@ LAB = yaml.safe_load((ROOT / "molecule/inventory/group_vars/all/lab.yml").read_t
 TOKEN = Path(__file__).parents[1].joinpath("files/pager.token").read_text(encoding="utf-8").strip()
 LOG = logging.getLogger(__name__)
 CERTIFICATE = "/etc/nginx/tls/server.crt"
+PROBE_METRICS = "/var/lib/prometheus/node-exporter/rackserve_instance_stand-in.prom"
+ADDRESS = "$(hostname -I | cut -d' ' -f1)"
 # A scrape, an evaluation and Alertmanager's wait for others of the group; clearing waits for the group's interval.
 PATH_S = 15 + 15 + 10
 CLEARS_WITHIN_S = 150
@@ -58,6 +60,14 @@ def near_its_end() -> str:
 
 
 FAULTS = {
+    # The first to be mended: with another's certificate nginx does not start again.
+    "certificate near its end": Fault(
+        "CertificateExpiresNow",
+        "edge1",
+        f"cp -p {CERTIFICATE} /run/kept; echo {near_its_end()} | base64 -d >{CERTIFICATE}",
+        f"cp -p /run/kept {CERTIFICATE}",
+        60,
+    ),
     "nginx stopped": Fault("EdgeDown", "edge1", "systemctl stop nginx", "systemctl start nginx", 30),
     "scrape cut": Fault(
         "TargetDown",
@@ -74,12 +84,22 @@ FAULTS = {
         "umount /srv/small",
         60,
     ),
-    "certificate near its end": Fault(
-        "CertificateExpiresNow",
-        "edge1",
-        f"cp -p {CERTIFICATE} /run/kept; echo {near_its_end()} | base64 -d >{CERTIFICATE}",
-        f"cp -p /run/kept {CERTIFICATE}",
+    "clock off": Fault(
+        "ClockOff",
+        "gpu1",
+        "systemctl stop prometheus-node-exporter;"
+        " systemd-run --quiet --unit=real-exporter prometheus-node-exporter --web.listen-address=127.0.0.1:9101;"
+        f" systemd-run --quiet --unit=clock python3 /usr/local/lib/clock.py {ADDRESS}",
+        "systemctl stop clock real-exporter; systemctl start prometheus-node-exporter",
         60,
+    ),
+    # The other host's probe is silent too, as its exporter is, and pages nobody.
+    "probe gone": Fault(
+        "ProbeMissing",
+        "gpu1",
+        f"systemctl stop stand-in-probe; rm {PROBE_METRICS}",
+        "systemctl start stand-in-probe",
+        300,
     ),
 }
 # Alone: a host whose exporter and engine are both silent is said to be down.
@@ -101,6 +121,13 @@ def on(host: str, line: str) -> str:
 
 def pages() -> list[dict[str, Any]]:
     return [json.loads(line) for line in on("edge1", "cat /run/pages").splitlines()]
+
+
+def alerts() -> set[tuple[str, str, str]]:
+    """Return Prometheus's alerts: name, host and state."""
+    ask = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9090/api/v1/alerts').read().decode())"
+    told = json.loads(on("edge1", f'python3 -c "{ask}"'))["data"]["alerts"]
+    return {(one["labels"]["alertname"], one["labels"].get("host", ""), one["state"]) for one in told}
 
 
 def came(alert: str, host: str, status: str, since: float, within_s: float) -> dict[str, Any]:
@@ -159,10 +186,26 @@ def test_a_host_of_which_only_the_exporter_ended_is_not_said_to_be_down() -> Non
     assert [page for page in pages() if page["alertname"] == "HostDown"] == []
 
 
+def test_a_stopped_exporter_silences_that_probes_are_missing(injected: dict[str, float]) -> None:
+    deadline = injected["scrape cut"] + 300 + PATH_S + 20
+    while ("ProbeMissing", "gpu2", "firing") not in alerts():
+        assert time.time() < deadline, alerts()
+        time.sleep(5)
+    time.sleep(30)
+    assert [page for page in pages() if (page["alertname"], page.get("host")) == ("ProbeMissing", "gpu2")] == []
+
+
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_mended_fault_clears(mended: dict[str, float], name: str) -> None:
     page = came(FAULTS[name].alert, FAULTS[name].host, "resolved", mended[name], 120 + CLEARS_WITHIN_S)
     LOG.warning("MEASURED %s cleared: %.0f s", name, page["at"] - mended[name])
+
+
+@pytest.mark.usefixtures("mended")
+def test_a_probe_whose_exporter_came_back_has_paged_nobody() -> None:
+    """Both alerts end with one scrape; the one that silenced must not end first."""
+    time.sleep(60)
+    assert [page for page in pages() if (page["alertname"], page.get("host")) == ("ProbeMissing", "gpu2")] == []
 
 
 @pytest.mark.usefixtures("mended")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from testinfra.host import Host
 
 testinfra_hosts = ["ssh://edge1"]
-QUESTION = [{"role": "user", "content": "What is the capital of France? Answer in one word."}]
+QUESTION: Any = [{"role": "user", "content": "What is the capital of France? Answer in one word."}]
 
 
 def test_the_openai_client_gets_an_answer(openai: OpenAI) -> None:
@@ -31,6 +31,24 @@ def test_the_openai_client_gets_chunks(openai: OpenAI) -> None:
     pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
     assert "Paris" in "".join(pieces)
     assert len([piece for piece in pieces if piece]) > 2
+
+
+def test_the_responses_api_answers_whole_and_streamed(openai: OpenAI) -> None:
+    asked: dict[str, Any] = {"model": "smollm2", "input": QUESTION, "temperature": 0, "max_output_tokens": 16}
+    assert "Paris" in openai.responses.create(**asked).output_text
+    events = list(openai.responses.create(**asked, stream=True))
+    assert "Paris" in "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    assert events[-1].type in {"response.completed", "response.incomplete"}
+
+
+def test_anthropics_api_answers_whole_and_streamed(edge: httpx.Client) -> None:
+    asked = {"model": "smollm2", "messages": QUESTION, "temperature": 0, "max_tokens": 16}
+    answer = edge.post("/v1/messages", json=asked)
+    assert "Paris" in answer.json()["content"][0]["text"], answer.text
+    events = edge.post("/v1/messages", json={**asked, "stream": True}).text.strip().split("\n\n")
+    assert "event: message_stop" in events[-1]
+    counted = edge.post("/v1/messages/count_tokens", json={"model": "smollm2", "messages": QUESTION})
+    assert counted.json()["input_tokens"] > 10, counted.text
 
 
 def test_every_instance_of_both_hosts_takes_requests(host: Host, openai: OpenAI) -> None:

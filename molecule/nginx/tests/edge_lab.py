@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 ROOMY, TIGHT = "rsk-roomy", "rsk-tight"
-ENGINES = (7001, 7002, 7003)
+ENGINES = (7001, 7002, 7003, 7004)
 # Requests from one address share a limit; every test sends from addresses of its own.
 _addresses = (f"127.0.{high}.{low}" for high, low in itertools.product(range(1, 250), range(1, 250)))
 
@@ -40,6 +40,8 @@ def request(
     """Describe a request for clients.py."""
     text = body if body is None or isinstance(body, str) else json.dumps(body)
     given = {"Authorization": f"Bearer {key}"} if key else {}
+    if text is not None:
+        given["Content-Type"] = "application/json"
     return {
         "method": method,
         "path": path,
@@ -51,7 +53,7 @@ def request(
 
 
 def completion(model: str = "small", *, key: str | None = ROOMY, **asked: object) -> dict[str, Any]:
-    """Describe a request for a completion; a stand-in engine reads `max_tokens`, `pause` and `hang_up`."""
+    """Describe a request for a completion; a stand-in engine reads `max_tokens`, `pause` and `fail`."""
     return request("POST", "/v1/completions", {"model": model, **asked}, key=key)
 
 
@@ -98,6 +100,19 @@ def engines(host: Host, *ports: int) -> Iterator[None]:
         yield
     finally:
         host.run("systemctl stop engines; systemctl reset-failed engines")
+
+
+@contextmanager
+def configured(host: Host, change: str, path: str = "/etc/nginx/nginx.conf") -> Iterator[None]:
+    """Have nginx run with a change, made by sed, to what it reads: for controls, and for other settings."""
+    host.check_output(f"cp --preserve {path} /run/nginx.kept")
+    try:
+        host.check_output(f"sed --in-place --regexp-extended {shlex.quote(change)} {path}")
+        assert host.run(f"cmp {path} /run/nginx.kept").rc == 1, "the change is one"
+        host.check_output("nginx -t -q && systemctl reload nginx && sleep 1")
+        yield
+    finally:
+        host.check_output(f"mv /run/nginx.kept {path} && systemctl reload nginx && sleep 1")
 
 
 def seen(host: Host) -> list[tuple[int, str, str, dict[str, str]]]:

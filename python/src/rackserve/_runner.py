@@ -206,7 +206,8 @@ def run_playbook(
     result = recorder.result(int(runner.rc if runner.rc is not None else 1), str(runner.status), record_dir)
     _write_summary(result, playbook, inventory, started, limit=limit, check=check)
     if result.status == "canceled":
-        raise RunError(f"the run was interrupted; hosts may be half done: run it again. Record: {record_dir}")
+        left = "nothing was changed" if check else "hosts may be half done: run it again"
+        raise RunError(f"the run was interrupted; {left}. Record: {record_dir}")
     if not recorder.saw_stats or (result.rc != 0 and not result.failures and not result.unreachable):
         raise RunError(f"ansible-playbook {playbook.name} could not run (exit {result.rc})\n{recorder.complaint()}")
     return result
@@ -214,9 +215,13 @@ def run_playbook(
 
 def _environment() -> dict[str, str]:
     bin_dir = str(Path(sys.executable).parent)  # not resolved: the venv's folder, where ansible-playbook lies
+    callbacks = project_root() / "python" / "src" / "rackserve" / "ansible" / "callback"
+    others = os.environ.get("ANSIBLE_CALLBACK_PLUGINS")
     return {
         "PATH": f"{bin_dir}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "ANSIBLE_CONFIG": str(project_root() / "ansible.cfg"),
+        # ansible-runner adds its own folder to this variable, which hides the one that ansible.cfg names.
+        "ANSIBLE_CALLBACK_PLUGINS": f"{callbacks}{os.pathsep}{others}" if others else str(callbacks),
         "ANSIBLE_SSH_EXTRA_ARGS": os.environ.get("ANSIBLE_SSH_EXTRA_ARGS", _SSH_NO_QUESTION),
         "ANSIBLE_NOCOLOR": "1",
     }

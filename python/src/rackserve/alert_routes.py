@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rackserve.errors import InputError
+from rackserve._receivers import Named, parse_receivers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +21,8 @@ _INHIBITED_BY: Final = (
         'alertname=~"VllmInstanceDown|VllmHung|ProbeMissing|MetricsMissing|QueueGrowing"',
         ("host", "vllm_instance"),
     ),
+    # The probe's state comes through the node exporter.
+    ('alertname="TargetDown",job="node"', 'alertname="ProbeMissing"', ("host",)),
     ('alertname="DiskFull"', 'alertname="DiskFilling"', ("host", "mountpoint")),
     ('alertname="CertificateExpiresNow"', 'alertname="CertificateExpires"', ("host", "path")),
     ('alertname="FirstTokenBudgetBurnsFast"', 'alertname="FirstTokenBudgetBurns"', ("model",)),
@@ -54,8 +56,7 @@ class _Webhook(_Part):
     token_src: str = ""
 
 
-class _Receiver(_Part):
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+class _Receiver(Named):
     severities: Annotated[list[Literal["critical", "warning"]], Field(min_length=1)]
     repeat: _Duration = "4h"
     mail: _Mail | None = None
@@ -160,18 +161,4 @@ def _receiver(receiver: _Receiver, secret_dir: str) -> dict[str, Any]:
 
 
 def _parse(raw: Sequence[object]) -> list[_Receiver]:
-    found: list[_Receiver] = []
-    for number, item in enumerate(raw):
-        name = item.get("name", f"number {number + 1}") if isinstance(item, dict) else f"number {number + 1}"
-        try:
-            receiver = _Receiver.model_validate(item)
-        except ValidationError as bad:
-            first = bad.errors()[0]
-            key = ".".join(str(part) for part in first["loc"]) or "it"
-            raise InputError(
-                f"alertmanager_receivers: receiver {name}: {key}: {first['msg']} (found {first['input']!r})"
-            ) from None
-        if receiver.name in {other.name for other in found} | {DEAD_MAN, _NOBODY}:
-            raise InputError(f"alertmanager_receivers: the name {receiver.name} is taken; give each receiver its own")
-        found.append(receiver)
-    return found
+    return parse_receivers(raw, _Receiver, "alertmanager_receivers", reserved={DEAD_MAN, _NOBODY})

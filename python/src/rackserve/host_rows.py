@@ -1,10 +1,10 @@
-"""The rows of a host's table that every host has: user, system, Python, disk, memory; and its driver as planned."""
+"""The rows of a host's table that every host has: user, system, Python, disk, memory."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from rackserve.gate import DriverPlan, Row, row
+from rackserve.gate import Row, row
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 _SUPPORTED: Final = ("12", "13")
 _GB: Final = 1_000_000_000
 _GIB: Final = 1 << 30
-_FABRIC_MANAGER: Final = "nvidia-fabricmanager"
 
 
 def system_rows(facts: HostFacts, manifest: Manifest) -> list[Row]:
@@ -85,41 +84,6 @@ def memory_row(
     fix = "lower vllm_cpu_kvcache_gib, or serve fewer or smaller models here"
     wanted = f"{need / _GIB:.1f} GiB (weights, KV cache)"
     return row("memory", wanted, f"{memory / _GIB:.1f} GiB", fix, fits=memory >= need)
-
-
-def driver_plan(wanted: Wanted, manifest: Manifest, release: str) -> DriverPlan:
-    """Return what will be done about the driver: the inventory's words, and for `bundle` the bundle's driver set."""
-    if wanted.driver_source not in ("bundle", "runfile"):
-        return DriverPlan()
-    carried = next(
-        (
-            driver
-            for driver in manifest.drivers
-            if wanted.driver_source == "bundle"
-            and driver.release == release
-            and wanted.driver_modules in ("", driver.flavour)
-            and wanted.driver_version in ("", driver.version)
-        ),
-        None,
-    )
-    if carried is None:
-        version = wanted.driver_version if wanted.driver_source == "runfile" else ""
-        return DriverPlan(
-            wanted.driver_source,
-            version or None,
-            wanted.driver_modules or None,
-            reboots=wanted.driver_reboot_allowed,
-            signs=wanted.driver_signed,
-        )
-    return DriverPlan(
-        "bundle",
-        carried.version,
-        carried.flavour,
-        carried.kernels,
-        fabric_manager=any(name.startswith(_FABRIC_MANAGER) for name in carried.packages),
-        reboots=wanted.driver_reboot_allowed,
-        signs=wanted.driver_signed,
-    )
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from rackserve import gate
+from rackserve.driver import DriverWish
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ class HostFacts:
     releases: Sequence[str]
     floor: Mapping[str, Any]
     adapters: Mapping[str, str | None]
+    drivers: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,13 @@ class Wanted:
     driver_modules: str = ""
     driver_reboot_allowed: bool = False
     driver_signed: bool = False
+
+    @property
+    def driver(self) -> DriverWish:
+        """What it says of the driver."""
+        return DriverWish(
+            self.driver_source, self.driver_version, self.driver_modules, self.driver_reboot_allowed, self.driver_signed
+        )
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 PORT_BASE: Final = 8000
 _GPU: Final = re.compile(r"(GPU|MIG)-[0-9a-fA-F-]{36}|([0-9a-fA-F]{4}){1,2}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]")
+Task = Literal["generate", "embed", "score"]
 _REPO: Final = r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$"
 _COMMIT: Final = r"^[0-9a-f]{40}$"
 _RESERVED_ARGS: Final = {
     "api-key": "set keys at the edge: nothing but the entry reaches an engine",
     "config": "leave it out, it is the file that this ends up in",
+    "convert": "set task",
     "device-ids": "set gpus",
     "enable-auto-tool-choice": "set tool_call_parser",
     "enable-lora": "set lora",
@@ -31,6 +33,7 @@ _RESERVED_ARGS: Final = {
     "no-enable-prefix-caching": "set prefix_caching",
     "port": "set port",
     "revision": "set model.revision",
+    "runner": "set task",
     "served-model-name": "set model.served_names",
     "shutdown-timeout": "set vllm_shutdown_timeout",
     "uds": "set port, which the entry in front of the engine's socket listens on",
@@ -45,6 +48,7 @@ _RESERVED_ARGS: Final = {
             "max_model_len",
             "max_num_seqs",
             "quantization",
+            "task",
             "tensor_parallel_size",
             "tool_call_parser",
         )
@@ -88,10 +92,14 @@ class Lora(_Part):
 
 
 class Instance(_Part):
-    """One vLLM server. Lengths are tokens, `max_num_seqs` is requests at once, utilisation a share of the GPU."""
+    """One vLLM server. Lengths are tokens, `max_num_seqs` is requests at once, utilisation a share of the GPU.
+
+    `task` is what the model is for: `generate` text, `embed` texts as vectors, or `score` pairs (a cross-encoder).
+    """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")
     model: ModelRef
+    task: Task = "generate"
     max_num_seqs: int = Field(ge=1)
     max_model_len: int = Field(ge=1)
     port: int = Field(default=0, ge=0, le=65535)
@@ -139,6 +147,14 @@ class Instance(_Part):
         if value is not None and (not value or ".." in value.split("/")):
             raise ValueError("a template is a path inside the inventory's folder, or the name of a file of the model")
         return value
+
+    @model_validator(mode="after")
+    def _only_what_generates_calls_tools(self) -> Instance:
+        if self.task != "generate" and self.tool_call_parser not in (None, "none"):
+            raise ValueError(
+                f"task is {self.task!r}, and only a model that generates calls tools; drop tool_call_parser"
+            )
+        return self
 
     @model_validator(mode="after")
     def _every_gpu_works(self) -> Instance:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rackserve import adapters, capacity, chat_templates, gate, host_rows, release_fit
+from rackserve import adapters, capacity, chat_templates, driver, gate, host_rows, release_fit
 from rackserve.bundle.verify_bundle import Refused, refuse_replay
 from rackserve.errors import InputError
 from rackserve.host_types import Judgement
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rackserve.bundle import Manifest, Runtime
+    from rackserve.driver import DriverWish
     from rackserve.gate import GpuFacts, Row
     from rackserve.host_types import Host, HostFacts, Wanted
     from rackserve.instances import Instance
     from rackserve.releases import Release
 
+EXPORTER_PARTS: Final = ("locks/gpu-exporter.txt", "wheels/gpu-exporter")
 _RELEASE_FACTOR: Final = 5  # unpacked release with bytecode / wheels: 3.45 GB / 0.86 GB measured, and room to work
 
 
@@ -41,14 +43,28 @@ def find_runtime(manifest: Manifest, vllm: str, flavour: str, python: str) -> Ru
 
 
 def parts_for(
-    manifest: Manifest, release: str, instances: Sequence[dict[str, Any]], *, vllm: str, flavour: str, python: str
+    manifest: Manifest,
+    release: str,
+    instances: Sequence[dict[str, Any]],
+    *,
+    vllm: str,
+    flavour: str,
+    python: str,
+    wish: DriverWish | None = None,
 ) -> tuple[str, ...]:
     """Return the paths of the bundle that a host needs; one that serves no model needs only its packages.
+
+    `wish` is what the inventory says of the host's driver, None where it has none.
 
     Raises:
         InputError: when the instances are wrong, or the bundle lacks the runtime.
     """
     parts = [repository.path for repository in manifest.repositories if repository.release == release]
+    chosen = driver.find_set(wish, manifest, release) if wish else None
+    if chosen:
+        parts.append(chosen.path)
+    if flavour == "cuda" and (instances or chosen):
+        parts += [path for path in EXPORTER_PARTS if manifest.under((path,))]
     if instances:
         runtime = find_runtime(manifest, vllm, flavour, python)
         wanted = wanted_snapshots(instances)
@@ -119,7 +135,7 @@ def _serving_rows(wanted: Wanted, manifest: Manifest, host: Host, bundle: Path) 
     rows = [host_rows.python_row(wanted, host.facts, release)]
     if wanted.flavour != "cuda" or host.gpus is None:
         return rows
-    plan = host_rows.driver_plan(wanted, manifest, host.facts.release)
+    plan = driver.plan_of(wanted.driver, manifest, host.facts.release, host.facts.drivers)
     cached = _has_compiled_kernels(wanted, manifest, bundle)
     rows += gate.gpu_rows(host.gpus, instances, release, plan, cached_kernels=cached)
     group = gate.group_row(host.name, host.peers)
@@ -184,29 +200,51 @@ def _capacity_problems(wanted: Wanted, manifest: Manifest, bundle: Path, gpus: G
     folders = {(model.repo, model.revision): bundle / model.path for model in manifest.models}
     found = []
     for instance in parse_instances(wanted.instances):
-        cpu = wanted.flavour == "cpu"
-        gpu_bytes = None if cpu or gpus is None else gate.gpu_bytes_of(instance, gpus)
-        if not cpu and gpu_bytes is None:
-            continue
-        problem = capacity.problem_of(
-            capacity.Wanted(
-                name=instance.name,
-                model=folders[instance.model.repo, instance.model.revision],
-                release=wanted.vllm,
-                max_model_len=instance.max_model_len,
-                max_num_seqs=instance.max_num_seqs,
-                extra_args=instance.extra_args,
-                gpu_bytes=gpu_bytes,
-                cpu_kv_bytes=wanted.cpu_kvcache_gib << 30 if cpu else None,
-                tensor_parallel=instance.tensor_parallel,
-                dtype=instance.dtype,
-                quantization=instance.quantization,
-                kv_cache_dtype=instance.kv_cache_dtype,
-                gpu_memory_utilization=None if cpu else instance.gpu_memory_utilization,
-            )
+        question = capacity_question(
+            instance,
+            folders[instance.model.repo, instance.model.revision],
+            vllm=wanted.vllm,
+            flavour=wanted.flavour,
+            cpu_kvcache_gib=wanted.cpu_kvcache_gib,
+            gpus=gpus,
         )
+        problem = capacity.problem_of(question) if question else None
         found += [problem] if problem else []
     return found
+
+
+def capacity_question(
+    instance: Instance, model: Path, *, vllm: str, flavour: str, cpu_kvcache_gib: int, gpus: GpuFacts | None
+) -> capacity.Wanted | None:
+    """Return what decides an instance's capacity on a host; None where its GPU's memory is unknown.
+
+    Args:
+        instance: as the inventory has it.
+        model: its model's folder in the bundle.
+        vllm: the host's release.
+        flavour: `cpu` or `cuda`.
+        cpu_kvcache_gib: memory of the KV cache on a CPU, in GiB.
+        gpus: what was read of the host's GPUs.
+    """
+    cpu = flavour == "cpu"
+    gpu_bytes = None if cpu or gpus is None else gate.gpu_bytes_of(instance, gpus)
+    if not cpu and gpu_bytes is None:
+        return None
+    return capacity.Wanted(
+        name=instance.name,
+        model=model,
+        release=vllm,
+        max_model_len=instance.max_model_len,
+        max_num_seqs=instance.max_num_seqs,
+        extra_args=instance.extra_args,
+        gpu_bytes=gpu_bytes,
+        cpu_kv_bytes=cpu_kvcache_gib << 30 if cpu else None,
+        tensor_parallel=instance.tensor_parallel,
+        dtype=instance.dtype,
+        quantization=instance.quantization,
+        kv_cache_dtype=instance.kv_cache_dtype,
+        gpu_memory_utilization=None if cpu else instance.gpu_memory_utilization,
+    )
 
 
 def _room_rows(wanted: Wanted, manifest: Manifest, host: Host) -> list[Row]:

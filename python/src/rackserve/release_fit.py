@@ -40,6 +40,8 @@ def _instance_problems(instance: Instance, release: Release) -> list[str]:
     if instance.api_server_count is not None and "api-server-count" not in release.flags:
         why = release.absent["api-server-count"]
         found.append(f"api_server_count is {instance.api_server_count}, which {version} does not have: {why}")
+    if instance.task == "score" and "/v1/score" not in release.paths:
+        found.append(f"task is 'score', which {version} does not have; set stack_runtime.vllm to a newer one")
     found += [
         f"extra_args.{key} is {value!r}, which {version} does not have: {release.absent[key]}"
         for key, value in instance.extra_args.items()

@@ -73,6 +73,7 @@ class Release(_Part):
         flags: those of `vllm serve` that the data names and the release has.
         absent: those that it has not, with a sentence on when it came or went, and what to do.
         metrics: vLLM's names of metrics under ours.
+        paths: those of `known_paths` that the release has.
     """
 
     version: str
@@ -100,6 +101,7 @@ class Release(_Part):
     flags: frozenset[str] = Field(default=frozenset(), strict=False)
     absent: dict[str, str] = Field(default={})
     metrics: dict[str, str] = Field(default={})
+    paths: frozenset[str] = Field(default=frozenset(), strict=False)
     model_parsers: dict[str, str] = Field(default={})
 
     @property
@@ -146,6 +148,13 @@ class _Metric(_Span):
     name: str
 
 
+class ApiPath(_Span):
+    """A path of the API: the tasks of the instances that have it, and whether it is offered only when it is named."""
+
+    tasks: tuple[str, ...] = Field(strict=False)
+    optional: bool = False
+
+
 class _ModelParser(_Part):
     repo: Pattern
     parser: str
@@ -155,13 +164,24 @@ class _File(_Part):
     releases: list[dict[str, Any]]
     flags: dict[str, _Flag]
     metrics: dict[str, list[_Metric]]
+    paths: dict[str, ApiPath]
     tool_parsers: list[_ModelParser]
+
+
+@cache
+def _data() -> _File:
+    return _File.model_validate(yaml.safe_load(_DATA.read_text(encoding="utf-8")))
+
+
+def known_paths() -> Mapping[str, ApiPath]:
+    """Return every path of the API that a client may be let ask for, in the order in which they are told."""
+    return _data().paths
 
 
 @cache
 def releases() -> Mapping[str, Release]:
     """Return every release that rackserve serves, by version, oldest first."""
-    data = _File.model_validate(yaml.safe_load(_DATA.read_text(encoding="utf-8")))
+    data = _data()
     order = [str(row["version"]) for row in data.releases]
     return {str(row["version"]): _release(row, data, order) for row in data.releases}
 
@@ -192,6 +212,7 @@ def _release(row: dict[str, Any], data: _File, order: Sequence[str]) -> Release:
                 for metric in metrics
                 if metric.covers(version, order)
             },
+            "paths": [path for path, row in data.paths.items() if row.covers(version, order)],
             "model_parsers": {known.repo: known.parser for known in data.tool_parsers},
         }
     )

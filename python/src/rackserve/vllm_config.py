@@ -34,7 +34,7 @@ def dtype_for(capability: tuple[int, int] | None) -> str:
 
 def parser_of(instance: Instance, release: Release) -> str | None:
     """Return the tool-call parser of an instance: its own, or a known model's; None when tool calls are off."""
-    if instance.tool_call_parser == "none":
+    if instance.tool_call_parser == "none" or instance.task != "generate":
         return None
     return instance.tool_call_parser or release.parser_for(instance.model.repo)
 
@@ -118,7 +118,7 @@ def _settings(instance: Instance, release: Release) -> dict[str, Any]:
         "served-model-name": list(instance.served_names),
         "max-model-len": instance.max_model_len,
         "max-num-seqs": instance.max_num_seqs,
-        **_switch("enable-prefix-caching", release, on=instance.prefix_caching),
+        **_task(instance, release),
         **_quiet(release),
         **{key: value for key, value in optional.items() if value is not None},
         **_extra(instance, release),
@@ -129,6 +129,21 @@ def _switch(key: str, release: Release, *, on: bool) -> dict[str, bool]:
     if on:
         return {key: True}
     return {_negated(key): True} if release.negates_switches else {}
+
+
+def _task(instance: Instance, release: Release) -> dict[str, Any]:
+    """Return what tells the release what the model is for.
+
+    Whether a model that only reads can reuse its cache is the release's to decide: told to, it would do so where it
+    cannot (`engine/arg_utils.py` warns of a crash).
+    """
+    caching = _switch("enable-prefix-caching", release, on=instance.prefix_caching)
+    if instance.task == "generate":
+        return caching
+    told = {} if instance.prefix_caching else caching
+    if "runner" not in release.flags:
+        return {**told, "task": "embedding"}
+    return {**told, "runner": "pooling", "convert": {"embed": "embed", "score": "classify"}[instance.task]}
 
 
 def _negated(key: str) -> str:

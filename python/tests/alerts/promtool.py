@@ -41,6 +41,36 @@ def rule_test(rules: str, cases: list[dict[str, Any]]) -> str:
     return yaml.safe_dump({"rule_files": [f"{rules}/*.yml"], "evaluation_interval": interval, "tests": tests})
 
 
+GPUS: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("gpus.yml").read_text(encoding="utf-8"))
+
+
+def gpu_test(rules: str, cases: list[dict[str, Any]], *, wrong: bool = False) -> str:
+    """Return a file of `promtool test rules` for the series of GPUs; `wrong` expects each value one off."""
+    labels = 'job="gpu", instance="gpu1:9835", host="gpu1"'
+    tests = [
+        {
+            "name": case["name"],
+            "interval": "15s",
+            "input_series": [
+                {"series": key.replace("@", labels), "values": str(values)} for key, values in case["series"].items()
+            ],
+            "promql_expr_test": [
+                {
+                    "expr": record,
+                    "eval_time": "1m",
+                    "exp_samples": [
+                        {"labels": f'{record}{{host="gpu1", gpu="{gpu}"}}', "value": value + wrong}
+                        for gpu, value in found.items()
+                    ],
+                }
+                for record, found in case["expected"].items()
+            ],
+        }
+        for case in cases
+    ]
+    return yaml.safe_dump({"rule_files": [f"{rules}/gpus.yml"], "evaluation_interval": "15s", "tests": tests})
+
+
 def turned(case: dict[str, Any]) -> dict[str, Any]:
     """Return a case with its series changed over, which has to fail."""
     return {**case, "turned": "turned", "fires": case["silent"], "silent": case["fires"]}

@@ -37,6 +37,11 @@ def test_a_good_bundle_is_accepted(good_bundle: Path, trust: Trust) -> None:
     assert verify(home, trust).manifest == read_manifest(good_bundle)
 
 
+def test_the_name_of_a_wheel_may_have_an_epoch() -> None:
+    assert verify_bundle.is_safe_path("controller/wheels/sdk-17!10.4.0-py3-none-any.whl")
+    assert not verify_bundle.is_safe_path("controller/wheels/sdk-17%2110.4.0;py3-none-any.whl")
+
+
 @BOTH
 def test_it_is_refused_at_import(
     good_bundle: Path, trust: Trust, state: Path, tamper: Callable[[Path], object], reason: str

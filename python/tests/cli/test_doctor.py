@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HOSTS = (FleetHost("gpu1", ("vllm_hosts",), "10.0.0.11"),)
-FINE: dict[str, Any] = {"alerts": [], "units": [], "free": {"/": 0.5}, "answers": {}}
+FINE: dict[str, Any] = {"alerts": [], "units": [], "free": {"/": 0.5}, "answers": {}, "services": {}, "drained": []}
 FULL: dict[str, Any] = {**FINE, "free": {"/": 0.01}}
 OFF = TaskFailure("gpu1", "t", "ssh: connect to host 10.0.0.11 port 22: No route to host")
 

@@ -12,7 +12,7 @@ from rackserve import _runner
 from rackserve._checks import CheckResult, _edge
 from rackserve._fleet import Fleet, FleetHost
 from rackserve._runner import EventKind, HostStats, RunEvent, RunResult, TaskFailure
-from rackserve.cli import _apply, _drain, _status, _verify, main
+from rackserve.cli import _apply, _status, _verify, main
 from rackserve.errors import RunError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RACKSERVE_PROJECT", str(project))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     hosts = (FleetHost("gpu1", ("vllm_hosts",), "10.0.0.11"), FleetHost("edge1", ("edge_hosts",), None))
-    for module in (_apply, _drain, _verify, _status):
+    for module in (_apply, _verify, _status):
         monkeypatch.setattr(module, "load_fleet", lambda path: Fleet(path, hosts))
     return inventory
 
@@ -113,6 +113,62 @@ def test_apply_that_fails_prints_one_message_per_host(
     assert said["ok"] is False
 
 
+WOULD_CHANGE = (
+    RunEvent(
+        EventKind.CHANGED, role="nginx", task="nginx : configure | Write it", host="edge1", data={"stdout": "canary"}
+    ),
+    RunEvent(EventKind.CHANGED, role="vllm", task="vllm : configure | Write it", host="gpu1"),
+    RunEvent(EventKind.CHANGED, role="vllm", task="vllm : service | Start it", host="gpu1"),
+    RunEvent(EventKind.OK, role="vllm", task="vllm : verify | Look", host="gpu1"),
+)
+
+
+def test_plan_says_what_would_change_and_ends_with_0(
+    site: Path, fake_run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = fake_run(WOULD_CHANGE, hosts=(HostStats("edge1", ok=1, changed=1), HostStats("gpu1", ok=3, changed=2)))
+    assert main(["plan", "-i", str(site), "--limit", "all"]) == 0
+    assert (seen["playbook"], seen["limit"], seen["check"]) == ("site.yml", "all", True)
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["ROLE", "edge1", "gpu1"],
+        ["nginx", "1", "-"],
+        ["vllm", "-", "2"],
+        [],
+        ["ROLE", "TASK", "HOSTS"],
+        ["nginx", "configure", "|", "Write", "it", "edge1"],
+        ["vllm", "configure", "|", "Write", "it", "gpu1"],
+        ["vllm", "service", "|", "Start", "it", "gpu1"],
+        [],
+        ["3", "tasks", "would", "change", "edge1,", "gpu1"],
+    ]
+    assert main(["plan", "-i", str(site), "--json"]) == 0
+    text = capsys.readouterr().out
+    said = json.loads(text)
+    assert sorted(said) == ["changes", "differs", "hosts", "messages", "ok", "record", "roles"]
+    assert (said["ok"], said["differs"], said["roles"]) == (True, True, {"nginx": {"edge1": 1}, "vllm": {"gpu1": 2}})
+    assert said["changes"][0] == {"role": "nginx", "task": "configure | Write it", "hosts": ["edge1"]}
+    assert "canary" not in text
+
+
+def test_plan_of_a_site_as_it_should_be(site: Path, fake_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    fake_run(WOULD_CHANGE[3:], hosts=(HostStats("edge1", ok=1), HostStats("gpu1", ok=3)))
+    assert main(["plan", "-i", str(site)]) == 0
+    assert capsys.readouterr().out == "nothing would change on edge1, gpu1\n"
+    assert main(["plan", "-i", str(site), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["differs"] is False
+
+
+def test_plan_of_a_host_that_is_refused_ends_with_1(
+    site: Path, fake_run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused = TaskFailure("gpu1", "preflight | Refuse", "too little disk")
+    fake_run(hosts=(HostStats("edge1", ok=1), HostStats("gpu1", failed=1)), failures=(refused,))
+    assert main(["plan", "-i", str(site)]) == 1
+    out, err = capsys.readouterr()
+    assert out == "nothing would change on edge1, gpu1 as far as could be seen\n"
+    assert "gpu1: preflight | Refuse: too little disk" in err
+
+
 @pytest.mark.parametrize(
     ("argv", "variables"),
     [
@@ -135,6 +191,20 @@ def test_a_drain_that_an_edge_refuses(site: Path, fake_run: Any, capsys: pytest.
     assert "no host and no instance 'gpu9'" in capsys.readouterr().err
 
 
+def test_certificates_of_the_edges(site: Path, fake_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = fake_run(hosts=(HostStats("edge1", ok=3, changed=1), HostStats("edge2", ok=3)))
+    assert main(["ca", "issue", "--renew", "-i", str(site)]) == 0
+    assert (seen["playbook"], seen["variables"]) == ("issue_certificates.yml", {"edge_certificate_renew": True})
+    assert capsys.readouterr().out.splitlines()[1] == "edge2: nothing to make"
+
+
+@pytest.mark.parametrize("argv", [["drain", "gpu1"], ["ca", "issue"]])
+def test_a_site_without_an_edge(site: Path, fake_run: Any, capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
+    fake_run(hosts=())
+    assert main([*argv, "-i", str(site)]) == 2
+    assert "is in the group edge_hosts" in capsys.readouterr().err
+
+
 def test_apply_while_another_run_goes_on(site: Path, fake_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     seen = fake_run()
     with _runner.run_lock(site):
@@ -149,7 +219,7 @@ def test_what_cannot_start_ends_with_2(
     assert main(["apply", "-i", str(site / "none")]) == 2
     assert "rackserve init" in capsys.readouterr().err
     fake_run(hosts=())
-    for command in ("apply", "verify", "status"):
+    for command in ("plan", "apply", "verify", "status"):
         assert main([command, "-i", str(site)]) == 2
         assert "--limit" in capsys.readouterr().err
 
@@ -157,9 +227,25 @@ def test_what_cannot_start_ends_with_2(
         raise RunError("ansible-playbook could not run")
 
     monkeypatch.setattr(_runner, "run_playbook", fail)
-    for command in ("apply", "verify", "status"):
+    for command in ("plan", "apply", "verify", "status"):
         assert main([command, "-i", str(site)]) == 2
         assert "could not run" in capsys.readouterr().err
+
+
+def test_a_working_directory_that_was_removed(
+    site: Path, fake_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = fake_run()
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    monkeypatch.setenv("PWD", str(gone))
+    gone.rmdir()
+    assert main(["apply", "-i", str(site)]) == 2
+    assert capsys.readouterr().err == (
+        f"rackserve: the working directory {gone} was removed; cd to one that is there, and run it again\n"
+    )
+    assert seen == {}
 
 
 def test_verify(
@@ -239,9 +325,39 @@ def test_status(site: Path, fake_run: Any, capsys: pytest.CaptureFixture[str]) -
     assert seen["tags"] == ["status"]
     row = capsys.readouterr().out.splitlines()[1].split()
     assert row[:9] == ["gpu1", "a", "cpu", "0.32.0-abc", "answering", "2", "1", "25.0%", "12.5"]
-    assert " ".join(row[9:]) == "busy 2 h 1 min 1 min 15 s 3"
+    assert " ".join(row[9:]) == "busy 2 h 1 min 1 min 15 s 3 -"
     assert main(["status", "-i", str(site), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"ok": True, "instances": [{"host": "gpu1", **ROW}], "problems": []}
+    assert json.loads(capsys.readouterr().out) == {
+        "ok": True,
+        "instances": [{"host": "gpu1", **ROW, "edge": None, "drained_for_s": None}],
+        "problems": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("edges", "expected"),
+    [
+        ([{}], ("in", None, "in")),
+        ([{"gpu2:a": 9.0}], ("in", None, "in")),
+        ([{"gpu1:a": 7265.0}], ("out", 7265.0, "out 2 h 1 min")),
+        ([{"gpu1:a": 60.0}, {}], ("partly out", 60.0, "partly out 1 min 0 s")),
+        ([{"gpu1:a": 60.0}, {"gpu1:a": 90.0}], ("out", 90.0, "out 1 min 30 s")),
+    ],
+)
+def test_status_of_a_drained_instance(
+    site: Path,
+    fake_run: Any,
+    capsys: pytest.CaptureFixture[str],
+    edges: list[dict[str, float]],
+    expected: tuple[str, float | None, str],
+) -> None:
+    marks = [evidence(f"edge{i}", {**check("rotation"), "data": {"drained": of}}) for i, of in enumerate(edges)]
+    fake_run((evidence("gpu1", {**check("status a"), "data": ROW}), *marks))
+    assert main(["status", "-i", str(site)]) == 0
+    assert " ".join(capsys.readouterr().out.splitlines()[1].split()).endswith(f" 3 {expected[2]}")
+    assert main(["status", "-i", str(site), "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["instances"]
+    assert (row["edge"], row["drained_for_s"]) == expected[:2]
 
 
 def test_status_of_an_instance_that_is_down_and_of_a_host_that_is(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from rackserve.doctor import Alert, Evidence, UnitEvidence, diagnose, read_evidence
 from rackserve.doctor._journal import memory_ran_out, slow_phase
 
+JOURNALS = Path(__file__).parents[1] / "data/journals"
 SERVES = ("INFO Loading weights took 1.2 seconds", "INFO Application startup complete.", "INFO 200 OK")
 HEALTHY = UnitEvidence("gpu1", "a", journal=SERVES)
 ENDED = replace(HEALTHY, active="failed", result="exit-code", restarts=5, probe="failed", probe_detail="gave up")
@@ -18,6 +20,8 @@ FLEET = Evidence(
     units=(HEALTHY, replace(HEALTHY, host="gpu2", probe="busy")),
     free={("gpu1", "/"): 0.5},
     answers={"edge1": {200: 990, 429: 5, 502: 5}},
+    minutes={"edge1": {200: 10, 429: 3, 502: 3}},
+    services={("edge1", "nginx.service"): "active"},
 )
 
 
@@ -48,6 +52,8 @@ FAULTS = {
     "no-kernel-image": saying("CUDA error: no kernel image is available for execution on the device"),
     "glibc": saying("ImportError: /lib/libc.so.6: version `GLIBC_2.38' not found"),
     "model-not-there": saying("huggingface_hub.errors.LocalEntryNotFoundError: Cannot find an appropriate snapshot"),
+    "weights-broken": saying("SafetensorError: Error while deserializing header: header too large"),
+    "killed": saying("vllm@a.service: Main process exited, code=killed, status=9/KILL"),
     "disk-full": saying("OSError: [Errno 28] No space left on device"),
     "cache-not-writable": saying("KeyError: 'getpwuid(): uid not found: 61234'"),
     "socket-path": saying('zmq.error.ZMQError: ipc path "/run/x" is longer than 107 characters'),
@@ -57,18 +63,33 @@ FAULTS = {
     "host-oom": of(replace(ENDED, result="oom-kill"), firing("VllmInstanceDown", vllm_instance="a")),
     "start-timeout": of(replace(ENDED, result="timeout")),
     "slow-start": of(replace(STARTS, journal=("INFO Loading weights took 95.1 seconds",))),
-    "edge-limit": Evidence(answers={"edge1": {200: 50, 429: 50}}),
-    "edge-5xx": Evidence(answers={"edge1": {200: 50, 503: 50}}),
+    "edge-limit": Evidence(answers={"edge1": {200: 50, 429: 50}}, minutes={"edge1": {200: 9, 429: 4}}),
+    "edge-5xx": Evidence(answers={"edge1": {200: 50, 503: 50}}, minutes={"edge1": {200: 9, 503: 4}}),
+    "prometheus-silent": Evidence(unwatched=frozenset({"edge1"})),
+    "service": Evidence(
+        services={("gpu1", "prometheus-node-exporter.service"): "failed"}, alerts=(firing("TargetDown"),)
+    ),
+    "drained-at-edge": Evidence(units=(HEALTHY,), drained={"edge1": ("gpu1:a",)}, alerts=(firing("QueueGrowing"),)),
+    "InstanceHung": of(replace(HEALTHY, probe="hung"), firing("VllmInstanceDown", vllm_instance="a")),
+    "entry-refuses": of(HEALTHY, firing("VllmInstanceDown", vllm_instance="a")),
     "drained": of(replace(HEALTHY, drained=True), firing("VllmInstanceDown", vllm_instance="a")),
     "HostDown": Evidence(alerts=(firing("TargetDown"), firing("HostDown"))),
-    "EdgeDown": Evidence(alerts=(firing("EdgeDown"),), answers={"gpu1": {502: 10}}),
+    "EdgeDown": Evidence(services={("edge1", "nginx.service"): "inactive"}, answers={"edge1": {502: 10}}),
     "GpuThrottled": of(HEALTHY, firing("ThroughputHalved", vllm_instance="a"), firing("GpuThrottled", gpu="0")),
     "GpuXid": of(ENDED, firing("VllmInstanceDown", vllm_instance="a"), firing("GpuXid", xid="79")),
     "PrefixHitsCollapsed": of(HEALTHY, firing("FirstTokenBudgetBurns"), firing("PrefixHitsCollapsed")),
     "KvPressure": of(HEALTHY, firing("QueueGrowing"), firing("KvPressure")),
     "probe-failed": of(ENDED),
-    "VllmInstanceDown": of(HEALTHY, firing("VllmInstanceDown", vllm_instance="a")),
+    "VllmInstanceDown": of(replace(HEALTHY, probe="unknown"), firing("VllmInstanceDown", vllm_instance="a")),
 }
+
+
+@pytest.mark.parametrize("journal", sorted(JOURNALS.glob("*.txt")), ids=lambda path: path.stem)
+def test_what_vllm_really_said_leads_to_its_cause(journal: Path) -> None:
+    """Journals of vLLM 0.32.0 (CPU) that was started with the fault that the file is named after."""
+    lines = tuple(journal.read_text(encoding="utf-8").splitlines())
+    first, *_ = diagnose(of(replace(ENDED, journal=lines)))
+    assert first.rule == journal.stem
 
 
 @pytest.mark.parametrize("rule", FAULTS)
@@ -82,13 +103,45 @@ def test_nothing_is_found_on_a_healthy_fleet() -> None:
     assert diagnose(FLEET) == []
 
 
+def test_going_over_the_limit_for_a_moment_as_verify_does_is_no_finding() -> None:
+    moment = Evidence(answers={"edge1": {200: 50, 429: 50}}, minutes={"edge1": {200: 9, 429: 1}})
+    assert diagnose(moment) == []
+
+
 def test_a_line_of_long_ago_does_not_count_while_the_instance_serves() -> None:
     assert diagnose(of(replace(HEALTHY, journal=("OSError: [Errno 98] Address already in use", *SERVES)))) == []
 
 
-def test_what_an_engine_said_counts_when_it_ends_again_and_again() -> None:
+def test_what_was_said_in_an_earlier_start_does_not_count_when_the_last_has_words_of_its_own() -> None:
+    begins = "Starting vLLM instance a..."
+    journal = (
+        begins,
+        "error: unrecognized arguments: --x",
+        begins,
+        "OSError: [Errno 98] Address already in use",
+        begins,
+    )
+    assert [finding.rule for finding in diagnose(of(replace(ENDED, journal=journal)))] == ["port-taken"]
+
+
+@pytest.mark.parametrize(("result", "rule"), [("timeout", "start-timeout"), ("exit-code", "port-taken")])
+def test_what_an_earlier_start_said_is_over_once_the_newest_has_run_out_of_time(result: str, rule: str) -> None:
+    begins = "Starting vLLM instance a..."
+    journal = (begins, "OSError: [Errno 98] Address already in use", begins, "start operation timed out. Terminating.")
+    assert diagnose(of(replace(ENDED, result=result, journal=journal)))[0].rule == rule
+
+
+@pytest.mark.parametrize(("later", "rule"), [(SERVES, "InstanceHung"), (("INFO starting",), "wrong-flag")])
+def test_what_was_said_before_a_start_that_served_is_over(later: tuple[str, ...], rule: str) -> None:
+    begins = "Starting vLLM instance a..."
+    journal = (begins, "error: unrecognized arguments: --x", begins, *later)
+    assert diagnose(of(replace(HEALTHY, probe="hung", journal=journal)))[0].rule == rule
+
+
+@pytest.mark.parametrize("later", [SERVES, (*SERVES, "Starting vLLM instance a...", *SERVES)])
+def test_what_an_engine_said_counts_when_it_ends_again_and_again(later: tuple[str, ...]) -> None:
     loops = firing("InstanceRestartLoop", vllm_instance="a")
-    first, *_ = diagnose(of(replace(HEALTHY, journal=("KeyError: 'getpwuid(): uid not found: 1'", *SERVES)), loops))
+    first, *_ = diagnose(of(replace(HEALTHY, journal=("KeyError: 'getpwuid(): uid not found: 1'", *later)), loops))
     assert first.rule == "cache-not-writable"
 
 
@@ -143,11 +196,21 @@ def test_what_a_host_brings_is_read() -> None:
     lists = {"instance": "a", "active": "active", "result": "success", "restarts": 0, "journal": ["one"]}
     unit = {**lists, "probe": "ready", "probe_detail": "", "drained": False}
     alert = {"state": "firing", "labels": {"alertname": "X"}, "annotations": {"summary": "s"}}
-    found = read_evidence([("h", {"alerts": [alert], "units": [unit], "free": {"/": 0.5}, "answers": {"200": 3}})])
+    edge = {"answers": {"200": {"count": 3, "minutes": 2}}, "services": {"nginx.service": "active"}, "drained": ["g:a"]}
+    found = read_evidence([("h", {"alerts": [alert], "units": [unit], "free": {"/": 0.5}, **edge})])
     assert found == Evidence(
         (Alert("X", "firing", {"alertname": "X"}, "s"),),
         (UnitEvidence("h", "a", journal=("one",)),),
         frozenset({"h"}),
         {("h", "/"): 0.5},
         {"h": {200: 3}},
+        {"h": {200: 2}},
+        {("h", "nginx.service"): "active"},
+        frozenset(),
+        {"h": ("g:a",)},
     )
+
+
+def test_a_prometheus_that_does_not_answer_is_no_fleet_without_alerts() -> None:
+    nothing = {"alerts": None, "units": [], "free": {}, "answers": {}, "services": {}, "drained": []}
+    assert [finding.rule for finding in diagnose(read_evidence([("edge1", nothing)]))] == ["prometheus-silent"]

@@ -36,6 +36,12 @@ def test_an_adapter_on_one_host_leads_to_that_host_only() -> None:
     assert found == {("m",): ["g1:i", "g2:i"], ("adapter",): ["g1:i"], ("other",): ["g3:i"]}
 
 
+def test_a_model_that_any_instance_with_adapters_serves_is_marked() -> None:
+    plan = edge.plan_of([backend("g1", "m", "x", adapters=True), backend("g2", "m"), backend("g3", "n")], CLIENTS)
+    models = json.loads(plan["table"])["models"]
+    assert {name: model.get("adapters", False) for name, model in models.items()} == {"m": True, "x": True, "n": False}
+
+
 def test_a_drained_instance_gets_nothing_new_and_keeps_its_group() -> None:
     both = (backend("g1", "m"), backend("g2", "m"))
     assert groups(*both, drained=("g1:i",)) == {("m",): ["g2:i"]}
@@ -57,6 +63,88 @@ def test_the_table_holds_hashes_limits_and_the_shortest_context() -> None:
     assert table["keys"] == {"1" * 64: {"client": "a", "expires": 1801440000, "revoked": False}}
     assert table["clients"]["a"]["seconds_per_request"] == 0.5
     assert table["models"]["m"]["max_model_len"] == 32
+
+
+OPTIONAL = ("/v1/responses", "/v1/messages", "/v1/messages/count_tokens")
+
+
+def paths(*backends: dict[str, Any], optional: tuple[str, ...] = ()) -> dict[str, list[str]]:
+    plan = edge.plan_of(backends, CLIENTS, (), optional)
+    found = {name: model["paths"] for name, model in json.loads(plan["table"])["models"].items()}
+    assert plan["paths"] == [path for path in plan["paths"] if any(path in of_model for of_model in found.values())]
+    return found
+
+
+def test_a_path_follows_from_the_task_and_an_optional_one_from_the_operator() -> None:
+    both = (backend("g1", "m"), backend("g2", "v", task="embed"), backend("g3", "r", task="score"))
+    chat = ["/v1/chat/completions", "/v1/completions"]
+    assert paths(*both) == {
+        "m": chat,
+        "v": ["/v1/embeddings", "/v1/score", "/v1/rerank"],
+        "r": ["/v1/score", "/v1/rerank"],
+    }
+    assert paths(*both, optional=OPTIONAL)["m"] == [*chat, *OPTIONAL]
+
+
+def test_a_model_has_the_paths_that_every_release_behind_it_has() -> None:
+    found = paths(backend("g1", "m", release="0.32.0"), backend("g2", "m", release="0.10.2"), optional=OPTIONAL)
+    assert found["m"][2:] == ["/v1/responses"]
+    assert paths(backend("g1", "v", task="embed", release="0.6.4.post1"))["v"] == ["/v1/embeddings"]
+
+
+AFFINITY = {"by": "prefix", "prefix": "1024", "concurrent": "16"}
+
+
+def test_affinity_is_for_groups_that_generate_and_have_a_choice() -> None:
+    all_kinds = [
+        *(backend(host, "m") for host in ("g1", "g2")),
+        *(backend(host, "v", task="embed") for host in ("g3", "g4")),
+        backend("g5", "alone"),
+    ]
+    plan = edge.plan_of(all_kinds, CLIENTS, (), (), AFFINITY)
+    assert {group["models"][0]: group["affine"] for group in plan["groups"]} == {"alone": False, "m": True, "v": False}
+    told = json.loads(plan["table"])["affinity"]
+    assert (told["by"], told["prefix"], told["concurrent"], len(told["groups"])) == ("prefix", 1024, 16, 1)
+    drained = edge.plan_of(all_kinds, CLIENTS, ("g1:i",), (), AFFINITY)
+    assert not any(group["affine"] for group in drained["groups"])
+
+
+def test_without_affinity_the_edge_is_told_of_none() -> None:
+    plan = edge.plan_of([backend("g1", "m"), backend("g2", "m")], CLIENTS)
+    assert "affinity" not in json.loads(plan["table"])
+    assert [group["affine"] for group in plan["groups"]] == [False]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"by": "cookie"}, "nginx_affinity is 'cookie'; set one of none, key, prefix"),
+        ({"prefix": 0}, "nginx_affinity_prefix is 0"),
+        ({"concurrent": 0}, "nginx_affinity_concurrent is 0"),
+    ],
+)
+def test_an_affinity_that_cannot_be_is_refused(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        edge.plan_of([backend("g1", "m")], CLIENTS, (), (), {**AFFINITY, **change})
+
+
+@pytest.mark.parametrize(
+    ("backends", "optional", "reason"),
+    [
+        (
+            [backend("g1", "m"), backend("g2", "m", task="embed")],
+            (),
+            "'m' is served by g1:i to generate, g2:i to embed",
+        ),
+        ([backend("g1", "m", task="sing")], (), "the task of g1:i is 'sing'"),
+        ([backend("g1", "m")], ("/metrics",), "/metrics cannot be offered; choose from /v1/responses"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(
+    backends: list[dict[str, Any]], optional: tuple[str, ...], reason: str
+) -> None:
+    with pytest.raises(InputError, match=reason):
+        edge.plan_of(backends, CLIENTS, (), optional)
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ import pytest
 
 from rackserve import lab
 from rackserve.errors import LabError
+from rackserve.lab import _host, _inotify, _lab
 from rackserve.lab._spec import make_spec
 from rackserve.lab._state import lab_dir, merge, save
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -33,6 +35,42 @@ def test_missing_tools_are_named_with_their_packages(monkeypatch: pytest.MonkeyP
     with pytest.raises(LabError, match=r"needs mmdebstrap, nft; .*apt-get install mmdebstrap nftables"):
         lab.up(make_spec("demo", None, {}))
     assert not lab_dir("demo").exists()
+
+
+@pytest.fixture
+def inotify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Return a function that has one process with so many inotify instances, where 128 may be."""
+
+    def use(number: int) -> None:
+        limit = tmp_path / "proc/sys/fs/inotify/max_user_instances"
+        limit.parent.mkdir(parents=True)
+        limit.write_text("128\n")
+        descriptors = tmp_path / "proc/7/fd"
+        descriptors.mkdir(parents=True)
+        (descriptors / "0").symlink_to("/dev/null")
+        for i in range(1, number + 1):
+            (descriptors / str(i)).symlink_to("anon_inode:inotify")
+
+    monkeypatch.setattr(_inotify, "_PROC", tmp_path / "proc")
+    return use
+
+
+@pytest.mark.parametrize(("used", "hosts"), [(0, 0), (0, 4), (84, 3), (92, 3), (128, 0)])
+def test_hosts_for_which_there_is_room(inotify: Callable[[int], None], used: int, hosts: int) -> None:
+    inotify(used)
+    _inotify.check_room(hosts)
+
+
+def test_no_host_boots_where_inotify_instances_are_too_few(
+    inotify: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inotify(93)
+    monkeypatch.setattr(_lab, "_check_machine", lambda: None)
+    monkeypatch.setattr(_host, "is_up", lambda _host: False)
+    monkeypatch.setattr(_lab, "base_tree", lambda *_: pytest.fail("it went on"))
+    said = r"instances is 128; to boot 3 lab hosts it must be 129 \(93 in use, 12 a host\): sysctl -w .*_instances=129$"
+    with pytest.raises(LabError, match=said):
+        lab.up(make_spec("demo", None, {}))
 
 
 def test_what_a_lab_was_put_up_with_is_remembered() -> None:

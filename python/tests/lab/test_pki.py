@@ -6,18 +6,11 @@ from typing import TYPE_CHECKING
 import pytest
 from cryptography import x509
 
-from rackserve.lab import _pki
-from rackserve.lab._pki import ensure_pki, renewal_due
+from rackserve.lab._pki import ensure_pki
+from rackserve.pki import _certificates
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-NOW = dt.datetime(2030, 6, 1, tzinfo=dt.UTC)
-
-
-@pytest.mark.parametrize(("days", "due"), [(31, False), (30, True), (1, True), (-1, True)])
-def test_a_certificate_is_renewed_in_its_last_thirty_days(days: int, due: bool) -> None:  # noqa: FBT001 - a table row
-    assert renewal_due(NOW + dt.timedelta(days=days), NOW) is due
 
 
 def certificate(path: Path) -> x509.Certificate:
@@ -43,7 +36,7 @@ def test_a_second_time_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_leaf_near_its_end_is_renewed_by_the_same_authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_pki, "LEAF_LIFETIME", dt.timedelta(days=29))
+    monkeypatch.setattr(_certificates, "LEAF_LIFETIME", dt.timedelta(days=29))
     ensure_pki(tmp_path, "demo", "10.89.0.21")
     monkeypatch.undo()
     authority, leaf = (tmp_path / "ca.crt").read_bytes(), (tmp_path / "edge1.crt").read_bytes()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rackserve.ansible.action.bundle_transfer import batches
+from rackserve.ansible.action.bundle_transfer import batches, pack
 from rackserve.ansible.modules.bundle_files import missing_files, unpack, unwanted
 from rackserve.bundle import Entry
 
@@ -86,3 +86,14 @@ def test_batches_hold_everything_once_within_the_limit() -> None:
     assert all(len(group) == 1 or sum(e.size for e in group) <= 8 for group in groups)
     assert len(groups) == 4
     assert list(batches((), limit=8)) == []
+
+
+def test_two_names_of_one_content_arrive_as_two_files(tmp_path: Path) -> None:
+    bundle, root, sent = tmp_path / "bundle", tmp_path / "root", tmp_path / "t.tar"
+    bundle.mkdir()
+    (bundle / "a").write_bytes(DATA)
+    (bundle / "b").hardlink_to(bundle / "a")
+    entries = [Entry(name, len(DATA), hashlib.sha256(DATA).hexdigest()) for name in ("a", "b")]
+    pack(bundle, entries, str(sent))
+    unpack(str(root), str(sent), [entry._asdict() for entry in entries])
+    assert [(root / entry.path).read_bytes() for entry in entries] == [DATA, DATA]

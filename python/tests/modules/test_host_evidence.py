@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from typing import TYPE_CHECKING
 
@@ -24,14 +25,23 @@ def test_a_unit_of_which_nothing_is_known_is_unknown() -> None:
     assert (found["active"], found["probe"], found["restarts"], found["journal"]) == ("unknown", "unknown", 0, [])
 
 
-def test_statuses_are_counted_and_half_lines_left_out() -> None:
-    assert he.answers_of('us":200}\n{"status":200}\n{"status":429}\n{"status":200}\n{}') == {"200": 2, "429": 1}
+def test_statuses_of_the_last_ten_minutes_are_counted_with_their_minutes() -> None:
+    times = [("10:00:01", 200), ("10:00:59", 200), ("10:01:00", 429), ("09:40:00", 503), ("10:05:00", 200)]
+    lines = [json.dumps({"time": f"2026-11-27T{at}+00:00", "status": status}) for at, status in times]
+    log = "\n".join(['us":200}', *lines, "{}", '{"status":200,"time":"then"}'])
+    now = dt.datetime(2026, 11, 27, 10, 5, 30, tzinfo=dt.UTC)
+    assert he.answers_of(log, now) == {"200": {"count": 3, "minutes": 2}, "429": {"count": 1, "minutes": 1}}
+
+
+def test_marks_of_an_edge_are_read_and_other_hosts_have_none(tmp_path: Path) -> None:
+    (tmp_path / "gpu1:a").touch()
+    assert (he.drained_of(tmp_path), he.drained_of(tmp_path / "none")) == (["gpu1:a"], [])
 
 
 def test_alerts_are_read_and_an_answer_that_is_none_has_none() -> None:
     alert = {"labels": {"alertname": "X"}, "state": "firing"}
     assert he.alerts_of(json.dumps({"data": {"alerts": [alert]}})) == [alert]
-    assert he.alerts_of("") == he.alerts_of("<html>") == []
+    assert he.alerts_of("") is he.alerts_of("<html>") is None
 
 
 def test_a_filesystem_is_told_once(tmp_path: Path) -> None:

@@ -72,6 +72,40 @@ def test_what_differs_is_named(site: Path, tamper: Callable[[Path], object], rea
     assert reason in problem
 
 
+def misrecorded(folder: Path, name: str, text: str, installed: Path) -> None:
+    """Make a wheel that has `engine/__init__.py` with some text, beside an environment whose RECORD says otherwise."""
+    wheel = MadeWheel(name, "1.0", "for a test", modules={"engine/__init__.py": text})
+    folder.mkdir(exist_ok=True)
+    (folder / wheel.file_name).write_bytes(wheel.to_bytes())
+    installed.write_text("ANSWER = 44\n")
+
+
+def test_a_file_of_a_wheel_that_is_wrong_about_itself_is_right(site: Path, tmp_path: Path) -> None:
+    misrecorded(tmp_path / "wheels", "engine", "ANSWER = 44\n", site / "engine/__init__.py")
+    assert record_problems(str(site), str(tmp_path / "wheels")) == []
+    vllm_release.compare_with_records(str(site.parents[2]), str(tmp_path / "wheels"))
+
+
+def test_a_file_that_two_wheels_bring_may_be_either_ones(site: Path, tmp_path: Path) -> None:
+    misrecorded(tmp_path / "wheels", "another", "ANSWER = 45\n", site / "engine/__init__.py")
+    misrecorded(tmp_path / "wheels", "engine", "ANSWER = 44\n", site / "engine/__init__.py")
+    assert record_problems(str(site), str(tmp_path / "wheels")) == []
+
+
+@pytest.mark.parametrize("text", ["ANSWER = 43\n", "ANSWER = 4\n"], ids=["flipped", "shorter"])
+def test_a_file_that_no_wheel_has_is_altered(site: Path, tmp_path: Path, text: str) -> None:
+    misrecorded(tmp_path / "wheels", "engine", text, site / "engine/__init__.py")
+    (problem,) = record_problems(str(site), str(tmp_path / "wheels"))
+    assert "was altered" in problem
+
+
+def test_a_link_to_the_wheel_s_own_bytes_is_still_a_link(site: Path, tmp_path: Path) -> None:
+    misrecorded(tmp_path / "wheels", "engine", "ANSWER = 44\n", site / "engine/__init__.py")
+    move_behind_a_link(site / "engine/__init__.py")
+    (problem,) = record_problems(str(site), str(tmp_path / "wheels"))
+    assert "is a link" in problem
+
+
 def test_a_release_that_is_as_recorded_is_accepted(site: Path) -> None:
     vllm_release.compare_with_records(str(site.parents[2]))
 

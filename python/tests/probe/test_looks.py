@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ENTRY = "vllm-entry@a.socket vllm-entry@a.service"
+STARVED = "some avg10=83.10 avg60=40.02 avg300=9.77 total=5577\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"
+RESTED = "some avg10=0.42 avg60=90.00 avg300=90.00 total=5577\nfull avg10=99.00 avg60=0.00 avg300=0.00 total=0\n"
+GROUP = "/system.slice/system-vllm.slice/vllm@a.service"
 KILLED = ["kill --signal=SIGKILL vllm@a.service", "restart --no-block vllm@a.service"]
 
 
@@ -49,6 +52,11 @@ class StandIn(socketserver.ThreadingUnixStreamServer):
         )
 
     def completion(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if isinstance(body["prompt"], list):
+            self.golden_asked += 1
+            last, *others = self.logprobs[::-1]
+            after = {"a": last, **{f"b{n}": value for n, value in enumerate(others) if value is not None}}
+            return self.status, {"choices": [{"logprobs": {"top_logprobs": [after]}} for _ in body["prompt"]]}
         if not body.get("echo"):
             return self.status, {"usage": self.tokens and {"completion_tokens": self.tokens}}
         self.golden_asked += 1
@@ -92,6 +100,7 @@ class Host:
         self.root = root
         self.unit = "active"
         self.invocation = "one"
+        self.group = GROUP
         self.did: list[str] = []
         (root / "metrics").mkdir()
         self.configure()
@@ -110,8 +119,13 @@ class Host:
         if words[0] != "show":
             self.did.append(" ".join(words))
         started = int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6) - 1_000_000
-        rows = ("ActiveState", self.unit), ("InvocationID", self.invocation)
+        rows = ("ActiveState", self.unit), ("InvocationID", self.invocation), ("ControlGroup", self.group)
         return "".join(f"{k}={v}\n" for k, v in (*rows, ("ExecMainStartTimestampMonotonic", started)))
+
+    def press(self, text: str, group: str = GROUP) -> None:
+        folder = self.root / f"cgroup{group}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "cpu.pressure").write_text(text)
 
     def check(self) -> dict[str, Any]:
         assert probe.main(["check", "a"]) == 0
@@ -132,6 +146,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
         ("DRAINED", "{}.drained"),
         ("CORRUPT", "{}.corrupt"),
         ("METRICS", "metrics"),
+        ("PRESSURE", "cgroup{}/cpu.pressure"),
     ):
         monkeypatch.setattr(probe, constant, str(tmp_path / name))
     return made
@@ -201,6 +216,54 @@ def test_one_that_refuses_because_it_is_full_is_left_alone(host: Host, engine: S
     assert host.did == []
 
 
+def test_one_that_waits_for_a_cpu_is_left_alone(host: Host, engine: StandIn) -> None:
+    host.press(STARVED)
+    engine.silent = True
+    found = [host.check() for _ in range(4)]
+    assert {(row["state"], row["detail"].partition("; ")[2]) for row in found} == {
+        ("busy", "it waits for a CPU 83 % of the time")
+    }
+    assert ([row["starved"] for row in found], host.did) == ([1, 2, 3, 4], [])
+    assert 'decision="spare"} 4' in (host.root / "metrics" / "rackserve_instance_a.prom").read_text()
+
+
+def test_one_that_waits_for_a_cpu_is_not_spared_for_ever(host: Host, engine: StandIn) -> None:
+    host.configure(restart_after=1)
+    host.press(STARVED)
+    engine.silent = True
+    assert [host.check()["state"] for _ in range(11)] == [*["busy"] * 10, "hung"]
+    assert host.did == [f"stop {ENTRY}", *KILLED]
+
+
+@pytest.mark.parametrize("text", [None, "", "some\n", "some avg10=\n", "full avg10", RESTED, "some avg10=nan total=1"])
+def test_one_that_is_not_known_to_wait_for_a_cpu_is_hung(host: Host, engine: StandIn, text: str | None) -> None:
+    if text is not None:
+        host.press(text)
+    engine.silent = True
+    assert [host.check()["state"] for _ in range(3)] == ["hung"] * 3
+    assert host.did == [f"stop {ENTRY}", *KILLED]
+
+
+def test_the_pressure_of_the_whole_host_is_not_the_engines(host: Host, engine: StandIn) -> None:
+    host.press(STARVED, group="")
+    host.group, engine.silent = "", True
+    assert host.check()["state"] == "hung"
+
+
+def test_an_error_is_no_want_of_a_cpu(host: Host, engine: StandIn) -> None:
+    host.press(STARVED)
+    engine.status = 500
+    assert host.check()["state"] == "hung"
+
+
+def test_a_record_from_before_the_pressure_was_read_is_gone_on_with(host: Host, engine: StandIn) -> None:
+    engine.silent = True
+    kept = host.check()
+    del kept["starved"]
+    (host.root / "a.json").write_text(json.dumps(kept))
+    assert (host.check()["frozen"], host.did) == (2, [f"stop {ENTRY}"])
+
+
 def test_an_answer_without_a_token_is_none(host: Host, engine: StandIn) -> None:
     for engine.tokens in (0, 2, None):
         assert host.check()["state"] == "hung"
@@ -240,6 +303,32 @@ def test_the_first_answer_is_kept_and_another_one_is_corrupt(host: Host, engine:
     engine.golden_asked = 0
     assert (host.check()["state"], engine.golden_asked) == ("corrupt", 2)
     assert host.did == [f"stop {ENTRY}"]
+
+
+def test_an_engine_with_adapters_is_not_asked_for_what_ends_it(host: Host, engine: StandIn) -> None:
+    """`echo` would, beside another request; the next tokens are compared by value, whichever they are."""
+    host.configure(golden_identity="m@1", golden_every_s=0, adapters=True)
+    host.check()
+    kept = json.loads((host.root / "a.golden.json").read_text())
+    assert (kept["tokens"], kept["logprobs"]) == ([], [-2.0, -3.0] * 5)
+    engine.logprobs = (None, -3.1, -2.1)
+    assert host.check()["state"] == "ready"
+    engine.logprobs = (None, -2.0, -3.5)
+    assert host.check()["state"] == "corrupt"
+
+
+def test_an_engine_with_adapters_that_answers_an_error_is_corrupt(
+    host: Host, engine: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.configure(golden_identity="m@1", golden_every_s=0, adapters=True)
+    host.check()
+    asked = engine.completion
+
+    def refused(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        return (400, {}) if isinstance(body["prompt"], list) else asked(body)
+
+    monkeypatch.setattr(engine, "completion", refused)
+    assert host.check()["state"] == "corrupt"
 
 
 def test_an_answer_that_was_an_error_is_another_one(host: Host, engine: StandIn) -> None:

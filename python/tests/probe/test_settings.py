@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from rackserve.instances import Instance
-from rackserve.probe import settings_of
+from rackserve.probe import settings_of, vllm_probe
 from rackserve.probe.vllm_probe import Settings
 
 RUNTIME = {"vllm": "0.32.0", "flavour": "cpu"}
@@ -33,6 +34,49 @@ def test_the_probe_knows_every_key_that_it_is_told() -> None:
 )
 def test_what_changes_the_answer_changes_its_identity(change: dict[str, Any]) -> None:
     assert identity(**change) != identity()
+
+
+def test_an_instance_with_adapters_is_asked_otherwise_and_known_as_that() -> None:
+    adapter = {"name": "x", "repo": "o/x", "revision": "2" * 40}
+    told = Settings(**settings_of(instance(lora=[adapter]), "/s", RUNTIME, 600))
+    assert told.adapters
+    assert told.golden_identity == f"{identity()} asked=next"
+
+
+def test_what_does_not_generate_is_asked_for_its_own_work_and_compared_with_nothing() -> None:
+    told = Settings(**settings_of(instance(task="embed"), "/s", RUNTIME, 600))
+    assert (told.task, told.golden_identity) == ("embed", "")
+
+
+@pytest.mark.parametrize(
+    ("task", "answer", "works"),
+    [
+        ("generate", {"usage": {"completion_tokens": 1}}, True),
+        ("generate", {"usage": {"completion_tokens": 0}}, False),
+        ("generate", {"usage": None}, False),
+        ("embed", {"data": [{"embedding": [0.5, 0.1]}]}, True),
+        ("embed", {"data": [{"embedding": []}]}, False),
+        ("embed", {"data": [{"embedding": [None]}]}, False),
+        ("score", {"data": [{"score": 0.0}]}, True),
+        ("score", {"data": []}, False),
+    ],
+)
+def test_only_an_answer_with_its_work_in_it_counts(
+    monkeypatch: pytest.MonkeyPatch,
+    task: str,
+    answer: dict[str, Any],
+    works: bool,  # noqa: FBT001 - a table row
+) -> None:
+    asked: list[str] = []
+
+    def answer_it(_settings: Settings, path: str, _body: object, _timeout: float) -> tuple[int, str]:
+        asked.append(path)
+        return 200, json.dumps(answer)
+
+    monkeypatch.setattr(vllm_probe, "ask", answer_it)
+    assert vllm_probe.ask_token(Settings("/s", "m", task), 1)[0] is works
+    paths = {"generate": "/v1/completions", "embed": "/v1/embeddings", "score": "/v1/score"}
+    assert asked == [paths[task]]
 
 
 def test_another_release_has_another_identity() -> None:

@@ -16,6 +16,7 @@ UP = Seen("active", "one", BEGAN - 500)
 TOKEN = UP._replace(token=True, listener=True, advanced=True)
 FROZEN = UP._replace(listener=True)
 MOVING = UP._replace(listener=True, advanced=True)
+STARVED = FROZEN._replace(waited=83.0)
 WRONG = TOKEN._replace(golden=False)
 RIGHT = TOKEN._replace(golden=True)
 SILENT = UP
@@ -65,6 +66,44 @@ STORIES: dict[str, Story] = {
         (TOKEN._replace(invocation="two", started=BEGAN + 40), "ready", []),
     ],
     "one that is saturated stays in rotation, however long": [(MOVING, "busy", [])] * 40,
+    "one that waits for a CPU half of the time stays in rotation": [
+        (FROZEN._replace(waited=50.0), "busy", []),
+        (STARVED, "busy", []),
+        (STARVED, "busy", []),
+        (STARVED, "busy", []),
+        (TOKEN, "ready", []),
+    ],
+    "one that waits for a CPU less than that is hung": [
+        (FROZEN._replace(waited=49.9), "hung", ["close"]),
+        (FROZEN._replace(waited=49.9), "hung", []),
+        (FROZEN._replace(waited=49.9), "hung", ["restart"]),
+    ],
+    "one that waits for a CPU is not spared for ever": [
+        *[(STARVED, "busy", [])] * 30,
+        (STARVED, "hung", ["close"]),
+        (STARVED, "hung", []),
+        (STARVED, "hung", ["restart"]),
+        (STARVED._replace(invocation="two", started=BEGAN + 40), "busy", []),
+    ],
+    "one that hangs in between is not spared more often for it": [
+        *[(STARVED, "busy", [])] * 29,
+        (FROZEN, "hung", ["close"]),
+        (STARVED, "busy", ["open"]),
+        (STARVED, "hung", ["close"]),
+        (STARVED, "hung", []),
+        (STARVED, "hung", ["restart"]),
+    ],
+    "one that moves in between is spared from the beginning again": [
+        *[(STARVED, "busy", [])] * 30,
+        (MOVING, "busy", []),
+        *[(STARVED, "busy", [])] * 30,
+        (TOKEN, "ready", []),
+        *[(STARVED, "busy", [])] * 30,
+        (STARVED, "hung", ["close"]),
+    ],
+    "one that waits for a CPU and moves between two looks is spared, however long": [
+        (STARVED._replace(counter=float(step)), "busy", []) for step in range(60)
+    ],
     "one that moved in between is counted from the beginning again": [
         (FROZEN, "hung", ["close"]),
         (FROZEN, "hung", []),
@@ -148,6 +187,11 @@ def test_what_was_decided_is_counted() -> None:
     looks = [FROZEN, FROZEN, FROZEN, *[FROZEN] * 4, MOVING, TOKEN]
     record = follow(looks)[-1][0]
     assert record.decisions == {"close": 1, "restart": 1, "withhold": 2, "open": 1, "spare": 1}
+
+
+def test_a_look_that_spared_what_waits_for_a_cpu_is_counted() -> None:
+    record = follow([STARVED] * 31)[-1][0]
+    assert record.decisions == {"spare": 30, "close": 1}
 
 
 def test_since_when_a_state_holds_and_when_the_last_token_came() -> None:

@@ -6,18 +6,29 @@ local ffi = require "ffi"
 ffi.cdef [[ unsigned char *SHA256(const unsigned char *data, size_t length, unsigned char *digest); ]]
 cjson.decode_invalid_numbers(false)
 
+local BODY_SECONDS, BODY_BYTES_PER_SECOND = 30, 32768
+
 local edge = {}
 local known, generation
 local counts = ngx.shared.rackserve
 local digest = ffi.new("unsigned char[32]")
 
--- Read the table. An error here fails `nginx -t`, and nginx goes on with what it has.
+-- Read the table and return it. An error here fails `nginx -t`, and nginx goes on with what it has.
 function edge.load(path)
     local file = assert(io.open(path, "r"))
     known = assert(cjson.decode(file:read("*a")))
     file:close()
     generation = tostring(ngx.time()) .. "." .. ngx.worker.pid()
+    for _, model in pairs(known.models) do
+        model.has = {}
+        for _, path in ipairs(model.paths) do
+            model.has[path] = true
+        end
+    end
     for _, client in pairs(known.clients) do
+        for _, subject in ipairs(client.certificates or {}) do
+            client.certificates[subject] = true
+        end
         local allowed = client.models
         client.may, client.names = {}, {}
         for name in pairs(known.models) do
@@ -33,6 +44,7 @@ function edge.load(path)
         end
         table.sort(client.names)
     end
+    return known
 end
 
 local function open_keys(name)
@@ -55,6 +67,11 @@ function edge.start_worker()
     end
 end
 
+-- Anthropic's API, whose clients send the key in a header of its own and read errors of another shape.
+local function is_messages()
+    return ngx.var.uri:find("^/v1/messages") ~= nil
+end
+
 local function refuse(status, kind, code, message, headers, param)
     for name, value in pairs(headers or {}) do
         ngx.header[name] = value
@@ -62,7 +79,7 @@ local function refuse(status, kind, code, message, headers, param)
     ngx.status = status
     ngx.header["Content-Type"] = "application/json"
     local told = { message = message, type = kind, code = code, param = param or cjson.null }
-    ngx.say(cjson.encode({ error = told }))
+    ngx.say(cjson.encode({ error = told, type = is_messages() and "error" or nil }))
     return ngx.exit(ngx.HTTP_OK)
 end
 
@@ -80,6 +97,7 @@ end
 -- A key is looked up by its hash, so that the time it takes tells nothing of the keys that exist.
 local function identify()
     local given = (ngx.var.http_authorization or ""):match("^[Bb][Ee][Aa][Rr][Ee][Rr] +(%S+) *$")
+        or is_messages() and ngx.var.http_x_api_key
     if not given then
         return unauthorized("No API key: send the header 'Authorization: Bearer KEY'.")
     end
@@ -98,6 +116,11 @@ local function identify()
     local client = known.clients[key.client]
     if client.suspended then
         return refuse(403, "permission_error", "client_suspended", "This client is suspended; ask the fleet's operator.")
+    end
+    local shown = ngx.var.ssl_client_verify == "SUCCESS" and ngx.var.ssl_client_s_dn or ""
+    if client.certificates and not client.certificates[shown] then
+        local message = "This key holds only with a certificate of its client."
+        return refuse(403, "permission_error", "certificate_required", message)
     end
     return client, key.client
 end
@@ -147,11 +170,38 @@ local function bad_request(message, param)
     return refuse(400, "invalid_request_error", "invalid_request", message, nil, param)
 end
 
-local function asked_model()
-    if ngx.req.http_version() >= 2 and not ngx.var.http_content_length then
+-- Read a body of a known length into memory. Its time is for the whole of it: a trickle does not prolong it, as it does
+-- nginx's own, which besides hangs up without an answer.
+local function receive(length)
+    local socket = assert(ngx.req.socket())
+    local deadline = ngx.now() + BODY_SECONDS + length / BODY_BYTES_PER_SECOND
+    ngx.req.init_body(length)
+    while length > 0 do
+        socket:settimeout(math.max(1, (deadline - ngx.now()) * 1000))
+        local piece, failure = socket:receiveany(math.min(length, 65536))
+        if failure == "timeout" or ngx.now() > deadline then
+            ngx.header["Connection"] = "close"
+            return refuse(408, "invalid_request_error", "request_timeout", "The body did not arrive in time.")
+        end
+        if not piece then
+            return ngx.exit(499)
+        end
+        ngx.req.append_body(piece)
+        length = length - #piece
+    end
+    ngx.req.finish_body()
+end
+
+local function asked_body()
+    local length = tonumber(ngx.var.http_content_length)
+    if ngx.req.http_version() >= 2 and not length then
         return refuse(411, "invalid_request_error", "length_required", "Send the header Content-Length.")
     end
-    ngx.req.read_body()
+    if length and length > 0 and ngx.req.http_version() < 2 then
+        receive(length)
+    else
+        ngx.req.read_body()
+    end
     local body = ngx.req.get_body_data()
     if not body then
         return bad_request("The request has no body; send a JSON object.")
@@ -163,27 +213,115 @@ local function asked_model()
     if type(asked.model) ~= "string" then
         return bad_request("The body has no 'model'; name one as text.", "model")
     end
-    return asked.model
+    return asked
+end
+
+-- An answer that is to be found again, or ends later, would be on one instance only, and the next request on another.
+local function refuse_state(asked)
+    for _, key in ipairs({ "previous_response_id", "conversation", "background" }) do
+        if asked[key] and asked[key] ~= cjson.null then
+            return bad_request("No response is kept here: send the whole input, without '" .. key .. "'.", key)
+        end
+    end
+end
+
+local function has(asked, key)
+    return asked[key] ~= nil and asked[key] ~= cjson.null
+end
+
+-- An engine with adapters ends when it is asked for those of a prompt beside another request, and where it does not, its
+-- numbers are wrong: issues 16668, 29955 and 51594 of vLLM. With `echo` the others are those of the prompt too.
+local function refuse_prompt_logprobs(asked)
+    if has(asked, "prompt_logprobs") or asked.echo and (has(asked, "logprobs") or has(asked, "top_logprobs")) then
+        local message = "This model's instances have adapters and give no log-probabilities of a prompt: send no "
+            .. "'prompt_logprobs', and no 'echo' with 'logprobs'."
+        return bad_request(message, "prompt_logprobs")
+    end
+end
+
+local function text_of(content)
+    if type(content) ~= "table" then
+        return type(content) == "string" and content or ""
+    end
+    local parts = {}
+    for index, part in ipairs(content) do
+        local text = type(part) == "table" and part.text or part
+        if index > known.affinity.prefix then
+            break
+        elseif type(text) == "string" or type(text) == "number" then
+            table.insert(parts, text)
+        end
+    end
+    return table.concat(parts, " ")
+end
+
+-- How a prompt begins: what the operator of the client tells the model, and the user's first message. Later turns of a
+-- conversation do not change it.
+local function opening_of(asked)
+    local pieces = { text_of(asked.system), text_of(asked.instructions), text_of(asked.prompt) }
+    local turns = asked.messages or asked.input
+    for _, turn in ipairs(type(turns) == "table" and turns or { { content = turns } }) do
+        if type(turn) == "table" then
+            table.insert(pieces, text_of(turn.content))
+            if turn.role == "user" then
+                break
+            end
+        end
+    end
+    return table.concat(pieces):sub(1, known.affinity.prefix)
+end
+
+-- Choose the upstream within a group: by what requests share, or by open requests where nothing is shared or too many
+-- share it. What a killed worker held is forgotten after an hour.
+local function upstream_of(group, name, asked)
+    local rule = known.affinity
+    if not rule or not rule.groups[group] then
+        return group
+    end
+    local shared = rule.by == "key" and name or opening_of(asked)
+    if shared == "" then
+        return group
+    end
+    local value = sha256(asked.model .. "\n" .. shared):sub(1, 16)
+    local open = counts:incr("affine/" .. value, 1, 0, 3600)
+    if not open or open > rule.concurrent then
+        counts:incr("affine/" .. value, -1)
+        return group
+    end
+    ngx.var.rackserve_affinity = value
+    return group .. "_affine"
 end
 
 -- Let a request in, or answer it.
 function edge.enter()
     local client, name = identify()
     admit(client, name)
-    return client
+    return client, name
 end
 
--- Let a request in and choose the group of instances that serves its model.
-function edge.route()
-    local client = edge.enter()
-    local model = asked_model()
+-- Let a request in and choose the group of instances that serves its model by this path.
+function edge.route(path)
+    local client, name = edge.enter()
+    local asked = asked_body()
+    local model = asked.model
     if not client.may[model] then
         local message = "The model '" .. model:sub(1, 100) .. "' does not exist; this key may use: "
             .. table.concat(client.names, ", ") .. "."
         return refuse(404, "invalid_request_error", "model_not_found", message, nil, "model")
     end
+    if not known.models[model].has[path] then
+        local message = "The model '" .. model .. "' cannot be asked by " .. path .. "; it can by "
+            .. table.concat(known.models[model].paths, ", ") .. "."
+        return refuse(400, "invalid_request_error", "model_not_supported", message, nil, "model")
+    end
+    if path == "/v1/responses" then
+        refuse_state(asked)
+    end
+    if known.models[model].adapters then
+        refuse_prompt_logprobs(asked)
+    end
     ngx.var.rackserve_model = model
-    ngx.var.rackserve_group = known.models[model].group
+    ngx.var.rackserve_group = upstream_of(known.models[model].group, name, asked)
 end
 
 -- Answer with the models that the key may use. No engine is asked.
@@ -202,6 +340,13 @@ function edge.leave()
     local name = ngx.var.rackserve_open
     if name and name ~= "" then
         release(name)
+    end
+    local value = ngx.var.rackserve_affinity
+    if value and value ~= "" then
+        local open = counts:incr("affine/" .. value, -1)
+        if open and open <= 0 then
+            counts:delete("affine/" .. value)
+        end
     end
 end
 

@@ -19,6 +19,7 @@ from rackserve.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from rackserve._checks._types import EdgeTarget
 
@@ -68,8 +69,15 @@ class HttpsEdgeClient:
 
 
 def tls_context(target: EdgeTarget) -> ssl.SSLContext:
-    """Return a context that trusts the site's CA only, or the system's where the site names none."""
-    return ssl.create_default_context(cafile=str(target.ca_file) if target.ca_file else None)
+    """Return a context that trusts the site's CA only, or the system's where the site names none.
+
+    Raises:
+        OSError: a file of the CA or of the client's certificate is not one.
+    """
+    context = ssl.create_default_context(cafile=str(target.ca_file) if target.ca_file else None)
+    if target.certificate_file:
+        context.load_cert_chain(target.certificate_file, target.certificate_file.with_suffix(".key"))
+    return context
 
 
 def run_edge_checks(target: EdgeTarget) -> tuple[CheckResult, ...]:
@@ -77,29 +85,34 @@ def run_edge_checks(target: EdgeTarget) -> tuple[CheckResult, ...]:
     if target.ca_file is not None and not target.ca_file.is_file():
         return (TlsCheck(target).run(),)  # it says that the file is missing; nothing else could connect
     try:
-        key = _key_of(target)
+        key = key_of(target.key_file)
     except InputError as error:
         return (TlsCheck(target).run(), CheckResult("client key", target.host, ok=False, detail=str(error)))
     try:
         client, stranger = HttpsEdgeClient(target, key), HttpsEdgeClient(target)
     except OSError:
-        return (TlsCheck(target).run(),)  # it says what is wrong with the CA file
+        return (TlsCheck(target).run(),)  # it says what is wrong with the files
     with contextlib.closing(client), contextlib.closing(stranger):
         return tuple(check.run() for check in edge_checks(target, client, stranger))
 
 
-def _key_of(target: EdgeTarget) -> str:
-    if target.key_file is None:
+def key_of(key_file: Path | None) -> str:
+    """Return the client's key in a file of this controller.
+
+    Raises:
+        InputError: when there is none.
+    """
+    if key_file is None:
         raise InputError("no file with a client's key is named; set stack_client_key_file to one")
     try:
-        key = target.key_file.read_text(encoding="utf-8").strip()
+        key = key_file.read_text(encoding="utf-8").strip()
     except OSError as error:
         reason = error.strerror
     else:
         if key:
             return key
         reason = "it is empty"
-    raise InputError(f"no client's key in {target.key_file}: {reason}; set stack_client_key_file to a file with one")
+    raise InputError(f"no client's key in {key_file}: {reason}; set stack_client_key_file to a file with one")
 
 
 def edge_checks(target: EdgeTarget, client: EdgeClient, stranger: EdgeClient) -> tuple[Check, ...]:
@@ -107,8 +120,7 @@ def edge_checks(target: EdgeTarget, client: EdgeClient, stranger: EdgeClient) ->
     return (
         TlsCheck(target),
         StrangerCheck(target, stranger),
-        ChatCheck(target, client, stream=False),
-        ChatCheck(target, client, stream=True),
+        *(ChatCheck(target, client, stream=stream) for stream in (False, True) if target.model),
         UnknownPathCheck(target, client),
         RateLimitCheck(target, client),
     )
@@ -125,6 +137,10 @@ class TlsCheck:
         target = self.target
         if target.ca_file is not None and not target.ca_file.is_file():
             detail = f"there is no CA file {target.ca_file}; set stack_ca_file to the PEM file of the edge's CA"
+            return CheckResult("tls", target.host, ok=False, detail=detail)
+        own = target.certificate_file
+        if own is not None and not (own.is_file() and own.with_suffix(".key").is_file()):
+            detail = f"there is no {own} with its .key; set stack_client_certificate_file to a client's certificate"
             return CheckResult("tls", target.host, ok=False, detail=detail)
         try:
             with (

@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class InstanceFacts:
+    """What the inventory says of an instance: where it listens, and the names that clients use."""
+
+    name: str
+    url: str
+    served_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What one host said about itself."""
 
@@ -25,6 +34,8 @@ class Evidence:
     rows: tuple[Mapping[str, object], ...] = ()
     address: str | None = None
     edge: EdgeTarget | None = None
+    instances: tuple[InstanceFacts, ...] = ()
+    facts: Mapping[str, object] = field(default_factory=dict, repr=False)
 
 
 @dataclass
@@ -54,6 +65,16 @@ def read_evidence(host: str, data: Mapping[str, object]) -> Evidence:
         ),
         address=address,
         edge=_read_edge(host, address or host, known.get("edge")),
+        instances=_read_instances(known.get("instances")),
+        facts=known,
+    )
+
+
+def _read_instances(listed: object) -> tuple[InstanceFacts, ...]:
+    entries = listed if isinstance(listed, list) else []
+    return tuple(
+        InstanceFacts(str(entry["name"]), str(entry["url"]), tuple(str(name) for name in entry["served_names"]))
+        for entry in entries
     )
 
 
@@ -77,6 +98,7 @@ def _read_edge(host: str, address: str, edge: object) -> EdgeTarget | None:
         expect=str(edge["expect"]),
         rate=int(edge["rate"]),
         burst=int(edge["burst"]),
+        certificate_file=_path(edge.get("certificate_file")),
     )
 
 

@@ -27,6 +27,7 @@ MONITORING: Final = "monitoring_hosts"
 
 _CURRENT: Final = "/opt/vllm/current"
 _STAMP: Final = ".rackserve-complete"
+_MARKS: Final = "/var/lib/rackserve/edge/drained"
 _NODE_PORT: Final = 9100
 _NGINX_EXPORTER_PORT: Final = 9113
 _PROMETHEUS: Final = "http://127.0.0.1:9090"
@@ -51,9 +52,14 @@ def host_checks(hostvars: HostVars, inventory_hostname: str, groups: Groups) -> 
 
 
 def status_checks(hostvars: HostVars, inventory_hostname: str, groups: Groups) -> Plan:
-    """Return the checks of one host for `rackserve status`: one row per instance."""
+    """Return the checks of one host for `rackserve status`: one row per instance, and what an edge has drained."""
+    rotation: Plan = (
+        [{"name": "rotation", "kind": "rotation", "marks": _MARKS}]
+        if inventory_hostname in groups.get(EDGE, ())
+        else []
+    )
     if inventory_hostname not in groups.get(VLLM, ()):
-        return []
+        return rotation
     instances = _instances(hostvars[inventory_hostname])
     return [
         {
@@ -68,13 +74,29 @@ def status_checks(hostvars: HostVars, inventory_hostname: str, groups: Groups) -
             "record": f"/var/lib/rackserve/probe/{instance.name}.json",
         }
         for instance in instances
-    ]
+    ] + rotation
 
 
 def host_facts(hostvars: HostVars, inventory_hostname: str, groups: Groups) -> dict[str, Any]:
     """Return what the controller must know of a host, with every template of the inventory resolved."""
     own = hostvars[inventory_hostname]
-    facts: dict[str, Any] = {"address": _address(hostvars, inventory_hostname), "edge": None}
+    facts: dict[str, Any] = {"address": _address(hostvars, inventory_hostname), "edge": None, "instances": []}
+    if inventory_hostname in groups.get(VLLM, ()):
+        facts["instances"] = [
+            {
+                "name": instance.name,
+                "url": _url(hostvars, inventory_hostname, instance),
+                "served_names": [*instance.served_names, *(adapter.name for adapter in instance.lora)],
+            }
+            for instance in _instances(own)
+        ]
+        facts["serves"] = {
+            "instances": _raw_instances(own),
+            "runtime": plain(own.get("stack_runtime") or {}),
+            "cpu_kvcache_gib": int(own.get("vllm_cpu_kvcache_gib", 1)),
+        }
+    facts["bundle"] = str(own.get("stack_bundle_path") or "")
+    facts["trust"] = str(own.get("stack_trust_file") or "")
     if inventory_hostname in groups.get(EDGE, ()):
         ca_file = own.get("stack_ca_file") or (f"{own['stack_pki_dir']}/ca.crt" if own.get("stack_pki_dir") else "")
         facts["edge"] = {
@@ -82,6 +104,7 @@ def host_facts(hostvars: HostVars, inventory_hostname: str, groups: Groups) -> d
             "server_name": str(own.get("stack_server_name", inventory_hostname)),
             "ca_file": str(ca_file),
             "key_file": str(own.get("stack_client_key_file") or ""),
+            "certificate_file": str(own.get("stack_client_certificate_file") or ""),
             "model": _first_model(hostvars, groups),
             "expect": _expect(own),
             "rate": int(own.get("nginx_limit_rate", 20)),
@@ -110,11 +133,16 @@ def _vllm_checks(hostvars: HostVars, host: str) -> Plan:
         checks += [
             {"name": f"unit {_unit_name(instance)}", "kind": "unit", "unit": _unit_name(instance)},
             {"name": f"models {name}", "kind": "models", "url": url, "served": served},
-            {"name": f"chat {name}", "kind": "chat", **ask},
-            {"name": f"stream {name}", "kind": "stream", **ask},
+            *_answer_checks(instance, ask),
             {"name": f"metrics {name}", "kind": "metrics", "url": f"{url}/metrics", "names": list(_VLLM_METRICS)},
         ]
     return checks
+
+
+def _answer_checks(instance: Instance, ask: dict[str, Any]) -> Plan:
+    if instance.task != "generate":
+        return [{"name": f"{instance.task} {instance.name}", "kind": instance.task, **ask}]
+    return [{"name": f"{kind} {instance.name}", "kind": kind, **ask} for kind in ("chat", "stream")]
 
 
 def _exporter_checks(host: str, groups: Groups) -> Plan:
@@ -192,5 +220,6 @@ def _instances(own: Mapping[str, Any]) -> tuple[Instance, ...]:
 def _first_model(hostvars: HostVars, groups: Groups) -> str:
     for host in groups.get(VLLM, ()):
         for instance in _instances(hostvars[host]):
-            return str(instance.served_names[0])
+            if instance.task == "generate":
+                return str(instance.served_names[0])
     return ""

@@ -33,7 +33,10 @@ class Check(Protocol):
 
 @dataclass(frozen=True)
 class EdgeTarget:
-    """How a client sees one edge: its address, the name and CA that its certificate must fit, key, limits."""
+    """How a client sees one edge: its address, the name and CA that its certificate must fit, key, limits.
+
+    `certificate_file` is the client's own certificate, PEM, where the edge asks for one; its `.key` lies beside it.
+    """
 
     host: str
     address: str
@@ -45,3 +48,4 @@ class EdgeTarget:
     expect: str
     rate: int
     burst: int
+    certificate_file: Path | None = None

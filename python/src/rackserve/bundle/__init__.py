@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from rackserve.bundle._accept import Verified, import_bundle, problems, prune, verify
+from rackserve.bundle._accept import Verified, import_bundle, problems, prune, read_signed, verify
 from rackserve.bundle._build import build
 from rackserve.bundle._manifest import Manifest, Model, Repository, Runtime, read_manifest, sha256_of
 from rackserve.bundle._media import Difference, diff, split
 from rackserve.bundle._recipe import read_recipe
 from rackserve.bundle._report import Report
-from rackserve.bundle._sign import key_path, make_key, sign
+from rackserve.bundle._sign import fingerprint_of, key_path, make_key, sign
 from rackserve.bundle._trust import TRUST, Trust, read_trust
 from rackserve.bundle.verify_bundle import Entry, read_parts
 
@@ -25,6 +25,7 @@ __all__ = [
     "Verified",
     "build",
     "diff",
+    "fingerprint_of",
     "import_bundle",
     "key_path",
     "make_key",
@@ -33,6 +34,7 @@ __all__ = [
     "read_manifest",
     "read_parts",
     "read_recipe",
+    "read_signed",
     "read_trust",
     "sha256_of",
     "sign",

@@ -87,6 +87,18 @@ def problems(bundle: Path, trust: Trust) -> list[str]:
     return verify_bundle.folder_problems(str(bundle), manifest.files, known)
 
 
+def read_signed(bundle: Path, trust: Trust) -> Verified:
+    """Read an imported bundle by its signatures: the manifest and what was attested; no byte of its files is compared.
+
+    Raises:
+        BundleError: naming what is wrong with a signature, a date or who signed.
+    """
+    judge = Judge(trust)
+    with _refusals(bundle):
+        verified = judge(verify_bundle.read_bounded(str(bundle), MANIFEST), bundle / SIGNATURE)
+        return replace(verified, attested=judge.attested(bundle))
+
+
 def verify(bundle: Path, trust: Trust, on_file: Callable[[Entry], None] = _silent) -> Verified:
     """Verify a bundle where it lies: whole, as a tree, or cut in parts.
 

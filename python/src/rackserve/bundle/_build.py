@@ -71,6 +71,8 @@ def build(
         tree.mkdir()
         shop = Workshop(tree, Path(scratch), report)
         runtimes = tuple(shop.runtime(part) for part in recipe.runtimes)
+        if recipe.has_gpus:
+            shop.gpu_exporter()
         models = tuple(shop.model(part) for part in recipe.models)
         more = CONTROLLER_PACKAGES if recipe.controller else ()
         repositories = tuple(shop.repository(target, more) for target in recipe.targets)

@@ -13,9 +13,9 @@ from rackserve.bundle._driver_choice import COMPONENTS
 from rackserve.bundle._drivers import build_driver_set
 from rackserve.bundle._manifest import Driver, Model, Repository, Runtime, sha256_of
 from rackserve.bundle._models import build_model
-from rackserve.bundle._recipe import debian_packages
+from rackserve.bundle._recipe import GPU_EXPORTER, debian_packages
 from rackserve.bundle._supplied import add_supplied, unmet_dependencies
-from rackserve.bundle._wheels import build_wheelhouse
+from rackserve.bundle._wheels import TARGET_MACHINE, build_wheelhouse, download
 from rackserve.bundle.verify_bundle import place
 from rackserve.errors import InputError
 
@@ -68,6 +68,19 @@ class Workshop:
             lock_sha256=digest,
             wheels=wheels,
         )
+
+    def gpu_exporter(self) -> None:
+        """Add the wheels of the exporter of GPUs, which are for every Python that a host may have.
+
+        Raises:
+            BundleError: when a wheel cannot be had.
+        """
+        lock = project_root() / "python" / "locks" / GPU_EXPORTER
+        self.report.say("wheels of the exporter of GPUs")
+        wheels = self.tree / "wheels" / lock.stem
+        download(lock, wheels, "3.11", self.scratch, self.report, machine=TARGET_MACHINE)
+        (self.tree / "locks").mkdir(exist_ok=True)
+        shutil.copyfile(lock, self.tree / "locks" / lock.name)
 
     def model(self, recipe: ModelRecipe) -> Model:
         """Add the snapshot of a model or of a LoRA adapter.

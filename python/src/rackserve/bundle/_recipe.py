@@ -16,6 +16,7 @@ from rackserve.bundle._audit import Waiver  # noqa: TC001 - pydantic reads it
 from rackserve.bundle.verify_bundle import is_safe_path
 
 RECIPE = "bundle.yml"
+GPU_EXPORTER = "gpu-exporter.txt"  # its lock; its wheels lie in wheels/gpu-exporter
 
 
 class _Part(BaseModel):
@@ -140,7 +141,13 @@ class Recipe(_Part):
         """The project's lock files of everything that is carried."""
         names = [f"{runtime.lock_name}.txt" for runtime in self.runtimes]
         names += ["controller.txt", "uv.txt"] if self.controller else []
+        names += [GPU_EXPORTER] if self.has_gpus else []
         return [project_root() / "python" / "locks" / name for name in names]
+
+    @property
+    def has_gpus(self) -> bool:
+        """Whether any of its hosts has GPUs, and so an exporter of them."""
+        return any(target.driver for target in self.targets) or any(r.flavour == "cuda" for r in self.runtimes)
 
     @property
     def runtimes(self) -> tuple[RuntimeRecipe, ...]:

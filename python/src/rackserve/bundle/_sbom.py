@@ -13,6 +13,8 @@ from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
+from rackserve.bundle._recipe import GPU_EXPORTER
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
@@ -47,6 +49,8 @@ def sbom_of_tree(
         controller: whose locks are read, the installer's own among them.
     """
     locks = [tree / runtime.lock for runtime in runtimes]
+    if (exporter := tree / "locks" / GPU_EXPORTER).is_file():
+        locks.append(exporter)
     if controller:
         locks += sorted((tree / controller.path / "locks").glob("*.txt"))
     found = [item for lock in locks for item in python_components(lock.read_text(encoding="utf-8"))]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +87,15 @@ def sign_file(path: Path, key: Path, namespace: str) -> None:
         error=BundleError,
         what=f"sign {path.name}",
     )
+
+
+def fingerprint_of(signature: Path) -> str:
+    """Return the fingerprint of the key that made an SSH signature, as `ssh-keygen -l` writes it (PROTOCOL.sshsig)."""
+    lines = signature.read_text(encoding="ascii").splitlines()
+    blob = base64.b64decode("".join(line for line in lines if not line.startswith("-----")))
+    start = len(b"SSHSIG") + 8  # after the magic come a version and the length of the key, four bytes each
+    key = blob[start : start + int.from_bytes(blob[start - 4 : start], "big")]
+    return "SHA256:" + base64.b64encode(hashlib.sha256(key).digest()).decode().rstrip("=")
 
 
 def require_key(key: Path) -> None:

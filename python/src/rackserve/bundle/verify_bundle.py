@@ -52,7 +52,7 @@ PARTS = ".parts.json"
 SHOWN = 10
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-_PART = re.compile(r"[A-Za-z0-9._+~@%=,-]{1,200}")
+_PART = re.compile(r"[A-Za-z0-9._+~@%=,!-]{1,200}")  # "!" ends the epoch in a wheel's name (PEP 440)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FINGERPRINT = re.compile(r"key (SHA256:\S+)")
 

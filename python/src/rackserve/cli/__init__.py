@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rackserve import __version__
-from rackserve.errors import RackserveError
+from rackserve.errors import InputError, RackserveError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +19,22 @@ if TYPE_CHECKING:
 EXIT_OK: Final = 0
 EXIT_CHECK_FAILED: Final = 1
 EXIT_CANNOT_CHECK: Final = 2
-_COMMANDS: Final = ("lab", "bundle", "init", "capacity", "key", "apply", "verify", "status", "drain", "doctor")
+_COMMANDS: Final = (
+    "lab",
+    "bundle",
+    "init",
+    "capacity",
+    "key",
+    "ca",
+    "plan",
+    "apply",
+    "verify",
+    "status",
+    "drain",
+    "doctor",
+    "bench",
+    "report",
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -36,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.DEBUG if args.debug else logging.WARNING, stream=sys.stderr)
     try:
+        _check_working_directory()
         code: int = args.handler(args)
     except RackserveError as error:
         print(f"rackserve: {error}", file=sys.stderr)
@@ -44,6 +62,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("rackserve: interrupted; run the same command again to go on", file=sys.stderr)
         return EXIT_CANNOT_CHECK
     return code
+
+
+def _check_working_directory() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError as gone:
+        where = os.environ.get("PWD", "of this shell")
+        raise InputError(
+            f"the working directory {where} was removed; cd to one that is there, and run it again"
+        ) from gone
 
 
 def run() -> None:

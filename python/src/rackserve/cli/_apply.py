@@ -16,9 +16,10 @@ from rackserve.errors import InputError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable, Mapping, Sequence
 
     from rackserve._fleet import Fleet
-    from rackserve._runner import RunResult
+    from rackserve._runner import RunEvent, RunResult
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -36,23 +37,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def apply(args: argparse.Namespace) -> int:
     """Run the command."""
-    inventory = resolve_inventory(args.inventory)
-    fleet = load_fleet(inventory)
-    playbook = project_root() / "site.yml"
-    if not playbook.is_file():
-        raise InputError(f"there is no {playbook}; run from a checkout, or set RACKSERVE_PROJECT to one")
-    with _runner.run_lock(inventory), Progress() as progress:
-        result = _runner.run_playbook(
-            playbook,
-            inventory,
-            on_event=progress.take,
-            record_dir=_runner.new_record_dir(playbook),
-            limit=args.limit,
-            check=args.check,
-            variables={"stack_downgrade_reason": args.allow_downgrade} if args.allow_downgrade else None,
-        )
-    if not result.hosts:
-        raise InputError(f"no host of {inventory} was in any play; look at --limit and the groups in hosts.yml")
+    variables = {"stack_downgrade_reason": args.allow_downgrade} if args.allow_downgrade else None
+    result, fleet = run_site(args.inventory, args.limit, check=args.check, variables=variables)
     messages = failure_messages(result, fleet)
     if args.json:
         print(json.dumps(_as_json(result, messages), indent=2))
@@ -62,6 +48,76 @@ def apply(args: argparse.Namespace) -> int:
             print(message, file=sys.stderr)
         print(f"record: {result.record_dir}", file=sys.stderr)
     return EXIT_OK if result.ok else EXIT_CHECK_FAILED
+
+
+def run_site(
+    given: str | None,
+    limit: str | None,
+    *,
+    check: bool,
+    variables: Mapping[str, object] | None = None,
+    on_event: Callable[[RunEvent], None] = lambda _event: None,
+) -> tuple[RunResult, Fleet]:
+    """Run site.yml under the site's run lock, with progress and a record.
+
+    Args:
+        given: the inventory, or None for the lab's.
+        limit: Ansible's host pattern.
+        check: change nothing.
+        variables: as for `run_playbook`.
+        on_event: hears every event besides.
+
+    Raises:
+        InputError: when no host was in any play.
+    """
+    inventory = resolve_inventory(given)
+    fleet = load_fleet(inventory)
+    playbook = project_root() / "site.yml"
+    if not playbook.is_file():
+        raise InputError(f"there is no {playbook}; run from a checkout, or set RACKSERVE_PROJECT to one")
+    with _runner.run_lock(inventory), Progress() as progress:
+
+        def take(event: RunEvent) -> None:
+            on_event(event)
+            progress.take(event)
+
+        result = _runner.run_playbook(
+            playbook,
+            inventory,
+            on_event=take,
+            record_dir=_runner.new_record_dir(playbook),
+            limit=limit,
+            check=check,
+            variables=variables,
+        )
+    if not result.hosts:
+        raise InputError(f"no host of {inventory} was in any play; look at --limit and the groups in hosts.yml")
+    return result, fleet
+
+
+def run_edges(
+    given: str | None, playbook_name: str, variables: Mapping[str, object], tags: Sequence[str] = ()
+) -> tuple[RunResult, list[str]]:
+    """Run a playbook of the edges under the site's run lock, with progress and a record; return its failures too.
+
+    Raises:
+        InputError: when the site has no edge.
+    """
+    inventory = resolve_inventory(given)
+    fleet = load_fleet(inventory)
+    playbook = project_root() / "playbooks" / playbook_name
+    with _runner.run_lock(inventory), Progress() as progress:
+        result = _runner.run_playbook(
+            playbook,
+            inventory,
+            on_event=progress.take,
+            record_dir=_runner.new_record_dir(playbook),
+            tags=tags,
+            variables=variables,
+        )
+    if not result.hosts:
+        raise InputError(f"no host of {inventory} is in the group edge_hosts; see its hosts.yml")
+    return result, failure_messages(result, fleet)
 
 
 def failure_messages(result: RunResult, fleet: Fleet) -> list[str]:

@@ -18,8 +18,10 @@ from rackserve.errors import InputError
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
+    from pathlib import Path
     from typing import Any
 
+    from rackserve._fleet import Fleet
     from rackserve._runner import RunEvent
 
 
@@ -35,7 +37,25 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def doctor(args: argparse.Namespace) -> int:
     """Run the command: exit 0 when nothing was found, 1 when something was, 2 when no host could be looked at."""
     inventory = resolve_inventory(args.inventory)
-    fleet = load_fleet(inventory)
+    findings, seen = examine(inventory, load_fleet(inventory), args.limit)
+    if args.json:
+        print(json.dumps({"ok": not findings, "findings": [asdict(finding) for finding in findings]}, indent=2))
+    else:
+        print(_text(findings, seen))
+    if not seen:
+        return EXIT_CANNOT_CHECK
+    return EXIT_CHECK_FAILED if findings else EXIT_OK
+
+
+def examine(inventory: Path, fleet: Fleet, limit: str | None) -> tuple[list[Finding], int]:
+    """Run playbooks/diagnose_fleet.yml and judge what it brings.
+
+    Returns:
+        The findings, likeliest first, and how many hosts could be looked at.
+
+    Raises:
+        InputError: when no host was asked.
+    """
     playbook = project_root() / "playbooks" / "diagnose_fleet.yml"
     found: dict[str, dict[str, Any]] = {}
     with Progress() as progress:
@@ -47,7 +67,7 @@ def doctor(args: argparse.Namespace) -> int:
             progress.take(event)
 
         result = _runner.run_playbook(
-            playbook, inventory, on_event=take, record_dir=_runner.new_record_dir(playbook), limit=args.limit
+            playbook, inventory, on_event=take, record_dir=_runner.new_record_dir(playbook), limit=limit
         )
     if not result.hosts:
         raise InputError(f"no host of {inventory} was looked at; look at --limit and hosts.yml")
@@ -57,13 +77,7 @@ def doctor(args: argparse.Namespace) -> int:
         *(_unreachable(host, unread[host]) for host in fleet.names if host in unread),
         *diagnose(read_evidence(found.items())),
     ]
-    if args.json:
-        print(json.dumps({"ok": not findings, "findings": [asdict(finding) for finding in findings]}, indent=2))
-    else:
-        print(_text(findings, len(found)))
-    if not found:
-        return EXIT_CANNOT_CHECK
-    return EXIT_CHECK_FAILED if findings else EXIT_OK
+    return findings, len(found)
 
 
 def _unreachable(host: str, message: str) -> Finding:

@@ -7,13 +7,8 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from rackserve import _runner
-from rackserve._fleet import load_fleet, resolve_inventory
-from rackserve._paths import project_root
 from rackserve.cli import EXIT_CHECK_FAILED, EXIT_OK
-from rackserve.cli._apply import failure_messages
-from rackserve.cli._progress import Progress
-from rackserve.errors import InputError
+from rackserve.cli._apply import run_edges
 
 if TYPE_CHECKING:
     import argparse
@@ -33,21 +28,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def rotate(args: argparse.Namespace) -> int:
     """Run either command: the edges' role, told what changes."""
-    inventory = resolve_inventory(args.inventory)
-    fleet = load_fleet(inventory)
-    playbook = project_root() / "playbooks" / "configure_edge.yml"
-    with _runner.run_lock(inventory), Progress() as progress:
-        result = _runner.run_playbook(
-            playbook,
-            inventory,
-            on_event=progress.take,
-            record_dir=_runner.new_record_dir(playbook),
-            tags=["nginx"],
-            variables={f"nginx_{args.command}": args.names, "nginx_drain_last": args.last},
-        )
-    if not result.hosts:
-        raise InputError(f"no host of {inventory} is in the group edge_hosts; see its hosts.yml")
-    messages = failure_messages(result, fleet)
+    variables = {f"nginx_{args.command}": args.names, "nginx_drain_last": args.last}
+    result, messages = run_edges(args.inventory, "configure_edge.yml", variables, ["nginx"])
     edges = [host.name for host in result.hosts]
     if args.json:
         found = {"ok": result.ok, "hosts": [asdict(host) for host in result.hosts], "messages": messages}

@@ -35,7 +35,7 @@ Next:
   3. Read it back:       ansible-inventory -i {target} --graph
   4. Gather the bundle:  rackserve bundle key site
                          rackserve bundle build -i {target} -o bundle && rackserve bundle import -i {target} bundle
-  5. See what would be:  rackserve apply -i {target} --check
+  5. See what would be:  rackserve plan -i {target}
   6. Do it:              rackserve apply -i {target}
   7. Get the verdict:    rackserve verify -i {target}"""
     )

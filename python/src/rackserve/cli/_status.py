@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rackserve._checks import _evidence
@@ -14,15 +15,15 @@ from rackserve.errors import InputError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Sequence
 
 _LOAD = ("waiting", "running", "kv_use", "tokens_per_s")
 _HEALTH = ("health", "health_for_s", "last_token_age_s", "probe_restarts")
-_COLUMNS = ("instance", "device", "release", "state", *_LOAD, *_HEALTH)
+_COLUMNS = ("instance", "device", "release", "state", *_LOAD, *_HEALTH, "edge", "drained_for_s")
 _HEALTHY = {"ready", "busy"}
 _HEAD = (
     *("HOST", "INSTANCE", "GPU", "RELEASE", "STATE", "QUEUE", "RUNNING", "KV USE", "TOKENS/S"),
-    *("HEALTH", "FOR", "LAST TOKEN", "RESTARTS"),
+    *("HEALTH", "FOR", "LAST TOKEN", "RESTARTS", "EDGE"),
 )
 
 
@@ -46,10 +47,15 @@ def status(args: argparse.Namespace) -> int:
         raise InputError(f"no vLLM host of {inventory} was looked at; look at --limit and the group vllm_hosts")
     verdicts = _evidence.host_results(result, {name: evidence[name] for name in hosts if name in evidence}, hosts)
     unreachable = {failure.host for failure in result.unreachable}
+    marks = [_marks(evidence[name].rows) for name in evidence if any("drained" in row for row in evidence[name].rows)]
     rows = []
     for host in hosts:
         if host in evidence:
-            rows += [_row(host, row) for row in evidence[host].rows]
+            rows += [
+                _row(host, {**row, **_rotation(f"{host}:{row['instance']}", marks)})
+                for row in evidence[host].rows
+                if "instance" in row
+            ]
         else:
             rows.append(_row(host, {"state": "unreachable" if host in unreachable else "unknown"}))
     ok = bool(rows) and all(row["state"] == "answering" and row["health"] in _HEALTHY for row in rows)
@@ -67,12 +73,28 @@ def _row(host: str, data: Mapping[str, object]) -> dict[str, object]:
     return {"host": host, **{column: data.get(column) for column in _COLUMNS}}
 
 
+def _marks(rows: Iterable[Mapping[str, object]]) -> Mapping[str, float]:
+    """Return the instances that an edge keeps out of rotation, by label, and since how many seconds."""
+    found = next((row["drained"] for row in rows if "drained" in row), None)
+    return {str(label): float(age) for label, age in found.items()} if isinstance(found, Mapping) else {}
+
+
+def _rotation(label: str, marks: Sequence[Mapping[str, float]]) -> dict[str, object]:
+    """Tell whether an instance gets requests: in, out, or out of some of several edges; nothing where none was seen."""
+    ages = [of_edge[label] for of_edge in marks if label in of_edge]
+    if not marks:
+        return {"edge": None, "drained_for_s": None}
+    edge = "in" if not ages else "out" if len(ages) == len(marks) else "partly out"
+    return {"edge": edge, "drained_for_s": max(ages, default=None)}
+
+
 def _cells(row: Mapping[str, object]) -> list[str]:
     cells = ["-" if row[key] is None else str(row[key]) for key in ("host", "instance", "device", "release", "state")]
     cells += [_number(row[key], "{:.0f}") for key in ("waiting", "running")]
     cells += [_number(row["kv_use"], "{:.1%}"), _number(row["tokens_per_s"], "{:.1f}"), str(row["health"] or "-")]
     cells += [_span(row[key]) for key in ("health_for_s", "last_token_age_s")]
-    return [*cells, _number(row["probe_restarts"], "{:.0f}")]
+    edge = str(row["edge"] or "-") if row["drained_for_s"] is None else f"{row['edge']} {_span(row['drained_for_s'])}"
+    return [*cells, _number(row["probe_restarts"], "{:.0f}"), edge]
 
 
 def _span(seconds: object) -> str:

@@ -19,7 +19,7 @@ from rackserve.errors import InputError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from rackserve._checks import CheckResult
     from rackserve._checks._evidence import Evidence
@@ -47,7 +47,7 @@ def verify(args: argparse.Namespace) -> int:
     hosts = [name for name in fleet.names if name in in_run]
     if not hosts:
         raise InputError(f"no host of {inventory} was looked at; look at --limit and hosts.yml")
-    results = [*_evidence.host_results(result, evidence, hosts), *_edge_results(evidence.values())]
+    results = [*_evidence.host_results(result, evidence, hosts), *edge_results(evidence.values())]
     ok = bool(results) and all(check.ok for check in results)
     if args.junit:
         Path(args.junit).expanduser().write_bytes(junit(results))
@@ -61,26 +61,33 @@ def verify(args: argparse.Namespace) -> int:
 
 def gather_evidence(inventory: Path, tag: str, limit: str | None) -> tuple[RunResult, dict[str, Evidence]]:
     """Run playbooks/verify_fleet.yml and return what each host said."""
-    playbook = project_root() / "playbooks" / "verify_fleet.yml"
     collector = _evidence.EvidenceCollector()
+    return look_at_fleet(inventory, [tag], limit, collector.take), collector.by_host
+
+
+def look_at_fleet(
+    inventory: Path, tags: Sequence[str], limit: str | None, on_event: Callable[[RunEvent], None]
+) -> RunResult:
+    """Run playbooks/verify_fleet.yml with these tags; `on_event` hears every event, progress goes to stderr."""
+    playbook = project_root() / "playbooks" / "verify_fleet.yml"
     with Progress() as progress:
 
         def take(event: RunEvent) -> None:
-            collector.take(event)
+            on_event(event)
             progress.take(event)
 
-        result = _runner.run_playbook(
+        return _runner.run_playbook(
             playbook,
             inventory,
             on_event=take,
             record_dir=_runner.new_record_dir(playbook),
             limit=limit,
-            tags=[tag],
+            tags=tags,
         )
-    return result, collector.by_host
 
 
-def _edge_results(evidence: Iterable[Evidence]) -> list[CheckResult]:
+def edge_results(evidence: Iterable[Evidence]) -> list[CheckResult]:
+    """Run the checks from this controller through every edge that gave evidence."""
     results: list[CheckResult] = []
     for found in evidence:
         if found.edge is None:

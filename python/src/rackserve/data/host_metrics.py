@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import glob
 import json
 import os
 import re
@@ -26,7 +27,8 @@ BUNDLE = Path("/var/lib/rackserve/bundle/manifest.json")
 CURRENT = Path("/opt/vllm/current")
 DEVICES = Path("/sys/bus/pci/devices")
 # Of the GPU, its memory, links or firmware; the alert GpuXid asks for these. Each has a series before it happens, since
-# a counter that begins at one has not increased. Which ones they are was not compared with NVIDIA's Xid catalogue.
+# a counter that begins at one has not increased. Numbers and names: nverror.h of
+# NVIDIA/open-gpu-kernel-modules as of 2022; 140 is from a copy of 2024 whose origin was not seen.
 HARDWARE_XIDS = (48, 63, 64, 74, 79, 94, 95, 119, 120, 140)
 _XID = re.compile(r"NVRM: Xid \(PCI:(?P<pci>[0-9a-fA-F:.]+)\): (?P<xid>\d+)")
 _NVIDIA = "0x10de"
@@ -72,11 +74,12 @@ def certificate(path: str, fields: dict[str, Any]) -> Sample:
 
 
 def bundle(manifest: dict[str, Any]) -> list[Sample]:
-    """Return the end of the last day of a bundle, if it has one."""
-    if not manifest.get("expires"):
-        return []
-    last = dt.datetime.fromisoformat(manifest["expires"]).replace(tzinfo=dt.timezone.utc)
-    return [Sample("bundle_expires_seconds", (last + dt.timedelta(days=1)).timestamp())]
+    """Return which bundle it is, and the end of its last day, if it has one."""
+    found = [Sample("bundle_info", 1, f'bundle="{manifest.get("name", "")}",version="{manifest.get("version", "")}"')]
+    if manifest.get("expires"):
+        last = dt.datetime.fromisoformat(manifest["expires"]).replace(tzinfo=dt.timezone.utc)
+        found.append(Sample("bundle_expires_seconds", (last + dt.timedelta(days=1)).timestamp()))
+    return found
 
 
 def runtime(target: str) -> list[Sample]:
@@ -171,6 +174,7 @@ def names() -> set[str]:
     """Return the name of every series that this can tell."""
     others = (
         *("host_metrics_time_seconds", "certificate_not_after_seconds", "bundle_expires_seconds", "runtime_info"),
+        "bundle_info",
         *("gpus_installed", "gpus_seen", "gpu_driver_info", "gpu_xid_total"),
     )
     return {f"rackserve_{name}" for name in (*others, *(f"gpu_{field[1]}" for field in (*_GPU, *_ROWS)))}
@@ -179,7 +183,7 @@ def names() -> set[str]:
 def read(certificates: list[str]) -> list[Sample]:
     """Return every metric of this host."""
     found = [Sample("host_metrics_time_seconds", time.time())]
-    for path in certificates:
+    for path in (path for pattern in certificates for path in sorted(glob.glob(pattern))):
         with contextlib.suppress(OSError):
             # The standard library's own reader of a file with a certificate; hosts need not have openssl.
             found.append(certificate(path, ssl._ssl._test_decode_cert(path)))  # type: ignore[attr-defined]  # noqa: SLF001
@@ -193,7 +197,7 @@ def read(certificates: list[str]) -> list[Sample]:
 def main(argv: list[str]) -> int:
     """Replace the file by one atomic rename."""
     if not argv:
-        print("usage: host_metrics.py FILE CERTIFICATE...", file=sys.stderr)
+        print("usage: host_metrics.py FILE PATTERN...", file=sys.stderr)
         return 2
     target, *certificates = argv
     draft = Path(f"{target}.new")

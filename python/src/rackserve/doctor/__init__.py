@@ -1,6 +1,7 @@
 """From what a fleet shows to what is wrong with it: pure rules over evidence."""
 
 from rackserve.doctor._evidence import Alert, Evidence, UnitEvidence, read_evidence
-from rackserve.doctor._rules import Finding, diagnose
+from rackserve.doctor._finding import Finding
+from rackserve.doctor._rules import diagnose
 
 __all__ = ["Alert", "Evidence", "Finding", "UnitEvidence", "diagnose", "read_evidence"]

@@ -49,7 +49,11 @@ class Evidence:
     Attributes:
         reached: hosts that gave evidence themselves.
         free: free share of a filesystem by host and mount point.
-        answers: how often the edge gave a status lately, by host.
+        answers: how often the edge gave a status in the last ten minutes, by host.
+        minutes: in how many of those minutes it gave it, by host.
+        services: systemd's ActiveState by host and unit, of what has to run there.
+        unwatched: hosts whose Prometheus did not answer.
+        drained: labels of the instances that an edge keeps out of rotation, by edge.
     """
 
     alerts: tuple[Alert, ...] = ()
@@ -57,6 +61,10 @@ class Evidence:
     reached: frozenset[str] = frozenset()
     free: Mapping[tuple[str, str], float] = field(default_factory=dict)
     answers: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    minutes: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    services: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    unwatched: frozenset[str] = frozenset()
+    drained: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def read_evidence(found: Iterable[tuple[str, Mapping[str, Any]]]) -> Evidence:
@@ -69,7 +77,11 @@ def read_evidence(found: Iterable[tuple[str, Mapping[str, Any]]]) -> Evidence:
     units: list[UnitEvidence] = []
     free: dict[tuple[str, str], float] = {}
     answers: dict[str, dict[int, int]] = {}
+    minutes: dict[str, dict[int, int]] = {}
+    services: dict[tuple[str, str], str] = {}
+    drained: dict[str, tuple[str, ...]] = {}
     reached: set[str] = set()
+    unwatched: set[str] = set()
     for host, data in found:
         reached.add(host)
         alerts += [
@@ -84,5 +96,21 @@ def read_evidence(found: Iterable[tuple[str, Mapping[str, Any]]]) -> Evidence:
         units += [UnitEvidence(host=host, **{**unit, "journal": tuple(unit["journal"])}) for unit in data["units"]]
         free.update({(host, mount): float(share) for mount, share in data["free"].items()})
         if data["answers"]:
-            answers[host] = {int(status): int(count) for status, count in data["answers"].items()}
-    return Evidence(tuple(alerts), tuple(units), frozenset(reached), free, answers)
+            answers[host] = {int(status): int(found["count"]) for status, found in data["answers"].items()}
+            minutes[host] = {int(status): int(found["minutes"]) for status, found in data["answers"].items()}
+        services.update({(host, str(name)): str(state) for name, state in data["services"].items()})
+        if data["drained"]:
+            drained[host] = tuple(map(str, data["drained"]))
+        if data["alerts"] is None:
+            unwatched.add(host)
+    return Evidence(
+        alerts=tuple(alerts),
+        units=tuple(units),
+        reached=frozenset(reached),
+        free=free,
+        answers=answers,
+        minutes=minutes,
+        services=services,
+        unwatched=frozenset(unwatched),
+        drained=drained,
+    )

@@ -16,8 +16,12 @@ class Saying(NamedTuple):
     fix: str
 
 
-# Written from what is known of these errors and from reports to vllm-project/vllm, whose numbers stand beside a row.
-# The wording was not compared with the sources of every release.
+# From reports to vllm-project/vllm, whose numbers stand beside a row. Compared with the sources of vLLM 0.32.0's CPU
+# wheel and what it brings: context-too-long (vllm/v1/core/kv_cache_utils.py:1033), no-cache-memory (same, :1011),
+# gpu-shared (vllm/v1/worker/utils.py:742), starts-at-once (vllm/v1/worker/gpu_worker.py:658, 720), model-not-there
+# (huggingface_hub/errors.py:86, transformers/utils/hub.py:621), weights-broken (safetensors, run with a broken file),
+# the phases of a start (vllm/model_executor/model_loader/default_loader.py:502, vllm/compilation/monitor.py:20,
+# vllm/v1/worker/gpu_model_runner.py:6582). The words of drivers and CUDA were not: no GPU's journal was at hand.
 SAYINGS: Final = (
     Saying(
         "wrong-flag",
@@ -25,6 +29,21 @@ SAYINGS: Final = (
         95,
         "an argument that this release of vLLM does not have",
         "take it out of extra_args, or run the release that has it: docs/vllm-releases.md",
+    ),
+    # systemd's own words about the unit, in its journal: systemd 252, src/core/service.c and unit.c.
+    Saying(
+        "host-oom",
+        re.compile(r"A process of this unit has been killed by the OOM killer"),
+        94,
+        "the host's memory ran out",
+        "weights, KV cache and work space of all instances have to fit the host's memory",
+    ),
+    Saying(
+        "killed",
+        re.compile(r"Main process exited, code=killed, status=9/KILL"),
+        60,
+        "somebody, or the host's OOM killer, killed the engine's process",
+        "journalctl -k for the OOM killer; who else works on the host?",
     ),
     Saying(
         "context-too-long",
@@ -87,6 +106,15 @@ SAYINGS: Final = (
         "the model is not in the host's cache, and there is no network to fetch it from",
         "add it to models in bundle.yml, build, import, rackserve apply",
     ),
+    # safetensors 0.8 says "header too large" and "incomplete metadata", older ones "HeaderTooLarge". vLLM 0.32.0 reads
+    # the header itself before: a broken one ends in a MemoryError of that function.
+    Saying(
+        "weights-broken",
+        re.compile(r"SafetensorError|Error while deserializing header|in parse_safetensors_file_metadata"),
+        93,
+        "a file of the model's weights is broken on the host",
+        "rackserve apply compares every file of the model with its sha256 and brings it again; dmesg for the disk",
+    ),
     Saying(
         "disk-full",
         re.compile(r"No space left on device"),
@@ -117,6 +145,8 @@ SAYINGS: Final = (
         "ss -lptn names it; end it, or set another port",
     ),
 )
+# systemd's line before a start; rackserve's units are called "vLLM instance NAME", others by their name.
+_STARTS = re.compile(r"Starting (vLLM instance |.*vllm@)|Started .*vllm@")
 _OUT_OF_MEMORY = re.compile(r"CUDA out of memory|OutOfMemoryError|CUDA error: out of memory")
 _SERVES = re.compile(r"Application startup complete|Uvicorn running on|Started server process")
 _DOWNLOADS = re.compile(r"Downloading|Fetching \d+ files|Time spent downloading weights")
@@ -125,6 +155,34 @@ _PHASES: Final = (
     ("compiling", re.compile(r"torch\.compile (?:takes|took) ([\d.]+) s")),
     ("capturing CUDA graphs", re.compile(r"Graph capturing finished in ([\d.]+) s")),
 )
+
+
+def last_words(journal: tuple[str, ...], *, newest_start: bool, loops: bool) -> list[tuple[Saying, str]]:
+    """Return what an engine said of why it ended, of the last of its starts in which it said something.
+
+    What it said in a start before may be mended since, and was if a later start served; the newest start may not have
+    come to its end yet.
+
+    Args:
+        journal: its lines, oldest first.
+        newest_start: whether the newest start has come to its end, so that no other is asked.
+        loops: whether the engine ends again and again, so that a start that served mended nothing.
+    """
+    start: list[str] = []
+    for line in reversed(journal):
+        start.append(line)
+        if _STARTS.match(line):
+            found = _sayings(start)
+            if found or newest_start or (not loops and any(_SERVES.search(said) for said in start)):
+                return found
+            start = []
+    return _sayings(start)
+
+
+def _sayings(lines: list[str]) -> list[tuple[Saying, str]]:
+    """Return the sayings in lines, newest first, each once."""
+    found = ((saying, next((line for line in lines if saying.pattern.search(line)), None)) for saying in SAYINGS)
+    return [(saying, line) for saying, line in found if line is not None]
 
 
 def memory_ran_out(journal: tuple[str, ...]) -> tuple[str, bool] | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from rackserve.doctor._alerts import CAUSES, NOT_NEWS, SYMPTOM_WEIGHT
-from rackserve.doctor._journal import SAYINGS, memory_ran_out, slow_phase
+from rackserve.doctor._finding import UP, Finding, of_unit
+from rackserve.doctor._journal import last_words, memory_ran_out, slow_phase
+from rackserve.doctor._services import entry_refuses, hung, rotation, services, watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -15,22 +16,9 @@ if TYPE_CHECKING:
 
 _FULL: Final = 0.05
 _MANY: Final = 0.05
+_LASTS_MIN: Final = 2
 _SLOW_S: Final = 30.0
-_UP: Final = {"ready", "busy"}
 _TOO_MANY_REQUESTS: Final = 429
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What is wrong, where, how it was seen and what to do; `likelihood` is of 100."""
-
-    cause: str
-    host: str
-    instance: str
-    evidence: str
-    fix: str
-    likelihood: int
-    rule: str
 
 
 def diagnose(evidence: Evidence) -> list[Finding]:
@@ -49,10 +37,9 @@ def _engines_said(evidence: Evidence) -> Iterator[Finding]:
     for unit in evidence.units:
         if not _troubled(unit, evidence):
             continue
-        for saying in SAYINGS:
-            line = next((line for line in reversed(unit.journal) if saying.pattern.search(line)), None)
-            if line is not None:
-                yield _of(unit, saying.cause, line, saying.fix, likelihood=saying.weight, rule=saying.name)
+        said = last_words(unit.journal, newest_start=unit.result == "timeout", loops=_loops(unit, evidence))
+        for saying, line in said:
+            yield of_unit(unit, saying.cause, line, saying.fix, likelihood=saying.weight, rule=saying.name)
 
 
 def _gpu_memory(evidence: Evidence) -> Iterator[Finding]:
@@ -63,12 +50,12 @@ def _gpu_memory(evidence: Evidence) -> Iterator[Finding]:
             fix = (
                 "lower gpu_memory_utilization by 0.05; then max_num_seqs or max-num-batched-tokens (rackserve capacity)"
             )
-            yield _of(
+            yield of_unit(
                 unit, "the GPU's memory ran out while it served", found[0], fix, likelihood=93, rule="oom-mid-traffic"
             )
         elif found:
             fix = "see rackserve capacity; lower max_model_len or gpu_memory_utilization, or use more gpus"
-            yield _of(
+            yield of_unit(
                 unit, "the model does not fit the GPU's memory", found[0], fix, likelihood=93, rule="oom-at-start"
             )
 
@@ -78,12 +65,12 @@ def _systemd_said(evidence: Evidence) -> Iterator[Finding]:
     for unit in evidence.units:
         if unit.result == "oom-kill":
             fix = "weights, KV cache and work space of all instances have to fit the host's memory"
-            yield _of(
+            yield of_unit(
                 unit, "the host's memory ran out", "systemd: Result=oom-kill", fix, likelihood=94, rule="host-oom"
             )
         elif unit.result == "timeout":
             fix = "raise vllm_start_timeout, if the journal shows that it was still loading"
-            yield _of(
+            yield of_unit(
                 unit,
                 "the start took longer than it may",
                 "systemd: Result=timeout",
@@ -107,7 +94,7 @@ def _slow_start(evidence: Evidence) -> Iterator[Finding]:
             "capturing CUDA graphs": "this is normal for 10 to 20 s; fewer cudagraph-capture-sizes shorten it",
         }[phase[0]]
         seen = f"{phase[1]:.0f} s" if phase[1] else "its journal speaks of a download"
-        yield _of(unit, cause, f"{phase[0]}: {seen}", fix, likelihood=70, rule="slow-start")
+        yield of_unit(unit, cause, f"{phase[0]}: {seen}", fix, likelihood=70, rule="slow-start")
 
 
 def _disks(evidence: Evidence) -> Iterator[Finding]:
@@ -124,11 +111,13 @@ def _edge(evidence: Evidence) -> Iterator[Finding]:
         total = sum(answers.values())
         limited = answers.get(_TOO_MANY_REQUESTS, 0)
         failed = sum(count for status, count in answers.items() if status >= 500)  # noqa: PLR2004 - HTTP
-        if limited > _MANY * total:
+        minutes = evidence.minutes.get(host, {})
+        # `rackserve verify` itself goes over the limit for a second, to see that there is one.
+        if limited > _MANY * total and minutes.get(_TOO_MANY_REQUESTS, 0) >= _LASTS_MIN:
             fix = "raise nginx_limit_rate and nginx_limit_burst, or ask that client to send less"
             seen = f"{limited} of the last {total} answers were 429"
             yield Finding("clients are over the limit of the edge", host, "", seen, fix, 74, "edge-limit")
-        if failed > _MANY * total:
+        if failed > _MANY * total and max(minutes.get(status, 0) for status in answers) >= _LASTS_MIN:
             seen = f"{failed} of the last {total} answers were 5xx"
             yield Finding("the edge finds no engine that answers", host, "", seen, "rackserve status", 40, "edge-5xx")
 
@@ -138,7 +127,7 @@ def _drained(evidence: Evidence) -> Iterator[Finding]:
         if unit.drained:
             path = f"/var/lib/rackserve/drained/{unit.instance}"
             fix = f"rm {path} when it may serve"
-            yield _of(unit, "an operator keeps the instance closed", path, fix, likelihood=85, rule="drained")
+            yield of_unit(unit, "an operator keeps the instance closed", path, fix, likelihood=85, rule="drained")
 
 
 def _alerts(evidence: Evidence) -> Iterator[Finding]:
@@ -163,10 +152,10 @@ def _symptoms(evidence: Evidence) -> Iterator[Finding]:
             fix = f"docs/alerts.md#{alert.name.lower()}"
             yield Finding(alert.summary or alert.name, host, instance, alert.name, fix, SYMPTOM_WEIGHT, alert.name)
     for unit in evidence.units:
-        if unit.probe not in {*_UP, "starting"}:
+        if unit.probe not in {*UP, "starting"}:
             seen = f"its probe says {unit.probe}: {unit.probe_detail}"
             fix = f"journalctl -u vllm@{unit.instance} -n 100"
-            yield _of(
+            yield of_unit(
                 unit,
                 f"the instance is {unit.probe}",
                 seen,
@@ -178,13 +167,12 @@ def _symptoms(evidence: Evidence) -> Iterator[Finding]:
 
 def _troubled(unit: UnitEvidence, evidence: Evidence) -> bool:
     """Tell whether what an engine said of late still matters: it does not serve, or it ends again and again."""
+    return unit.active != "active" or unit.probe not in UP or _loops(unit, evidence)
+
+
+def _loops(unit: UnitEvidence, evidence: Evidence) -> bool:
     place = {"host": unit.host, "vllm_instance": unit.instance}
-    loops = any(a.name == "InstanceRestartLoop" and place.items() <= a.labels.items() for a in evidence.alerts)
-    return unit.active != "active" or unit.probe not in _UP or loops
-
-
-def _of(unit: UnitEvidence, cause: str, evidence: str, fix: str, *, likelihood: int, rule: str) -> Finding:
-    return Finding(cause, unit.host, unit.instance, evidence.strip(), fix, likelihood, rule)
+    return any(a.name == "InstanceRestartLoop" and place.items() <= a.labels.items() for a in evidence.alerts)
 
 
 _RULES: Final[tuple[Callable[[Evidence], Iterator[Finding]], ...]] = (
@@ -195,5 +183,10 @@ _RULES: Final[tuple[Callable[[Evidence], Iterator[Finding]], ...]] = (
     _disks,
     _edge,
     _drained,
+    services,
+    watched,
+    rotation,
+    hung,
+    entry_refuses,
     _alerts,
 )

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from rackserve.edge._client_trust import trust_problems
 from rackserve.edge._clients import Client, Key, parse_clients
 from rackserve.edge._keys import MadeKey, hash_of, new_key
 from rackserve.edge._plan import Backend, plan_of
 from rackserve.edge._rotation import drained_after
 
-__all__ = ["Backend", "Client", "Key", "MadeKey", "drained_after", "hash_of", "new_key", "parse_clients", "plan_of"]
+__all__ = [
+    "Backend",
+    "Client",
+    "Key",
+    "MadeKey",
+    "drained_after",
+    "hash_of",
+    "new_key",
+    "parse_clients",
+    "plan_of",
+    "trust_problems",
+]

@@ -48,7 +48,10 @@ class Key(_Part):
 
 
 class Client(_Part):
-    """One client. `requests_per_minute` is its steady rate, `burst` what it may send at once above that."""
+    """One client. `requests_per_minute` is its steady rate, `burst` what it may send at once above that.
+
+    `certificates` are subjects as RFC 2253 writes them, `CN=search,O=Example`; its keys then hold only with one.
+    """
 
     name: str = Field(pattern=_NAME)
     keys: list[Key] = Field(min_length=1)
@@ -56,6 +59,7 @@ class Client(_Part):
     burst: int = Field(default=60, ge=0)
     concurrent: int = Field(default=64, ge=1)
     models: list[str] | None = Field(default=None, min_length=1)
+    certificates: list[str] | None = Field(default=None, min_length=1)
     suspended: bool = False
 
 

@@ -7,8 +7,11 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rackserve.edge._affinity import parse_affinity
 from rackserve.edge._clients import parse_clients
+from rackserve.edge._paths import parse_optional, paths_of, refuse_mixed_tasks
 from rackserve.errors import InputError
+from rackserve.releases import known_paths
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -26,6 +29,9 @@ class Backend:
     port: int
     served_names: tuple[str, ...]
     max_model_len: int | None = None
+    task: str = "generate"
+    release: str = "unknown"
+    adapters: bool = False
 
     @property
     def label(self) -> str:
@@ -34,27 +40,35 @@ class Backend:
 
 
 def plan_of(
-    backends: Sequence[dict[str, Any]], clients: Sequence[dict[str, Any]], drained: Collection[str] = ()
+    backends: Sequence[dict[str, Any]],
+    clients: Sequence[dict[str, Any]],
+    drained: Collection[str] = (),
+    optional_paths: Sequence[str] = (),
+    affinity: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return what the edge's configuration is made of.
 
     Instances that serve exactly the same names share a group wherever those names lead to the same instances. `drained`
-    holds labels, as `gpu1:smollm2`; such a server stays in its group and gets nothing new.
+    holds labels, as `gpu1:smollm2`; such a server stays in its group and gets nothing new. `optional_paths` are
+    those of the API's optional paths that clients may ask for, `affinity` is as `parse_affinity` takes it.
 
     Returns:
-        `groups` (name, models, servers) for nginx; `table`, the JSON text for the Lua code; `digest` of both.
+        `groups` (name, models, servers, affine) and `paths` for nginx; `table`, JSON text for the Lua code; `digest`.
 
     Raises:
-        InputError: a wrong backend or client.
+        InputError: a wrong backend, client, path or affinity.
     """
     parsed = [_backend(item) for item in backends]
     _refuse_shared_addresses(parsed)
+    optional, rule = parse_optional(optional_paths), parse_affinity(affinity or {})
     by_model: dict[str, list[Backend]] = {}
     for backend in parsed:
         for name in dict.fromkeys(backend.served_names):
             by_model.setdefault(name, []).append(backend)
+    refuse_mixed_tasks(by_model)
+    paths = {name: paths_of(members, optional) for name, members in by_model.items()}
     models = {name: _group_name(members) for name, members in by_model.items()}
-    groups = [
+    groups: list[dict[str, Any]] = [
         {
             "name": group,
             "models": sorted(name for name, of in models.items() if of == group),
@@ -69,9 +83,17 @@ def plan_of(
         }
         for group in sorted(set(models.values()))
     ]
-    table = json.dumps(_table(by_model, models, parse_clients(clients, sorted(models))), indent=1, sort_keys=True)
-    text = json.dumps([groups, table], sort_keys=True)
-    return {"groups": groups, "table": table, "digest": hashlib.sha256(text.encode()).hexdigest()[:16]}
+    for group in groups:
+        group["affine"] = rule is not None and _can_choose(by_model[group["models"][0]], drained)
+    told = _table(_models(by_model, models, paths), parse_clients(clients, sorted(models)))
+    if rule:
+        told["affinity"] = {**rule, "groups": {group["name"]: True for group in groups if group["affine"]}}
+    told["servers"] = {f"{b.address}:{b.port}": {"label": b.label, "drained": b.label in drained} for b in parsed}
+    table = json.dumps(told, indent=1, sort_keys=True)
+    offered = [path for path in known_paths() if any(path in of_model for of_model in paths.values())]
+    text = json.dumps([groups, offered, table], sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return {"groups": groups, "paths": offered, "table": table, "digest": digest}
 
 
 def _backend(item: dict[str, Any]) -> Backend:
@@ -84,6 +106,9 @@ def _backend(item: dict[str, Any]) -> Backend:
             port=int(item["port"]),
             served_names=tuple(str(name) for name in item["served_names"]),
             max_model_len=None if length is None else int(length),
+            task=str(item.get("task", "generate")),
+            release=str(item.get("release", "unknown")),
+            adapters=bool(item.get("adapters")),
         )
     except KeyError as missing:
         raise InputError(f"nginx_backends: {item!r} has no {missing}; set it") from missing
@@ -110,16 +135,27 @@ def _group_name(members: Sequence[Backend]) -> str:
     return f"group_{hashlib.sha256(labels.encode()).hexdigest()[:12]}"
 
 
-def _table(
-    by_model: Mapping[str, Sequence[Backend]], models: Mapping[str, str], clients: Sequence[Client]
+def _can_choose(members: Sequence[Backend], drained: Collection[str]) -> bool:
+    """Return whether it matters which instance answers: several may, and they keep what they have read of a prompt."""
+    return members[0].task == "generate" and sum(member.label not in drained for member in members) > 1
+
+
+def _models(
+    by_model: Mapping[str, Sequence[Backend]], models: Mapping[str, str], paths: Mapping[str, Sequence[str]]
 ) -> dict[str, Any]:
+    def told(name: str, members: Sequence[Backend]) -> dict[str, Any]:
+        adapters = any(member.adapters for member in members) or None
+        shortest = _shortest(members)
+        return _set({"group": models[name], "max_model_len": shortest, "paths": paths[name], "adapters": adapters})
+
+    return {name: told(name, members) for name, members in by_model.items()}
+
+
+def _table(models: dict[str, Any], clients: Sequence[Client]) -> dict[str, Any]:
     return {
         "clients": {client.name: _limits(client) for client in clients},
         "keys": {key.sha256: _bounds(client, key) for client in clients for key in client.keys},
-        "models": {
-            name: _set({"group": models[name], "max_model_len": _shortest(members)})
-            for name, members in by_model.items()
-        },
+        "models": models,
     }
 
 
@@ -134,6 +170,7 @@ def _limits(client: Client) -> dict[str, Any]:
         "burst": client.burst,
         "concurrent": client.concurrent,
         "models": client.models,
+        "certificates": client.certificates,
         "suspended": client.suspended,
     }
     return _set(limits)

@@ -28,6 +28,7 @@ __all__ = [
     "Row",
     "Verdict",
     "capability_of",
+    "driver_rows",
     "find_share",
     "gpu_bytes_of",
     "gpu_rows",

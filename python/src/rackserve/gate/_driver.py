@@ -153,12 +153,13 @@ def _modules(driver: _Driver, generations: Sequence[Generation], plan: DriverPla
 
 def _headers(facts: GpuFacts, plan: DriverPlan) -> Row:
     kernel, carried = facts.host.kernel, facts.host.kernel in plan.kernels
-    if facts.host.headers or carried:
-        found = "on the host" if facts.host.headers else "in the bundle"
+    present = kernel in facts.host.header_kernels
+    if present or carried:
+        found = "on the host" if present else "in the bundle"
     else:
         found = f"not on the host, and the bundle has those of {', '.join(plan.kernels) or 'no kernel'}"
     fix = f"boot a kernel whose headers the bundle has, or add {kernel} to the driver's kernels in bundle.yml"
-    return row("kernel headers", f"those of {kernel}", found, fix, fits=facts.host.headers or carried)
+    return row("kernel headers", f"those of {kernel}", found, fix, fits=present or carried)
 
 
 def _secure_boot(facts: GpuFacts, plan: DriverPlan) -> Row | None:

@@ -97,10 +97,14 @@ class Xid(_Part):
 
 
 class Host(_Part):
-    """What driver and GPUs depend on; `reboot` are reasons to wait for one, `memory` is in bytes."""
+    """What driver and GPUs depend on.
+
+    `header_kernels` are those whose headers it has, `reboot` are reasons to wait for one, `memory` is in bytes,
+    `missing_nodes` are device nodes that CUDA would open.
+    """
 
     kernel: str
-    headers: bool = False
+    header_kernels: tuple[str, ...] = ()
     secure_boot: bool | None = None
     nouveau: bool = False
     nvswitches: int = 0
@@ -110,6 +114,7 @@ class Host(_Part):
     nvcc: str | None = None
     memory: int = 0
     xids: tuple[Xid, ...] = ()
+    missing_nodes: tuple[str, ...] = ()
 
 
 class GpuFacts(_Part):

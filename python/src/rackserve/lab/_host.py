@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import rackserve
+from rackserve._files import write_text
 from rackserve._process import run
 from rackserve.errors import LabError
 
@@ -18,7 +19,7 @@ from ._network import make_namespace, remove_namespace
 from ._processes import SUPERVISOR_MODULE, find, own_cgroup, stop
 from ._spec import EDGE_HOST, SERVER_NAME
 from ._ssh import ensure_key, make_key
-from ._state import load_run, remove_tree, write_text
+from ._state import load_run, remove_tree
 
 if TYPE_CHECKING:
     from ._state import HostRecord, LabRecord

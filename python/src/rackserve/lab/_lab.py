@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from rackserve.errors import LabError
 
 from . import _host, _network, _ssh
+from ._inotify import check_room
 from ._pki import ensure_pki
 from ._processes import find, send
 from ._spec import EDGE_HOST, LabSpec, make_spec
@@ -84,12 +85,13 @@ def up(spec: LabSpec, progress: Callable[[str], None] = _quiet, *, only: Sequenc
         record = merge(load(spec.name), spec)
         chosen = [record.host(name) for name in dict.fromkeys(only)] or list(record.hosts)
         waiting = [host for host in chosen if not _host.is_up(host)]
+        check_room(len(waiting))
         trees = {
             host.debian_release: base_tree(host.debian_release, progress)
             for host in waiting
             if not _host.is_prepared(host)
         }
-        _network.ensure_bridge(record)
+        _network.ensure_bridge(record, lab_dir(record.name))
         save(record)
         _ssh.ensure_key(record.name)
         edge = next((host.address for host in record.hosts if host.name == EDGE_HOST), f"{record.prefix}.1")
@@ -136,7 +138,7 @@ def reset(name: str, hosts: Sequence[str] = (), progress: Callable[[str], None] 
     with locked(lab_dir(name)):
         record = _existing(name)
         chosen = [record.host(host).name for host in dict.fromkeys(hosts)] or [host.name for host in record.hosts]
-        _network.ensure_bridge(record)
+        _network.ensure_bridge(record, lab_dir(record.name))
         for host_name in chosen:
             old = record.host(host_name)
             _host.discard(old)

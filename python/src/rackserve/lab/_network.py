@@ -60,14 +60,26 @@ def network_of(prefix: str) -> str:
     return f"{prefix}.0/24"
 
 
-def ensure_bridge(lab: LabRecord) -> None:
-    """Make the switch, with the controller as .1 on it."""
+def ensure_bridge(lab: LabRecord, folder: Path) -> None:
+    """Make the switch, with the controller as .1 on it; its alias names the folder of the lab that it belongs to.
+
+    Raises:
+        LabError: the network is in use, or the switch belongs to a lab of this name in another folder, whose
+            network would go with ours (names of interfaces are the machine's, folders of labs a user's).
+    """
     network = network_of(lab.prefix)
     taken = conflict(json.loads(_ip("-json", "-4", "address")), network, lab.bridge)
     if taken:
         raise LabError(f"network {network} of lab {lab.name} is in use by {taken}; give another --prefix")
     if not _exists(lab.bridge):
         _ip("link", "add", lab.bridge, "address", hardware_address(lab.name), "type", "bridge")
+    owner = (Path("/sys/class/net") / lab.bridge / "ifalias").read_text().strip()
+    if owner not in ("", str(folder)) and Path(owner).exists():
+        raise LabError(
+            f"a lab {lab.name} runs already, with its state in {owner}, not in {folder}; give another --name, or "
+            f"set XDG_STATE_HOME as it was when that lab was put up"
+        )
+    _ip("link", "set", lab.bridge, "alias", str(folder))
     _set_kernel(f"ipv4/conf/{lab.bridge}/forwarding", "0")
     _set_kernel(f"ipv6/conf/{lab.bridge}/disable_ipv6", "1")
     _ip("address", "replace", f"{lab.prefix}.1/24", "dev", lab.bridge)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rackserve._files import write_text
 from rackserve._process import run
 from rackserve.errors import LabError
 
-from ._state import lab_dir, write_text
+from ._state import lab_dir
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

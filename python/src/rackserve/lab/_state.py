@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from rackserve._files import write_text
 from rackserve._paths import state_dir
 from rackserve.errors import LabError
 
@@ -132,15 +133,6 @@ def save_run(host: HostRecord, run: RunRecord) -> None:
 def write_json(path: Path, data: dict[str, Any]) -> None:
     """Replace a file by these keys; a reader sees the old or the new one, never half."""
     write_text(path, json.dumps(data, indent=2, sort_keys=True) + "\n")
-
-
-def write_text(path: Path, text: str, mode: int = 0o600) -> None:
-    """Replace a file in one step, with this mode from the first byte on."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as out:
-        out.write(text)
-    temporary.replace(path)
 
 
 def merge(old: LabRecord | None, spec: LabSpec) -> LabRecord:

@@ -19,16 +19,16 @@ def settings_of(instance: Instance, engine: str, runtime: Mapping[str, str], sta
         runtime: `vllm`, the release, and `flavour`, the kind of host.
         start_timeout: seconds that a start may take.
     """
-    return {
-        "engine": engine,
-        "model": instance.served_names[0],
-        "start_budget_s": float(start_timeout),
-        "golden_identity": golden_identity(instance, runtime),
-    }
+    told = {"engine": engine, "model": instance.served_names[0], "start_budget_s": float(start_timeout)}
+    if instance.task != "generate":
+        return {**told, "task": instance.task}  # only what generates has log-probabilities to compare
+    if instance.lora:
+        told["adapters"] = True
+    return {**told, "golden_identity": golden_identity(instance, runtime)}
 
 
 def golden_identity(instance: Instance, runtime: Mapping[str, str]) -> str:
-    """Return what the golden answer hangs on: another model, release, number format or device has another answer."""
+    """Return what the golden answer hangs on: another model, release, number format, device or question has another."""
     parts = {
         "model": f"{instance.model.repo}@{instance.model.revision}",
         "vllm": f"{runtime['vllm']}+{runtime['flavour']}",
@@ -36,5 +36,6 @@ def golden_identity(instance: Instance, runtime: Mapping[str, str]) -> str:
         "quantization": instance.quantization or "none",
         "kv": instance.kv_cache_dtype or "auto",
         "gpus": ",".join(str(gpu) for gpu in instance.gpus) or "none",
+        **({"asked": "next"} if instance.lora else {}),
     }
     return " ".join(f"{key}={value}" for key, value in parts.items())

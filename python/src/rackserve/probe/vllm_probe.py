@@ -29,12 +29,29 @@ GOLDEN = "/var/lib/rackserve/probe/{}.golden.json"
 DRAINED = "/var/lib/rackserve/drained/{}"
 CORRUPT = "/run/vllm-{}/corrupt"
 METRICS = "/var/lib/prometheus/node-exporter"
+PRESSURE = "/sys/fs/cgroup{}/cpu.pressure"
 STATES = ("starting", "ready", "busy", "hung", "corrupt", "stopped", "failed")
 GOLDEN_PROMPT = (
     "Sphinx of black quartz, judge my vow. On 14 July 1789, 3 of 7 ships left Lisbon; E = mc^2, naïve café,\n"
     'def f(x): return x ** 2 # "ok"\nEinmal ist keinmal. 你好 世界. The capital of France is'
 )
+# Where the prompt ends whose next token is asked for.
+_ENDS = (20, 60, 100, 140, len(GOLDEN_PROMPT))
 _FULL = (408, 429, 503)
+# Percent of the last ten seconds: who waited for a CPU so long is starved, not hung, and a restart would wait as well.
+# Threads that spin wait too: it is spared this many times the looks after which one that hangs is restarted.
+_STARVED = 50.0
+_PATIENCE = 10
+# What is asked of an instance by its task, and where in the answer its work stands.
+_ASKED: dict[str, tuple[str, dict[str, Any], tuple[Any, ...]]] = {
+    "generate": (
+        "/v1/completions",
+        {"prompt": "Hello", "max_tokens": 1, "temperature": 0.0},
+        ("usage", "completion_tokens"),
+    ),
+    "embed": ("/v1/embeddings", {"input": "Hello"}, ("data", 0, "embedding", 0)),
+    "score": ("/v1/score", {"text_1": "Hello", "text_2": "Hello"}, ("data", 0, "score")),
+}
 
 
 class Settings(NamedTuple):
@@ -42,6 +59,7 @@ class Settings(NamedTuple):
 
     engine: str
     model: str
+    task: str = "generate"
     probe_timeout_s: float = 10.0
     suspect_timeout_s: float = 5.0
     metrics_timeout_s: float = 2.0
@@ -50,12 +68,13 @@ class Settings(NamedTuple):
     counters: tuple[str, ...] = ("vllm:iteration_tokens_total_count", "vllm:generation_tokens_total")
     load: tuple[str, ...] = ("vllm:num_requests_running", "vllm:num_requests_waiting")
     golden_identity: str = ""
+    adapters: bool = False
     golden_every_s: float = 600.0
     golden_tolerance: float = 0.3
 
 
 class Seen(NamedTuple):
-    """What one look at an instance found. `golden` is None where it was not compared."""
+    """What one look at an instance found. `golden` is None where it was not compared; `waited`: percent, for a CPU."""
 
     unit: str
     invocation: str
@@ -67,10 +86,14 @@ class Seen(NamedTuple):
     golden: bool | None = None
     drained: bool = False
     detail: str = ""
+    waited: float = 0.0
 
 
 class Record(NamedTuple):
-    """What is kept between two looks. Times are seconds since the epoch, 0 for never; `closed`: the entry, by us."""
+    """What is kept between two looks. Times are seconds since the epoch, 0 for never; `closed`: the entry, by us.
+
+    `starved` counts the looks, since the engine last moved, in which it was spared because it waited for a CPU.
+    """
 
     state: str = "stopped"
     since: float = 0.0
@@ -84,6 +107,7 @@ class Record(NamedTuple):
     closed: bool = False
     restarted: float = 0.0
     seconds: float = 0.0
+    starved: int = 0
     decisions: dict[str, int] = {}  # noqa: RUF012 - never changed in place
 
 
@@ -91,15 +115,16 @@ def decide(last: Record, seen: Seen, settings: Settings, now: float) -> tuple[Re
     """Return the next record, and what is to be done: `close` or `open` the entry, `restart` the engine.
 
     An engine that no longer moves is closed at once, and restarted at the third look unless it moved since the last
-    one; one that moves too slowly for the probe is left alone; one that answers something else than before is closed
-    and kept for its operator. After a restart there is no other one before a token or the end of the start's budget.
+    one; one that moves too slowly for the probe is left alone, and so is one that waits for a CPU, though not for ever;
+    one that answers something else than before is closed and kept for its operator. After a restart there is no other
+    one before a token or the end of the start's budget.
     """
     fresh = last.invocation != seen.invocation
     record = last._replace(invocation=seen.invocation, checked=now, detail=seen.detail, counter=seen.counter)
     if fresh:  # a start of the unit opens the entry itself
-        record = record._replace(frozen=0, closed=False)
+        record = record._replace(frozen=0, starved=0, closed=False)
     if None not in {last.counter, seen.counter} and last.counter != seen.counter:
-        record = record._replace(frozen=0)
+        record = record._replace(frozen=0, starved=0)
     state, counted, actions = _judge(record, seen, settings, now, sticky=last.state == "corrupt" and not fresh)
     if state in {"hung", "corrupt"} and not record.closed:
         actions.insert(0, "close")
@@ -116,6 +141,7 @@ def decide(last: Record, seen: Seen, settings: Settings, now: float) -> tuple[Re
         last_token=now if seen.token else last.last_token,
         golden_compared=last.golden_compared if seen.golden is None else now,
         frozen=0 if state != "hung" or "restart" in actions else record.frozen + 1,
+        starved=0 if seen.token or seen.advanced else record.starved + (state == "busy"),
         closed=(record.closed or "close" in actions) and "open" not in actions,
         decisions=tally,
     ), actions
@@ -137,7 +163,7 @@ def _judge(
         state = "ready"
     elif not seen.listener and young:
         state = "starting"
-    elif seen.advanced:
+    elif seen.advanced or (seen.waited >= _STARVED and record.starved < _PATIENCE * settings.restart_after):
         state, decision = "busy", ["spare"]
     elif record.frozen + 1 < settings.restart_after:
         state = "hung"
@@ -149,11 +175,12 @@ def _judge(
 def same_answer(wanted: dict[str, Any], found: dict[str, Any], tolerance: float) -> bool:
     """Return whether two answers to the golden prompt come from the same weights.
 
-    The log-probabilities of the prompt's own tokens decide: each is computed from the same input, so that a difference
-    does not grow from token to token as it does in generated text.
+    The log-probabilities of the prompt's own tokens decide, or of what may follow it: each is computed from the same
+    input, so that a difference does not grow from token to token as it does in generated text.
     """
-    pairs = list(zip(wanted["logprobs"], found["logprobs"]))
-    return wanted["tokens"] == found["tokens"] and all(abs(one - other) <= tolerance for one, other in pairs)
+    if wanted["tokens"] != found["tokens"] or len(wanted["logprobs"]) != len(found["logprobs"]):
+        return False
+    return all(abs(one - other) <= tolerance for one, other in zip(wanted["logprobs"], found["logprobs"]))
 
 
 def counted(page: str, names: tuple[str, ...]) -> float | None:
@@ -217,17 +244,29 @@ def ask(settings: Settings, path: str, body: dict[str, Any] | None, timeout: flo
 
 
 def ask_token(settings: Settings, timeout: float) -> tuple[bool, int, str]:
-    """Ask for one token; return whether it came, the status (0: none, -1: nobody listens), and what happened."""
+    """Ask for one token; return whether it came, the status (0: none, -1: nobody listens), and what happened.
+
+    An instance that generates none is asked for one vector or one score.
+    """
+    path, body, place = _ASKED[settings.task]
     try:
-        status, text = ask(
-            settings, "/v1/completions", {"prompt": "Hello", "max_tokens": 1, "temperature": 0.0}, timeout
-        )
-        token = status == http.HTTPStatus.OK and (json.loads(text).get("usage") or {}).get("completion_tokens") == 1
+        status, text = ask(settings, path, body, timeout)
+        token = status == http.HTTPStatus.OK and _holds_number(json.loads(text), place)
     except (ConnectionRefusedError, FileNotFoundError):
         return False, -1, f"nobody listens on {settings.engine}"
     except (OSError, http.client.HTTPException, ValueError) as failed:
         return False, 0, f"no token in {timeout:.0f} s ({failed})"
     return token, status, "a token came" if token else f"HTTP {status}: {' '.join(text.split())[:200]}"
+
+
+def _holds_number(found: Any, place: tuple[Any, ...]) -> bool:  # noqa: ANN401 - what JSON holds
+    """Return whether an answer has a number in a place; no token generated is none."""
+    try:
+        for step in place:
+            found = found[step]
+    except (KeyError, IndexError, TypeError):
+        return False
+    return found == 1 if place[-1] == "completion_tokens" else isinstance(found, (int, float))
 
 
 def read_page(settings: Settings) -> str:
@@ -241,14 +280,22 @@ def ask_golden(settings: Settings, timeout: float) -> dict[str, Any] | None:
     """Return the tokens of the golden prompt and their log-probabilities, or None where there was no answer in time.
 
     An engine that refuses gives none of either, which is another answer than the one that is kept: it cannot write
-    numbers that are none, for one.
+    numbers that are none, for one. With adapters the prompt's own log-probabilities end the engine when another request
+    is beside them (vLLM's issues 16668 and 29955), so the likeliest next tokens after its parts are asked for, and no
+    token is named, since two may be as likely.
     """
     body = {"prompt": GOLDEN_PROMPT, "max_tokens": 1, "temperature": 0.0, "logprobs": 1, "echo": True}
+    if settings.adapters:
+        body = {**body, "prompt": [GOLDEN_PROMPT[:end] for end in _ENDS], "logprobs": 5, "echo": False}
     try:
         status, text = ask(settings, "/v1/completions", body, timeout)
         if status in _FULL:
             return None
-        found = json.loads(text)["choices"][0]["logprobs"] if status == http.HTTPStatus.OK else {}
+        choices = [choice["logprobs"] for choice in json.loads(text)["choices"]] if status == http.HTTPStatus.OK else []
+        if settings.adapters:
+            likeliest = [sorted(found["top_logprobs"][0].values(), reverse=True) for found in choices]
+            return {"tokens": [], "logprobs": [round(value, 4) for values in likeliest for value in values]}
+        found = choices[0] if choices else {}
     except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError, TypeError):
         return None
     logprobs = [0.0 if value is None else round(value, 4) for value in found.get("token_logprobs", [])]
@@ -299,6 +346,14 @@ def read_settings(name: str) -> Settings:
         raise SystemExit(2) from bad
 
 
+def read_waited(group: str) -> float:
+    """Return how much of the last ten seconds a control group waited for a CPU, in percent; 0 where none can tell."""
+    if group:  # without one the file would be that of the whole host
+        with contextlib.suppress(OSError, ValueError), open(PRESSURE.format(group), encoding="utf-8") as source:
+            return float(source.readline().partition("avg10=")[2].split(" ")[0])
+    return 0.0
+
+
 def systemctl(*words: str) -> str:
     """Run systemctl, and say on standard error what it refused; return its output."""
     done = subprocess.run(["systemctl", *words], capture_output=True, text=True, timeout=60, check=False)
@@ -309,7 +364,7 @@ def systemctl(*words: str) -> str:
 
 def look(name: str, settings: Settings, last: Record) -> Seen:
     """Look at an instance: its unit, whether a token comes, whether anything moves, and what it answers."""
-    keys = "ActiveState,InvocationID,ExecMainStartTimestampMonotonic"
+    keys = "ActiveState,InvocationID,ControlGroup,ExecMainStartTimestampMonotonic"
     shown = systemctl("show", f"vllm@{name}.service", f"--property={keys}").splitlines()
     unit = dict(line.split("=", 1) for line in shown if "=" in line)
     age = time.clock_gettime(time.CLOCK_MONOTONIC) - int(unit.get("ExecMainStartTimestampMonotonic") or 0) / 1e6
@@ -327,7 +382,11 @@ def look(name: str, settings: Settings, last: Record) -> Seen:
             counted(read_page(settings) if before else "", settings.counters),
         )
         advanced = None not in {first, second} and first != second
-        return Seen(state, invocation, started, False, status >= 0, advanced, second, None, drained, detail)
+        # Only what does not come in time may be late for want of a CPU; an error is an answer.
+        waited = read_waited(unit.get("ControlGroup", "")) if status == 0 or status in _FULL else 0.0
+        if waited >= _STARVED:
+            detail += f"; it waits for a CPU {waited:.0f} % of the time"
+        return Seen(state, invocation, started, False, status >= 0, advanced, second, None, drained, detail, waited)
     golden: bool | None = None
     fresh, due = last.golden_compared < started, time.time() - last.golden_compared >= settings.golden_every_s
     if os.path.exists(CORRUPT.format(name)):
@@ -343,7 +402,7 @@ def compare_or_keep(name: str, settings: Settings) -> bool | None:
     if kept.get("identity") == settings.golden_identity:
         return compare_golden(settings, kept, settings.probe_timeout_s)
     first = ask_golden(settings, settings.probe_timeout_s)
-    if not first or not first["tokens"] or not compare_golden(settings, first, settings.probe_timeout_s):
+    if not first or not first["logprobs"] or not compare_golden(settings, first, settings.probe_timeout_s):
         return None
     row = {"identity": settings.golden_identity, "kept": time.time(), **first}
     write(GOLDEN.format(name), json.dumps(row, ensure_ascii=False))

@@ -20,7 +20,7 @@ from rackserve.bundle.verify_bundle import MANIFEST, SIGNATURE
 from rackserve.errors import BundleError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from rackserve.bundle import Entry
 
@@ -39,6 +39,13 @@ def batches(entries: tuple[Entry, ...], limit: int = _BATCH_BYTES) -> Iterator[l
         size += entry.size
     if group:
         yield group
+
+
+def pack(bundle: Path, entries: Iterable[Entry], archive: str) -> None:
+    """Write files into an archive, each as a plain one: in the bundle, names of the same content are hard links."""
+    with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT, dereference=True) as target:
+        for entry in entries:
+            target.add(bundle / entry.path, arcname=entry.path, recursive=False)
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -97,9 +104,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             self._make_tmp_path()
         remote = self._connection._shell.join_path(self._connection._shell.tmpdir, "bundle.tar")  # noqa: SLF001
         with tempfile.NamedTemporaryFile(suffix=".tar") as archive:
-            with tarfile.open(archive.name, "w", format=tarfile.PAX_FORMAT) as target:
-                for entry in group:
-                    target.add(bundle / entry.path, arcname=entry.path, recursive=False)
+            pack(bundle, group, archive.name)
             self._transfer_file(archive.name, remote)
         wanted = [{"path": entry.path, "size": entry.size, "sha256": entry.sha256} for entry in group]
         done = self._host({"root": dest, "files": wanted, "archive": remote}, task_vars)

@@ -16,13 +16,18 @@ from rackserve import (
     alert_routes,
     bundle,
     chat_templates,
+    driver,
+    driver_inputs,
     edge,
     gate,
     host_types,
+    pki,
     preflight,
     release_fit,
+    remote_write,
     vllm_config,
     vllm_units,
+    vrrp,
 )
 from rackserve._checks import host_checks, host_facts, status_checks
 from rackserve.errors import RackserveError
@@ -161,6 +166,8 @@ def rackserve_backends(hostvars: dict[str, Any], hosts: list[str]) -> list[dict[
             "port": instance.port,
             "model": instance.served_names[0],
             "served_names": [*instance.served_names, *(adapter.name for adapter in instance.lora)],
+            "task": instance.task,
+            "adapters": bool(instance.lora),
             "max_model_len": instance.max_model_len,
             "release": str((hostvars[host].get("stack_runtime") or {}).get("vllm", "unknown")),
         }
@@ -177,10 +184,24 @@ def rackserve_drained(
 
 
 def rackserve_edge_plan(
-    backends: list[dict[str, Any]], clients: list[dict[str, Any]], drained: list[str]
+    backends: list[dict[str, Any]],
+    clients: list[dict[str, Any]],
+    drained: list[str],
+    optional_paths: list[str],
+    affinity: dict[str, Any],
 ) -> dict[str, Any]:
     """Return what the edge's configuration is made of; see `rackserve.edge.plan_of`."""
-    return edge.plan_of(backends, clients, drained)
+    return edge.plan_of(backends, clients, drained, optional_paths, affinity)
+
+
+def rackserve_client_trust_problems(ca_file: str, crl_file: str) -> list[str]:
+    """Return why clients' certificates could not be held against these files; see `rackserve.edge.trust_problems`."""
+    return edge.trust_problems(ca_file, crl_file)
+
+
+def rackserve_pair_problem(certificate: str, key: str) -> str:
+    """Return why a server could not show this certificate with this key; see `rackserve.pki.pair_problem`."""
+    return pki.pair_problem(certificate, key)
 
 
 def rackserve_probe_settings(
@@ -201,6 +222,11 @@ def rackserve_targets(hostvars: dict[str, Any], hosts: list[str], port: int) -> 
     return [{"host": host, "address": str(hostvars[host]["ansible_host"]), "port": port} for host in hosts]
 
 
+def rackserve_shared_address(wanted: dict[str, Any], links: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what keepalived is told on one host; see `rackserve.vrrp.shared_address`."""
+    return vrrp.shared_address(wanted, links)
+
+
 def rackserve_alert_routes(
     receivers: list[object], dead_man_url: str, secret_dir: str, group_wait: str, dead_man_every: str
 ) -> dict[str, Any]:
@@ -213,6 +239,16 @@ def rackserve_alert_routes(
 def rackserve_alert_secrets(receivers: list[object]) -> dict[str, str]:
     """Return the receivers' files with secrets on the controller, by the name that they get on the host."""
     return alert_routes.secrets_of(receivers)
+
+
+def rackserve_remote_write(receivers: list[object], folder: str) -> list[dict[str, Any]]:
+    """Return the entries of Prometheus's remote_write; see `rackserve.remote_write`."""
+    return remote_write.entries_of(receivers, folder)
+
+
+def rackserve_remote_write_files(receivers: list[object]) -> dict[str, str]:
+    """Return the files of those receivers on the controller, by the name that they get on the host."""
+    return remote_write.files_of(receivers)
 
 
 def rackserve_sha256(path: str) -> str:
@@ -250,6 +286,68 @@ def rackserve_refusal(
     return "" if judgement.fits else judgement.text
 
 
+def rackserve_driver_set(
+    wish: dict[str, Any], path: str, host: dict[str, Any], facts: dict[str, Any], *, root: str, kernels: list[str]
+) -> dict[str, Any]:
+    """Return the driver set that the module rackserve_driver is to install; empty where none comes from the bundle.
+
+    Args:
+        wish: what the inventory says, as `rackserve.driver.DriverWish`.
+        path: the bundle on the controller.
+        host: what the module host_facts read.
+        facts: what the module rackserve_gpu_facts read.
+        root: the bundle on the host.
+        kernels: those that the modules are built for.
+    """
+    manifest = bundle.read_manifest(Path(path))
+    chosen = driver.find_set(driver.DriverWish(**wish), manifest, host["release"], host["drivers"])
+    if chosen is None:
+        return {}
+    read = gate.GpuFacts.of(facts)
+    hidden = any(gpu.known and gpu.known.nvswitch for gpu in read.gpus)
+    nvswitch = read.host.nvswitches > 0 or hidden
+    names = driver.names_of(chosen, kernels, nvswitch=nvswitch)
+    path = chosen.path if chosen.kept else f"{root}/{chosen.path}"
+    return {**asdict(chosen), "path": path, "names": names, "nvswitch": nvswitch}
+
+
+def rackserve_driver_mistakes(
+    wish: dict[str, Any], given: dict[str, Any], path: str, host: dict[str, Any]
+) -> list[str]:
+    """Return what is wrong with what the inventory says of the driver; see `rackserve.driver_inputs`."""
+    manifest = bundle.read_manifest(Path(path))
+    return driver_inputs.mistakes_of(
+        driver.DriverWish(**wish), driver_inputs.Given(**given), manifest, host["release"], host["drivers"]
+    )
+
+
+def rackserve_driver_refusal(
+    wish: dict[str, Any],
+    path: str,
+    host: dict[str, Any],
+    facts: dict[str, Any],
+    *,
+    vllm: str,
+    kernels: list[str],
+    gpu_required: bool,
+) -> str:
+    """Return the table of what refuses a host's driver, empty when nothing does; arguments as of the filter above."""
+    manifest = bundle.read_manifest(Path(path))
+    plan = driver.plan_of(driver.DriverWish(**wish), manifest, host["release"], host["drivers"])
+    found = gate.GpuFacts.of(facts)
+    return driver.refusal_of(found, plan, release_of(vllm), kernels, gpu_required=gpu_required)
+
+
+def rackserve_driver_reboot(facts: dict[str, Any], version: str, modules: str) -> list[str]:
+    """Return why a host must be rebooted for its driver; see `rackserve.driver`."""
+    return driver.reboot_reasons(gate.GpuFacts.of(facts), version, modules)
+
+
+def rackserve_driver_problems(facts: dict[str, Any], version: str, *, fresh: bool = False) -> list[str]:
+    """Return why a host's driver does not serve as it should; see `rackserve.driver`."""
+    return driver.problems_of(gate.GpuFacts.of(facts), version, fresh=fresh)
+
+
 def rackserve_gpus_of_peers(hostvars: dict[str, Any], hosts: list[str], name: str, fact: str) -> dict[str, Any]:
     """Return what rackserve_gpu_facts read, by host, of a host and of those that serve the very same instances."""
     instances = {host: _plain(hostvars[host].get("vllm_instances", [])) for host in hosts}
@@ -271,10 +369,17 @@ def rackserve_entry_files(name: str, folder: str) -> list[str]:
     ]
 
 
-def rackserve_parts(path: str, release: str, instances: list[dict[str, Any]], runtime: dict[str, str]) -> list[str]:
+def rackserve_parts(
+    path: str,
+    release: str,
+    instances: list[dict[str, Any]],
+    runtime: dict[str, str],
+    wish: dict[str, Any] | None = None,
+) -> list[str]:
     """Return the paths of the bundle that a host needs; see `rackserve.preflight.parts_for`."""
     manifest = bundle.read_manifest(Path(path))
-    return list(preflight.parts_for(manifest, release, instances, **runtime))
+    wanted = driver.DriverWish(**wish) if wish else None
+    return list(preflight.parts_for(manifest, release, instances, **runtime, wish=wanted))
 
 
 def rackserve_runtime(path: str, vllm: str, flavour: str, python: str) -> dict[str, str]:
@@ -336,8 +441,14 @@ class FilterModule:
             rackserve_adapter_folders,
             rackserve_backends,
             rackserve_bundle_problems,
+            rackserve_client_trust_problems,
             rackserve_config,
             rackserve_drained,
+            rackserve_driver_mistakes,
+            rackserve_driver_problems,
+            rackserve_driver_reboot,
+            rackserve_driver_refusal,
+            rackserve_driver_set,
             rackserve_edge_plan,
             rackserve_engine,
             rackserve_entry_files,
@@ -345,6 +456,7 @@ class FilterModule:
             rackserve_gpus_of_peers,
             rackserve_instance_files,
             rackserve_instances,
+            rackserve_pair_problem,
             rackserve_parts,
             rackserve_placed,
             rackserve_probe_settings,
@@ -353,11 +465,14 @@ class FilterModule:
             rackserve_release_problems,
             rackserve_runtime,
             rackserve_sha256,
+            rackserve_shared_address,
             rackserve_snapshots,
             rackserve_start_plan,
             rackserve_targets,
             rackserve_alert_routes,
             rackserve_alert_secrets,
+            rackserve_remote_write,
+            rackserve_remote_write_files,
             rackserve_templates,
             rackserve_trust,
             rackserve_unknown,

@@ -7,6 +7,7 @@ import csv
 import glob
 import hashlib
 import os
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -84,11 +85,41 @@ def unnamed_files(site_packages: str, named: set[str]) -> list[str]:
     return found
 
 
-def record_problems(site_packages: str) -> list[str]:
-    """Return a sentence for every file that is missing, altered, or that no RECORD names; bytecode is left out."""
+def is_as_packed(path: str, name: str, wheels: list[str]) -> bool:
+    """Return whether a file is, to the byte, the one of that name in any of the wheels."""
+    if os.path.islink(path) or not os.path.isfile(path):
+        return False
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            if name not in archive.NameToInfo or archive.getinfo(name).file_size != os.path.getsize(path):
+                continue
+            with archive.open(name) as packed, open(path, "rb") as installed:
+                if all(chunk == installed.read(_CHUNK) for chunk in iter(lambda: packed.read(_CHUNK), b"")):
+                    return True
+    return False
+
+
+def record_problems(site_packages: str, wheels: str = "") -> list[str]:
+    """Return a sentence for every file that is missing, altered, or that no RECORD names; bytecode is left out.
+
+    Args:
+        site_packages: the environment's folder of packages.
+        wheels: a folder of the wheels that it was made of, whose hashes were compared before. A file that contradicts
+            its RECORD is right if it is one of theirs: some wheels are wrong about themselves (PyNvVideoCodec 2.0.4 has
+            two libraries that were changed after its RECORD was written), and some bring the same file as another one
+            (flashinfer-python and torch-c-dlpack-ext, build_backend.py), of which the installer keeps one.
+    """
     site_packages = os.path.normpath(site_packages)
     recorded = read_records(site_packages)
     found = unnamed_files(site_packages, {entry.path for entry in recorded})
+    packed = sorted(glob.glob(os.path.join(wheels, "*.whl"))) if wheels else []
+
+    def problem_of(entry: Recorded) -> str | None:
+        problem = file_problem(entry)
+        if problem and is_as_packed(entry.path, os.path.relpath(entry.path, site_packages), packed):
+            return None
+        return problem
+
     with ThreadPoolExecutor() as pool:
-        found += [problem for problem in pool.map(file_problem, recorded) if problem]
+        found += [problem for problem in pool.map(problem_of, recorded) if problem]
     return sorted(found)

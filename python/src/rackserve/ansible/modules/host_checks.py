@@ -39,7 +39,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 checks:
-  description: "One entry per check: name, ok, detail, and data for kind status."
+  description: "One entry per check: name, ok, detail, and data for the kinds status and rotation."
   returned: always
   type: list
 facts:
@@ -130,6 +130,20 @@ def judge_chat(status: int, body: str, expect: str) -> Verdict:
     except (ValueError, KeyError, IndexError, TypeError):
         return False, f"not a chat completion: {excerpt(body)}"
     return judge_text(str(text or ""), expect)
+
+
+def judge_data(status: int, body: str, key: str) -> Verdict:
+    """Judge the answer of a model that does not generate: numbers under a key of its first item."""
+    if status != HTTP_OK:
+        return False, f"HTTP {status}: {excerpt(body)}"
+    try:
+        found = json.loads(body)["data"][0][key]
+        numbers = [float(number) for number in (found if isinstance(found, list) else [found])]
+    except (ValueError, KeyError, IndexError, TypeError):
+        return False, f"no {key} in the answer: {excerpt(body)}"
+    if not any(numbers):
+        return False, f"the {key} is nothing but zeros"
+    return True, f"{key} of {len(numbers)} number(s)"
 
 
 def judge_stream(status: int, body: str, expect: str) -> Verdict:
@@ -292,6 +306,18 @@ def check_stream(check: Check) -> Verdict:
     return judge_stream(*answer, str(check["expect"]))
 
 
+def check_embed(check: Check) -> Verdict:
+    """The instance makes a vector of the question."""
+    body = {"model": check["model"], "input": check["prompt"]}
+    return judge_data(*fetch(f"{check['url']}/v1/embeddings", body, CHAT_TIMEOUT_S), "embedding")
+
+
+def check_score(check: Check) -> Verdict:
+    """The instance scores the question against itself."""
+    body = {"model": check["model"], "text_1": check["prompt"], "text_2": check["prompt"]}
+    return judge_data(*fetch(f"{check['url']}/v1/score", body, CHAT_TIMEOUT_S), "score")
+
+
 def check_metrics(check: Check) -> Verdict:
     """The address exposes the metrics."""
     return judge_metrics(*fetch(str(check["url"])), check["names"])
@@ -331,6 +357,8 @@ CHECKS: Dict[str, Callable[[Check], Verdict]] = {  # noqa: UP006
     "unit": check_unit,
     "models": check_models,
     "chat": check_chat,
+    "embed": check_embed,
+    "score": check_score,
     "stream": check_stream,
     "metrics": check_metrics,
     "targets": check_targets,
@@ -422,6 +450,15 @@ def check_status(check: Check) -> dict[str, Any]:
     return {"name": check["name"], "ok": data["state"] == "answering" and healthy, "detail": detail, "data": data}
 
 
+def check_rotation(check: Check) -> dict[str, Any]:
+    """Return since how many seconds each instance is drained at this edge, by its label."""
+    now, ages = time.time(), {}
+    with contextlib.suppress(FileNotFoundError):
+        for mark in Path(str(check["marks"])).iterdir():
+            ages[mark.name] = round(max(0.0, now - mark.stat().st_mtime), 1)
+    return {"name": check["name"], "ok": True, "detail": f"{len(ages)} drained", "data": {"drained": ages}}
+
+
 def run_check(check: Check) -> dict[str, Any]:
     """Run one check; whatever goes wrong is a failed check with the reason."""
     name = str(check.get("name", "unnamed"))
@@ -429,6 +466,8 @@ def run_check(check: Check) -> dict[str, Any]:
     try:
         if kind == "status":
             return check_status(check)
+        if kind == "rotation":
+            return check_rotation(check)
         if kind not in CHECKS:
             return {"name": name, "ok": False, "detail": f"no such kind of check: {kind!r}"}
         ok, detail = CHECKS[kind](check)

@@ -18,6 +18,11 @@ options:
     description: Where Prometheus listens on this host; empty on a host without it.
     type: str
     default: ""
+  services:
+    description: Units that have to run on this host.
+    type: list
+    elements: str
+    default: []
 author: The rackserve authors
 """
 
@@ -30,28 +35,32 @@ EXAMPLES = r"""
 RETURN = r"""
 evidence:
   description: >-
-    alerts, free, answers, and units with instance, active, result, restarts, journal, probe, probe_detail and drained.
+    alerts (null where Prometheus does not answer), free, answers of the last ten minutes (count and minutes by status),
+    services, drained, and units with instance, active, result, restarts, journal, probe, probe_detail and drained.
   returned: always
   type: dict
 """
 
 import collections
 import contextlib
+import datetime as dt
 import json
 import os
 import subprocess
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
 PROBE = "/var/lib/rackserve/probe/{}.json"
 DRAINED = "/var/lib/rackserve/drained/{}"
 ACCESS_LOG = Path("/var/log/nginx/access.log")
+MARKS = Path("/var/lib/rackserve/edge/drained")
 MOUNTS = ("/", "/var", "/var/log", "/var/cache/huggingface", "/opt/vllm", "/var/lib/prometheus")
 JOURNAL_LINES = 400
 TAIL_BYTES = 1 << 18
+RECENT = dt.timedelta(minutes=10)
 TIMEOUT_S = 20
 
 
@@ -62,11 +71,11 @@ def run(*words: str) -> str:
     return ""
 
 
-def alerts_of(text: str) -> list[dict[str, Any]]:
-    """Return the alerts in an answer of Prometheus."""
+def alerts_of(text: str) -> Optional[list[dict[str, Any]]]:  # noqa: UP045 - Python 3.9 runs this
+    """Return the alerts in an answer of Prometheus; None where it is no such answer."""
     with contextlib.suppress(ValueError, KeyError, TypeError):
         return [dict(alert) for alert in json.loads(text)["data"]["alerts"]]
-    return []
+    return None
 
 
 def unit_of(instance: str, shown: str, journal: str, record: str, *, drained: bool) -> dict[str, Any]:
@@ -96,13 +105,31 @@ def unit_of(instance: str, shown: str, journal: str, record: str, *, drained: bo
     }
 
 
-def answers_of(log: str) -> dict[str, int]:
-    """Return how often each status stands in nginx's access log."""
-    found: collections.Counter[str] = collections.Counter()
+def answers_of(log: str, now: dt.datetime) -> dict[str, dict[str, int]]:
+    """Return how often, and in how many minutes, each status stands in nginx's access log of the last ten minutes."""
+    counts: collections.Counter[str] = collections.Counter()
+    minutes: dict[str, set[str]] = collections.defaultdict(set)
     for line in log.splitlines():
         with contextlib.suppress(ValueError, KeyError, TypeError):
-            found[str(int(json.loads(line)["status"]))] += 1
-    return dict(found)
+            read = json.loads(line)
+            status, time = str(int(read["status"])), str(read["time"])
+            if now - dt.datetime.fromisoformat(time) < RECENT:
+                counts[status] += 1
+                minutes[status].add(time[:16])
+    return {status: {"count": count, "minutes": len(minutes[status])} for status, count in counts.items()}
+
+
+def services_of(units: list[str]) -> dict[str, str]:
+    """Return systemd's ActiveState of units."""
+    states = run("systemctl", "is-active", *units).split() if units else []
+    return dict(zip(units, states))  # noqa: B905 - Python 3.9 has no strict
+
+
+def drained_of(marks: Path) -> list[str]:
+    """Return the labels of the instances that this edge keeps out of rotation."""
+    with contextlib.suppress(OSError):
+        return sorted(mark.name for mark in marks.iterdir())
+    return []
 
 
 def free_of(mounts: tuple[str, ...]) -> dict[str, float]:
@@ -148,6 +175,7 @@ def main() -> None:
         argument_spec={
             "instances": {"type": "list", "elements": "str", "default": []},
             "prometheus": {"type": "str", "default": ""},
+            "services": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
@@ -156,7 +184,9 @@ def main() -> None:
         "alerts": alerts_of(ask(f"{prometheus}/api/v1/alerts")) if prometheus else [],
         "units": [_instance(name) for name in module.params["instances"]],
         "free": free_of(MOUNTS),
-        "answers": answers_of(tail(ACCESS_LOG)),
+        "answers": answers_of(tail(ACCESS_LOG), dt.datetime.now(dt.timezone.utc)),  # noqa: UP017
+        "services": services_of(module.params["services"]),
+        "drained": drained_of(MARKS),
     }
     module.exit_json(changed=False, evidence=evidence)
 

@@ -13,6 +13,7 @@ options:
   releases: {description: Folder of the complete vLLM releases., type: str, required: true}
   pythons: {description: "Python versions to look for, such as 3.11.", type: list, elements: str, default: []}
   adapters: {description: Folders with LoRA adapters., type: list, elements: str, default: []}
+  drivers: {description: Folder of the driver sets that the host keeps., type: str, default: /var/lib/rackserve/drivers}
 author: rackserve
 """
 EXAMPLES = r"""
@@ -30,6 +31,7 @@ stored_bytes: {description: Bytes of the files in the store., type: int, returne
 releases: {description: Ids of the complete releases., type: list, returned: always}
 floor: {description: Newest version of each bundle that the host took in., type: dict, returned: always}
 adapters: {description: "Folder to its adapter_config.json, null without one.", type: dict, returned: always}
+drivers: {description: "Driver sets that the host keeps, as rackserve_driver wrote them.", type: list, returned: always}
 """
 
 import glob
@@ -84,6 +86,18 @@ def adapter_config(folder: str) -> str | None:
         return None
 
 
+def kept_drivers(folder: str) -> list[dict[str, Any]]:
+    """Return the driver sets that are kept in a folder; a half-kept one is none."""
+    found = []
+    for path in sorted(glob.glob(os.path.join(folder, "*", "set.json"))):
+        try:
+            with open(path, encoding="utf-8") as source:
+                found.append(dict(json.load(source)))
+        except (OSError, TypeError, ValueError):
+            continue
+    return found
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -93,6 +107,7 @@ def main() -> None:
             "releases": {"type": "str", "required": True},
             "pythons": {"type": "list", "elements": "str", "default": []},
             "adapters": {"type": "list", "elements": "str", "default": []},
+            "drivers": {"type": "str", "default": "/var/lib/rackserve/drivers"},
         },
         supports_check_mode=True,
     )
@@ -117,6 +132,7 @@ def main() -> None:
         releases=complete_releases(module.params["releases"]),
         floor=floor,
         adapters={path: adapter_config(path) for path in module.params["adapters"]},
+        drivers=kept_drivers(module.params["drivers"]),
     )
 
 

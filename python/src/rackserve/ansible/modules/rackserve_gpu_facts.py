@@ -26,7 +26,8 @@ gpus:
 driver: {description: "version, cuda, modules, installed, problem; null is unknown.", type: dict, returned: always}
 host:
   description: >-
-    kernel, headers, secure_boot, nouveau, nvswitches, fabric_manager, reboot, glibc, nvcc, memory, xids since the boot.
+    kernel, header_kernels, secure_boot, nouveau, nvswitches, fabric_manager, reboot, glibc, nvcc, memory, xids since
+    the boot, missing_nodes.
   type: dict
   returned: always
 """
@@ -48,6 +49,8 @@ _NVIDIA = "0x10de"
 _GPU_CLASSES = ("0x0300", "0x0302")
 _SWITCH_CLASS = "0x0680"
 _XID = re.compile(r"NVRM: Xid \(PCI:(?P<bus>[0-9a-fA-F:]+)[^)]*\): (?P<code>\d+)")
+# What CUDA opens besides the GPUs themselves. A service in a sandbox cannot have them made.
+_NODES = ("/dev/nvidiactl", "/dev/nvidia-uvm")
 # After four bytes of attributes the variable has one byte: 1 when Secure Boot is on (UEFI 2.10, 3.3).
 _SECURE_BOOT = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 _VARIABLE_BYTES = 5
@@ -179,7 +182,7 @@ def read_host(devices: list[dict[str, str]], driver: dict[str, Any], *, mismatch
     memory = re.search(r"MemTotal:\s+(\d+) kB", read_text("/proc/meminfo"))
     return {
         "kernel": kernel,
-        "headers": os.path.exists(f"/lib/modules/{kernel}/build/Makefile"),
+        "header_kernels": sorted(path.split("/")[3] for path in glob.glob("/lib/modules/*/build/Makefile")),
         "secure_boot": secure_boot(),
         "nouveau": os.path.isdir("/sys/module/nouveau"),
         "nvswitches": sum(device["class"] == _SWITCH_CLASS for device in devices),
@@ -192,6 +195,7 @@ def read_host(devices: list[dict[str, str]], driver: dict[str, Any], *, mismatch
         "nvcc": first_version(output_of(nvcc, "--version")) if nvcc else None,
         "memory": int(memory[1]) * 1024 if memory else 0,
         "xids": parse_xids(kernel_log()),
+        "missing_nodes": [node for node in _NODES if not os.path.exists(node)],
     }
 
 

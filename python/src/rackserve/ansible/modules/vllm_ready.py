@@ -14,6 +14,11 @@ options:
   url: {description: "Base address, such as http://10.0.0.1:8000.", type: str, required: true}
   model: {description: Served name., type: str, required: true}
   unit: {description: Unit of the instance., type: str, required: true}
+  task:
+    description: What the instance is for; one that does not generate is asked for a vector or a score.
+    type: str
+    default: generate
+    choices: [generate, embed, score]
   timeout: {description: Seconds to wait., type: int, default: 600}
 author: rackserve
 """
@@ -38,21 +43,32 @@ _PAUSE = 1.0
 _REQUEST_TIMEOUT = 60
 
 
-def one_token(url: str, model: str) -> str:
-    """Ask for one token; return an empty string when it came, else what happened instead."""
-    body = json.dumps({"model": model, "prompt": "Hello", "max_tokens": 1, "temperature": 0}).encode()
+_ASKED: dict[str, tuple[str, dict[str, object]]] = {
+    "generate": ("/v1/completions", {"prompt": "Hello", "max_tokens": 1, "temperature": 0}),
+    "embed": ("/v1/embeddings", {"input": "Hello"}),
+    "score": ("/v1/score", {"text_1": "Hello", "text_2": "Hello"}),
+}
+
+
+def one_token(url: str, model: str, task: str = "generate") -> str:
+    """Ask for one token, vector or score; return an empty string when it came, else what happened instead."""
+    path, asked = _ASKED[task]
+    body = json.dumps({"model": model, **asked}).encode()
     request = urllib.request.Request(  # noqa: S310 - the address is the instance's own
-        f"{url}/v1/completions", data=body, headers={"Content-Type": "application/json"}
+        f"{url}{path}", data=body, headers={"Content-Type": "application/json"}
     )
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=_REQUEST_TIMEOUT) as answer:
-            usage = json.load(answer).get("usage") or {}
+            found = json.load(answer)
     except urllib.error.HTTPError as refused:
         return f"HTTP {refused.code}: {tail(refused.read().decode(errors='replace'), 3)}"
     except (OSError, http.client.HTTPException, ValueError) as failed:
         return str(failed)
-    return "" if usage.get("completion_tokens") == 1 else f"no token in the answer: usage is {usage}"
+    usage = found.get("usage") or {}
+    if task == "generate":
+        return "" if usage.get("completion_tokens") == 1 else f"no token in the answer: usage is {usage}"
+    return "" if found.get("data") else f"no data in the answer: {tail(json.dumps(found), 3)}"
 
 
 def unit_state(shown: str) -> tuple[str, bool]:
@@ -66,13 +82,17 @@ def main() -> None:
     """Run the module."""
     text = {"type": "str", "required": True}
     module = AnsibleModule(
-        argument_spec={**dict.fromkeys(("url", "model", "unit"), text), "timeout": {"type": "int", "default": 600}},
+        argument_spec={
+            **dict.fromkeys(("url", "model", "unit"), text),
+            "task": {"type": "str", "default": "generate", "choices": list(_ASKED)},
+            "timeout": {"type": "int", "default": 600},
+        },
         supports_check_mode=True,
     )
     params = module.params
     started = time.monotonic()
     while True:
-        problem = one_token(params["url"], params["model"])
+        problem = one_token(params["url"], params["model"], params["task"])
         seconds = time.monotonic() - started
         if not problem:
             module.exit_json(changed=False, seconds=round(seconds, 1))

@@ -18,6 +18,10 @@ options:
   lock_sha256: {description: The lock's sha256., type: str, required: true}
   wheels: {description: Folder with every wheel of the lock., type: str, required: true}
   python: {description: "The host's Python to build on, such as /usr/bin/python3.11.", type: str, required: true}
+  imports:
+    description: What the environment has to import; vLLM, unless it is an environment of something else.
+    type: str
+    default: vllm, vllm.entrypoints.openai.api_server
 author: rackserve
 """
 EXAMPLES = r"""
@@ -52,7 +56,6 @@ _LIST = (
     "import importlib.metadata as m, re\n"
     "for d in m.distributions(): print(re.sub('[-_.]+', '-', d.metadata['Name']).lower() + '==' + d.version)"
 )
-_SANITY = "import vllm, vllm.entrypoints.openai.api_server; print(vllm.__version__)"
 
 
 class ReleaseError(Exception):
@@ -112,8 +115,12 @@ def compare_with_lock(lock: str, installed: str) -> None:
         raise ReleaseError(f"installed and locked packages differ: {', '.join(different)}")
 
 
-def compare_with_records(path: str) -> None:
+def compare_with_records(path: str, wheels: str = "") -> None:
     """Refuse an environment whose files are not those that its wheels recorded; neither pip nor uv compares them.
+
+    Args:
+        path: the release's folder.
+        wheels: the folder of its wheels, which decide where a wheel is wrong about its own files.
 
     Raises:
         ReleaseError: naming the first files that differ.
@@ -121,7 +128,7 @@ def compare_with_records(path: str) -> None:
     folders = glob.glob(f"{path}/lib/python3*/site-packages")
     if not folders:
         raise ReleaseError(f"{path} has no lib/python3*/site-packages, so nothing can be compared with its records")
-    found = [problem for folder in folders for problem in record_problems(folder)]
+    found = [problem for folder in folders for problem in record_problems(folder, wheels)]
     if found:
         more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise ReleaseError(f"installed files differ from their records: {'; '.join(found[:_SHOWN])}{more}")
@@ -149,10 +156,10 @@ def make_release(path: str, params: dict[str, str]) -> None:
         install = [uv, "pip", "install", *quiet, f"--python={python}", "--no-index", f"--find-links={params['wheels']}"]
         locked = ["--no-deps", "--require-hashes", "--compile-bytecode", "--link-mode=hardlink", "-r", params["lock"]]
         step("install the locked wheels", [*install, *locked], env)
-        compare_with_records(path)  # before the environment's own Python runs, and with it any .pth
+        compare_with_records(path, params["wheels"])  # before the environment's own Python runs, and with it any .pth
         compare_with_lock(params["lock"], step("list what is installed", [python, "-c", _LIST], env))
         os.unlink(os.path.join(path, ".lock"))  # the installer's, and writable by everyone
-        step("import vLLM", [python, "-c", _SANITY], {**env, "VLLM_NO_USAGE_STATS": "1"})
+        step("import it", [python, "-c", f"import {params['imports']}"], {**env, "VLLM_NO_USAGE_STATS": "1"})
     except ReleaseError:
         shutil.rmtree(path, ignore_errors=True)
         raise
@@ -166,7 +173,9 @@ def main() -> None:
     """Run the module."""
     required = {"type": "str", "required": True}
     names = ("root", "id", "lock", "lock_sha256", "wheels", "python")
-    module = AnsibleModule(argument_spec=dict.fromkeys(names, required), supports_check_mode=True)
+    imports = {"type": "str", "default": "vllm, vllm.entrypoints.openai.api_server"}
+    spec = {**dict.fromkeys(names, required), "imports": imports}
+    module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
     params = module.params
     path = os.path.join(params["root"], "releases", params["id"])
     current = os.path.join(params["root"], "current")

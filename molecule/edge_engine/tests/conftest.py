@@ -1,0 +1,87 @@
+"""The edge, real engines behind it, and a stand-in for one; what sends requests from the edge is that of `nginx`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+from testinfra import get_host
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from testinfra.host import Host
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+sys.path.insert(0, str(HERE.parents[1] / "nginx" / "tests"))  # edge_lab, and what it sends to a host
+sys.path.insert(0, str(ROOT / "python" / "tools"))  # proxy_cost
+UNIT, ENTRY = "vllm@smollm2.service", "vllm-entry@smollm2.socket"
+# As a small model on one GPU: milliseconds to the first token, and between tokens.
+PACE = (40, 20)
+
+
+class Gpus(dict[str, "Host"]):
+    """The two hosts of engines by name."""
+
+    def run(self, command: str) -> None:
+        """Run a command on both."""
+        for host in self.values():
+            host.check_output(command)
+
+    def wait(self, command: str, seconds: int) -> None:
+        """Wait until a command succeeds on both."""
+        until = time.monotonic() + seconds
+        while not all(host.run(command).rc == 0 for host in self.values()):
+            assert time.monotonic() < until, [host.run(f"systemctl status {UNIT}").stdout for host in self.values()]
+            time.sleep(1)
+
+
+@pytest.fixture(scope="session")
+def gpus(request: pytest.FixtureRequest) -> Gpus:
+    """Return the hosts of engines."""
+    config = request.config.getoption("--ssh-config")
+    return Gpus({name: get_host(f"ssh://{name}", ssh_config=config) for name in ("gpu1", "gpu2")})
+
+
+@pytest.fixture(scope="session")
+def network() -> str:
+    """Return the first three numbers of the lab's addresses."""
+    return str(_lab()["stack_lab_prefix"])
+
+
+@pytest.fixture(scope="session")
+def authority() -> Path:
+    """Return the certificate that clients of the lab trust."""
+    state = Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local/state")) / "rackserve"
+    return state / "labs" / str(_lab()["stack_lab_name"]) / "pki/ca.crt"
+
+
+def _lab() -> dict[str, object]:
+    text = (ROOT / "molecule/inventory/group_vars/all/lab.yml").read_text(encoding="utf-8")
+    return dict(yaml.safe_load(text))
+
+
+@pytest.fixture(scope="module")
+def real(gpus: Gpus) -> None:
+    """Have both engines serve."""
+    gpus.run(f"systemctl start --no-block {UNIT}")
+    gpus.wait(f"systemctl is-active {ENTRY}", 400)
+
+
+@pytest.fixture
+def paced(gpus: Gpus, network: str) -> Iterator[None]:
+    """Have no engine run but the stand-in, on gpu2."""
+    gpus.run(f"systemctl stop {UNIT}")
+    code = shlex.quote((HERE / "paced_engine.py").read_text(encoding="utf-8"))
+    pace = " ".join(map(str, PACE))
+    gpus["gpu2"].check_output(f"systemd-run --quiet --unit=paced python3 -c {code} {network}.12 7001 {pace}")
+    time.sleep(1)
+    yield
+    gpus["gpu2"].run("systemctl stop paced; systemctl reset-failed paced")

@@ -1,0 +1,79 @@
+"""`rackserve plan`: what `rackserve apply` would change, by role and host; it changes nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from rackserve._changes import ChangeLog, by_role
+from rackserve._runner import EventKind
+from rackserve.cli import EXIT_CHECK_FAILED, EXIT_OK
+from rackserve.cli._apply import failure_messages, run_site
+from rackserve.cli._progress import format_table
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from rackserve._changes import TaskChange
+    from rackserve._runner import RunEvent, RunResult
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = commands.add_parser("plan", help="say what `apply` would change", description=__doc__)
+    parser.add_argument("-i", "--inventory", metavar="DIR", help="the site's inventory (default: the lab's)")
+    parser.add_argument("--limit", metavar="PATTERN", help="only these hosts")
+    parser.add_argument("--json", action="store_true", help="print the plan as JSON")
+    parser.set_defaults(handler=plan)
+
+
+def plan(args: argparse.Namespace) -> int:
+    """Run the command: exit 0 when every host could be compared, whether it differs or not; 1 when one could not."""
+    log = ChangeLog()
+
+    def take(event: RunEvent) -> None:
+        if event.kind is EventKind.CHANGED:
+            log.add(event.role, event.task, event.host)
+
+    result, fleet = run_site(args.inventory, args.limit, check=True, on_event=take)
+    messages = failure_messages(result, fleet)
+    if args.json:
+        print(json.dumps(_as_json(result, log.changes, messages), indent=2))
+    else:
+        print(as_text(result, log.changes))
+        for message in messages:
+            print(message, file=sys.stderr)
+    return EXIT_OK if result.ok else EXIT_CHECK_FAILED
+
+
+def as_text(result: RunResult, changes: Sequence[TaskChange]) -> str:
+    """Return what would change: how many tasks by role and host, then each of them."""
+    names = [host.name for host in result.hosts]
+    whole = "" if result.ok else " as far as could be seen"
+    if not changes:
+        return f"nothing would change on {', '.join(names)}{whole}"
+    counts = [(role, *(str(found.get(name) or "-") for name in names)) for role, found in by_role(changes).items()]
+    tasks = [(change.role, change.task, ", ".join(change.hosts)) for change in changes]
+    differing = [host.name for host in result.hosts if host.changed]
+    same = [name for name in names if name not in differing]
+    verdict = f"{len(changes)} tasks would change {', '.join(differing)}{whole}"
+    if same and result.ok:
+        verdict += f"; nothing on {', '.join(same)}"
+    return "\n\n".join(
+        [format_table(("ROLE", *names), counts), format_table(("ROLE", "TASK", "HOSTS"), tasks), verdict]
+    )
+
+
+def _as_json(result: RunResult, changes: Sequence[TaskChange], messages: Sequence[str]) -> dict[str, object]:
+    return {
+        "ok": result.ok,
+        "differs": bool(changes),
+        "hosts": [asdict(host) for host in result.hosts],
+        "changes": [asdict(change) for change in changes],
+        "roles": by_role(changes),
+        "messages": list(messages),
+        "record": str(result.record_dir),
+    }

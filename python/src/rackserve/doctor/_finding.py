@@ -1,0 +1,30 @@
+"""What a rule found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from rackserve.doctor._evidence import UnitEvidence
+
+# States of a probe in which an instance generates.
+UP: Final = frozenset({"ready", "busy"})
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong, where, how it was seen and what to do; `likelihood` is of 100."""
+
+    cause: str
+    host: str
+    instance: str
+    evidence: str
+    fix: str
+    likelihood: int
+    rule: str
+
+
+def of_unit(unit: UnitEvidence, cause: str, evidence: str, fix: str, *, likelihood: int, rule: str) -> Finding:
+    """Return what was found of one instance."""
+    return Finding(cause, unit.host, unit.instance, evidence.strip(), fix, likelihood, rule)

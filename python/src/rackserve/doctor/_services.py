@@ -1,0 +1,68 @@
+"""Rules over what the hosts say of their services, and over what fits together or does not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rackserve.doctor._alerts import CAUSES
+from rackserve.doctor._finding import UP, Finding, of_unit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rackserve.doctor._evidence import Evidence
+
+
+def services(evidence: Evidence) -> Iterator[Finding]:
+    """A service that has to run and does not; no alert has to have fired yet."""
+    for (host, name), state in evidence.services.items():
+        if state not in {"active", "reloading"}:
+            fix = f"journalctl -u {name} -n 50; systemctl start {name}; rackserve apply"
+            rule = "EdgeDown" if name == "nginx.service" else "service"
+            yield Finding(f"{name} does not run", host, "", f"systemd: {state}", fix, 95, rule)
+
+
+def watched(evidence: Evidence) -> Iterator[Finding]:
+    """Without Prometheus no alert is known, and a fleet without alerts would look healthy."""
+    for host in evidence.unwatched:
+        seen = "its API did not answer: no alert is known to this diagnosis"
+        fix = "journalctl -u prometheus -n 50; df /var/lib/prometheus; rackserve apply"
+        yield Finding("Prometheus does not answer", host, "", seen, fix, 94, "prometheus-silent")
+
+
+def rotation(evidence: Evidence) -> Iterator[Finding]:
+    """What an operator took out at an edge."""
+    for edge, labels in evidence.drained.items():
+        for label in labels:
+            host, _, instance = label.partition(":")
+            seen = f"{edge}: /var/lib/rackserve/edge/drained/{label}"
+            fix = f"rackserve undrain {label}, when it may serve"
+            yield Finding(
+                "an operator drained the instance at the edge", host, instance, seen, fix, 84, "drained-at-edge"
+            )
+
+
+def hung(evidence: Evidence) -> Iterator[Finding]:
+    """The probe knows it before the alert does."""
+    weight, cause, fix = CAUSES["InstanceHung"]
+    for unit in evidence.units:
+        if unit.probe == "hung":
+            seen = f"its probe: {unit.probe_detail or 'hung'}"
+            yield of_unit(unit, cause, seen, fix.replace("NAME", unit.instance), likelihood=weight, rule="InstanceHung")
+
+
+def entry_refuses(evidence: Evidence) -> Iterator[Finding]:
+    """An instance that generates for its own probe, and that nobody else reaches."""
+    away = {
+        (alert.labels.get("host"), alert.labels.get("vllm_instance"))
+        for alert in evidence.alerts
+        if alert.name == "VllmInstanceDown"
+    }
+    for unit in evidence.units:
+        if (unit.host, unit.instance) in away and unit.active == "active" and unit.probe in UP and not unit.drained:
+            seen = f"VllmInstanceDown, while its probe says {unit.probe}"
+            fix = (
+                "name Prometheus's and the edge's addresses in vllm_allowed_clients; look at the firewall between them"
+            )
+            cause = "the instance serves, and its entry does not let Prometheus in"
+            yield of_unit(unit, cause, seen, fix, likelihood=82, rule="entry-refuses")

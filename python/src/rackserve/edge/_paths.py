@@ -1,0 +1,55 @@
+"""Which paths of the API lead to which model: what its instances are for, and what all of their releases have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rackserve.errors import InputError
+from rackserve.releases import known_paths, releases
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rackserve.edge._plan import Backend
+
+
+def parse_optional(named: Sequence[str]) -> frozenset[str]:
+    """Check `nginx_optional_paths`.
+
+    Raises:
+        InputError: naming what is not an optional path, and those that there are.
+    """
+    there = [path for path, row in known_paths().items() if row.optional]
+    if wrong := [path for path in named if path not in there]:
+        raise InputError(
+            f"nginx_optional_paths: {', '.join(wrong)} cannot be offered; choose from {', '.join(there)}. "
+            "Other paths follow from the instances' tasks"
+        )
+    return frozenset(named)
+
+
+def refuse_mixed_tasks(by_model: Mapping[str, Sequence[Backend]]) -> None:
+    """Refuse a name under which instances of different kinds would answer.
+
+    Raises:
+        InputError: naming the model and the instances, or a task that nobody knows.
+    """
+    tasks = sorted({task for row in known_paths().values() for task in row.tasks})
+    for name, members in by_model.items():
+        for member in members:
+            if member.task not in tasks:
+                raise InputError(f"nginx_backends: the task of {member.label} is {member.task!r}; set one of {tasks}")
+        if len({member.task for member in members}) > 1:
+            found = ", ".join(f"{member.label} to {member.task}" for member in members)
+            raise InputError(f"model {name!r} is served by {found}; give each kind of model a name of its own")
+
+
+def paths_of(members: Sequence[Backend], optional: frozenset[str]) -> list[str]:
+    """Return the paths by which a model may be asked, in the order of the data; a release that nobody knows has all."""
+    return [
+        path
+        for path, row in known_paths().items()
+        if members[0].task in row.tasks
+        and (path in optional or not row.optional)
+        and all(path in releases()[m.release].paths for m in members if m.release in releases())
+    ]

@@ -1,0 +1,253 @@
+-- What the access log tells, as Prometheus's counters and histograms, kept in a shared dictionary of their own. Labels come
+-- from the edge's table alone, never from a request, so there are no more series than clients, models and servers.
+local counts = ngx.shared.rackserve_metrics
+local metrics = {}
+local known, labels = nil, { client = {}, model = {}, upstream = {} }
+
+-- The bounds of vLLM's own time to first token, so that the edge can be held to the same limit.
+local FIRST_BYTE = { "0.05", "0.1", "0.25", "0.5", "0.75", "1.0", "2.5", "5.0", "7.5", "10.0", "30.0", "60.0", "120.0" }
+local WHOLE = { "0.1", "0.25", "0.5", "1.0", "2.5", "5.0", "10.0", "30.0", "60.0", "120.0", "300.0", "600.0" }
+-- A counter that first appears at 1 has no increase; those that alerts read are told as 0 before.
+local TOLD_AS_ZERO = { "200", "500", "502", "503", "504" }
+local MANY_PAIRS = 500
+local NOBODY = "none"
+
+local families = {
+    { "requests_total", "counter", "Requests that ended, by what the client was told.", { "client", "model", "status" } },
+    { "sent_bytes_total", "counter", "Bytes sent to clients.", { "client", "model" } },
+    { "received_bytes_total", "counter", "Bytes received from clients.", { "client", "model" } },
+    { "first_byte_seconds", "histogram", "From a request's begin to the first byte of a streamed answer's body.",
+        { "client", "model" }, FIRST_BYTE },
+    { "request_seconds", "histogram", "From a request's begin to its end, of those that an engine answered with 2xx.",
+        { "client", "model" }, WHOLE },
+    { "upstream_requests_total", "counter", "Attempts to have an instance answer, by what it said.",
+        { "upstream", "status" } },
+    { "upstream_first_byte_seconds", "histogram", "As first_byte_seconds, from when this instance was asked.",
+        { "upstream" }, FIRST_BYTE },
+    { "upstream_seconds", "histogram", "As request_seconds, from when this instance was asked.", { "upstream" }, WHOLE },
+}
+
+-- Take the edge's table, as edge.load has read it.
+function metrics.load(table_of_edge)
+    known = table_of_edge
+    local pairs_of = {}
+    for name, client in pairs(known.clients) do
+        labels.client[name] = true
+        for _, model in ipairs(client.names) do
+            labels.model[model] = true
+            table.insert(pairs_of, { name, model })
+        end
+    end
+    for _, server in pairs(known.servers) do
+        labels.upstream[server.label] = true
+    end
+    metrics.zeros = #pairs_of <= MANY_PAIRS and pairs_of or {}
+end
+
+-- Nothing is ever thrown out for something new: what finds no room is counted as lost.
+local function add(key, value)
+    for _ = 1, 2 do
+        local sum, reason = counts:incr(key, value)
+        if sum then
+            return
+        end
+        local added
+        if reason == "not found" then
+            added, reason = counts:safe_add(key, value)
+        end
+        if added then
+            return
+        end
+        if reason ~= "exists" then
+            break
+        end
+    end
+    counts:incr("lost", 1, 0)
+end
+
+-- A histogram keeps what fell between two bounds; they are added up when they are told.
+local function observe(family, bounds, series, seconds)
+    local place = "+Inf"
+    for _, bound in ipairs(bounds) do
+        if seconds <= tonumber(bound) then
+            place = bound
+            break
+        end
+    end
+    add(family .. "\n" .. series .. "\n" .. place, 1)
+    add(family .. "\n" .. series .. "\nsum", seconds)
+end
+
+local function or_nobody(text)
+    return text and text ~= "" and text ~= "-" and text or NOBODY
+end
+
+local function split(text)
+    local values = {}
+    for value in (text .. "\n"):gmatch("([^\n]*)\n") do
+        table.insert(values, value)
+    end
+    return values
+end
+
+-- The parts of what nginx joins when it asked more than one server: "a, b : c".
+local function parts(text)
+    local found = {}
+    for part in (text or ""):gmatch("[^%s,]+") do
+        if part ~= ":" then
+            table.insert(found, part)
+        end
+    end
+    return found
+end
+
+-- Note when the first byte of an engine's answer was handed on; called for each piece of it.
+function metrics.piece()
+    local context = ngx.ctx
+    if not context.first_byte and #ngx.arg[1] > 0 then
+        context.first_byte = math.max(0, ngx.now() - ngx.req.start_time())
+        ngx.var.rackserve_first_byte = string.format("%.3f", context.first_byte)
+    end
+end
+
+local function count()
+    local var = ngx.var
+    if var.requested_path == "/healthz" then
+        return
+    end
+    local pair = or_nobody(var.rackserve_client) .. "\n" .. or_nobody(var.rackserve_model)
+    add("requests_total\n" .. pair .. "\n" .. var.status, 1)
+    add("sent_bytes_total\n" .. pair, tonumber(var.bytes_sent) or 0)
+    add("received_bytes_total\n" .. pair, tonumber(var.request_length) or 0)
+    local asked, said, took = parts(var.upstream_addr), parts(var.upstream_status), parts(var.upstream_response_time)
+    for number, status in ipairs(said) do
+        local server = known.servers[asked[number]]
+        if server then
+            add("upstream_requests_total\n" .. server.label .. "\n" .. or_nobody(status), 1)
+        end
+    end
+    local server, whole = known.servers[asked[#asked] or ""], tonumber(var.request_time)
+    if not server or not (said[#said] or ""):match("^2") then
+        return
+    end
+    local upstream, alone = server.label, tonumber(took[#took]) or whole
+    observe("request_seconds", WHOLE, pair, whole)
+    observe("upstream_seconds", WHOLE, upstream, alone)
+    local first = ngx.ctx.first_byte
+    if first and (var.sent_http_content_type or ""):match("^text/event%-stream") then
+        observe("first_byte_seconds", FIRST_BYTE, pair, first)
+        observe("upstream_first_byte_seconds", FIRST_BYTE, upstream, math.max(0, first - (whole - alone)))
+    end
+end
+
+-- Count a request that has ended.
+function metrics.count()
+    if not pcall(count) then
+        counts:incr("lost", 1, 0)
+    end
+end
+
+local function escaped(text)
+    return (text:gsub("\\", "\\\\"):gsub("\n", "\\n"):gsub('"', '\\"'))
+end
+
+local function written(names, values, more)
+    local found = {}
+    for number, name in ipairs(names) do
+        table.insert(found, name .. '="' .. escaped(values[number]) .. '"')
+    end
+    table.insert(found, more)
+    return "{" .. table.concat(found, ",") .. "}"
+end
+
+-- Whether a series is of a client, model or server that there still is.
+local function still_there(names, values)
+    for number, name in ipairs(names) do
+        if labels[name] and values[number] ~= NOBODY and not labels[name][values[number]] then
+            return false
+        end
+    end
+    return true
+end
+
+-- All series by family; those of what is gone are forgotten.
+local function gathered()
+    local found, names_of = {}, {}
+    for _, family in ipairs(families) do
+        found[family[1]], names_of[family[1]] = {}, family[4]
+    end
+    for _, pair in ipairs(metrics.zeros) do
+        for _, status in ipairs(TOLD_AS_ZERO) do
+            found.requests_total[pair[1] .. "\n" .. pair[2] .. "\n" .. status] = 0
+        end
+    end
+    for _, key in ipairs(counts:get_keys(0)) do
+        local family, rest = key:match("^([^\n]+)\n(.*)$")
+        if family then
+            if still_there(names_of[family], split(rest)) then
+                found[family][rest] = counts:get(key)
+            else
+                counts:delete(key)
+            end
+        end
+    end
+    return found
+end
+
+local function tell_histogram(say, name, names, bounds, series)
+    local of = {}
+    for rest, value in pairs(series) do
+        local labels_of, place = rest:match("^(.*)\n([^\n]*)$")
+        of[labels_of] = of[labels_of] or {}
+        of[labels_of][place] = value
+    end
+    for text, places in pairs(of) do
+        local values, total = split(text), 0
+        for _, bound in ipairs(bounds) do
+            total = total + (places[bound] or 0)
+            say(name .. "_bucket" .. written(names, values, 'le="' .. bound .. '"') .. " " .. total)
+        end
+        total = total + (places["+Inf"] or 0)
+        say(name .. "_bucket" .. written(names, values, 'le="+Inf"') .. " " .. total)
+        say(name .. "_sum" .. written(names, values) .. " " .. string.format("%.3f", places.sum or 0))
+        say(name .. "_count" .. written(names, values) .. " " .. total)
+    end
+end
+
+-- Answer with all of it, in Prometheus's text format.
+function metrics.tell()
+    local lines, found = {}, gathered()
+    local function say(line)
+        table.insert(lines, line)
+    end
+    local function head(name, kind, help)
+        say("# HELP " .. name .. " " .. help)
+        say("# TYPE " .. name .. " " .. kind)
+    end
+    for _, family in ipairs(families) do
+        local name, names = "rackserve_edge_" .. family[1], family[4]
+        head(name, family[2], family[3])
+        if family[2] == "histogram" then
+            tell_histogram(say, name, names, family[5], found[family[1]])
+        else
+            for rest, value in pairs(found[family[1]]) do
+                say(name .. written(names, split(rest)) .. " " .. string.format("%.0f", value))
+            end
+        end
+    end
+    head("rackserve_edge_open_requests", "gauge", "Requests that a client has open now.")
+    for name in pairs(known.clients) do
+        local open = ngx.shared.rackserve:get("open/" .. name) or 0
+        say("rackserve_edge_open_requests" .. written({ "client" }, { name }) .. " " .. open)
+    end
+    head("rackserve_edge_drained", "gauge", "1 for an instance that an operator took out of rotation.")
+    for _, server in pairs(known.servers) do
+        say("rackserve_edge_drained" .. written({ "upstream" }, { server.label }) .. (server.drained and " 1" or " 0"))
+    end
+    head("rackserve_edge_lost_total", "counter", "Counts that found no room.")
+    say("rackserve_edge_lost_total " .. (counts:get("lost") or 0))
+    ngx.header["Content-Type"] = "text/plain; version=0.0.4"
+    ngx.print(table.concat(lines, "\n"), "\n")
+end
+
+return metrics
