@@ -86,12 +86,22 @@ def test_the_dead_mans_switch_is_told_again_and_again() -> None:
         ({**MAIL, "mail": {**MAIL["mail"], "smarthost": "m"}}, "receiver team: mail.smarthost: "),
         ({**MAIL, "mail": {**MAIL["mail"], "username": ""}}, "username and password_src belong together"),
         ("on-call", "receiver number 1: "),
+        ({**HOOK, "webhook": {"url": "http://u:hunter2@p/h"}}, "receiver on-call: webhook.url: "),
+        ({**MAIL, "mail": {**MAIL["mail"], "password": "hunter2"}}, "receiver team: mail.password: "),
+        ({**MAIL, "mail": "hunter2"}, "receiver team: mail: "),
     ],
 )
 def test_a_wrong_receiver_is_refused_by_name(receiver: object, said: str) -> None:
     with pytest.raises(InputError) as refused:
         routes(receiver)
     assert said in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_dead_mans_switch_with_a_password_in_its_address_is_refused() -> None:
+    with pytest.raises(InputError, match="alertmanager_dead_man_url: it is no http:// or https:// address") as refused:
+        routes(dead_man="https://u:hunter2@d/")
+    assert "hunter2" not in str(refused.value)
 
 
 def test_two_receivers_of_one_name_are_refused() -> None:

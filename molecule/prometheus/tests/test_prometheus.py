@@ -124,6 +124,12 @@ def test_samples_are_sent_on_with_the_token_of_a_file(host: Host, receiver: Call
     assert host.file("/etc/prometheus/remote-write").mode == 0o750
 
 
+@pytest.mark.parametrize("folder", ["remote-write", "alertmanager-secrets"])
+def test_secrets_of_receivers_that_are_gone_are_gone(host: Host, folder: str) -> None:
+    assert host.file(f"/etc/prometheus/{folder}").is_directory
+    assert not host.file(f"/etc/prometheus/{folder}/gone.token").exists, "the preparation placed it"
+
+
 @pytest.mark.parametrize("port", [9090, 9093])
 def test_nothing_of_it_is_open_to_others(host: Host, port: int) -> None:
     rows = host.check_output("ss --tcp --listening --numeric --no-header").splitlines()

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, TypeVar
+import re
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from rackserve.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
+
+
+def without_password(url: str) -> str:
+    """Return an address of a receiver as it is.
+
+    Raises:
+        ValueError: it is none of HTTP, or has a user or a password in it.
+    """
+    if not re.fullmatch(r"https?://[^\s/?#@]+([/?#]\S*)?", url):
+        raise ValueError(
+            "it is no http:// or https:// address, or holds a user and password, which a file of the configuration"
+            " would show; name a file with the secret"
+        )
+    return url
+
+
+Url = Annotated[str, AfterValidator(without_password)]
 
 
 class Named(BaseModel):
@@ -20,6 +38,8 @@ class Named(BaseModel):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 
 
+# Mistakes whose value is told. That of others, such as a key that we do not know, may be a secret.
+_TOLD: Final = {"literal_error", "string_pattern_mismatch"}
 Receiver = TypeVar("Receiver", bound=Named)
 
 
@@ -29,7 +49,6 @@ def parse_receivers(
     variable: str,
     *,
     reserved: Collection[str] = (),
-    values_told: bool = True,
 ) -> list[Receiver]:
     """Return the receivers of a variable as models.
 
@@ -38,7 +57,6 @@ def parse_receivers(
         model: what each must be.
         variable: its name, for messages.
         reserved: names that none may have.
-        values_told: a message has the value found; not where that may be a password.
 
     Raises:
         InputError: naming the receiver and the first thing that is wrong with it.
@@ -51,7 +69,7 @@ def parse_receivers(
         except ValidationError as bad:
             first = bad.errors()[0]
             key = ".".join(str(part) for part in first["loc"]) or "it"
-            value = f" (found {first['input']!r})" if values_told else ""
+            value = f" (found {first['input']!r})" if first["type"] in _TOLD else ""
             raise InputError(f"{variable}: receiver {name}: {key}: {first['msg']}{value}") from None
         if receiver.name in {other.name for other in found} | set(reserved):
             raise InputError(f"{variable}: the name {receiver.name} is taken; give each receiver its own")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rackserve._receivers import Named, parse_receivers
+from rackserve._receivers import Named, Url, parse_receivers, without_password
+from rackserve.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +53,7 @@ class _Mail(_Part):
 
 
 class _Webhook(_Part):
-    url: Annotated[str, Field(pattern=r"^https?://\S+$")]
+    url: Url
     token_src: str = ""
 
 
@@ -97,9 +98,14 @@ def routes_of(
         dead_man_every: how often the dead man's switch is told.
 
     Raises:
-        InputError: naming the receiver, what is wrong with it and the value found.
+        InputError: naming the receiver and what is wrong with it.
     """
     receivers = _parse(raw)
+    if dead_man_url:
+        try:
+            without_password(dead_man_url)
+        except ValueError as bad:
+            raise InputError(f"alertmanager_dead_man_url: {bad}") from None
     routes: list[dict[str, Any]] = [
         {
             "receiver": receiver.name,

@@ -5,35 +5,24 @@ Keys and meaning: https://prometheus.io/docs/prometheus/2.42/configuration/confi
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from rackserve._receivers import Named, parse_receivers
+from rackserve._receivers import Named, Url, parse_receivers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
 class _Receiver(Named):
-    url: str
+    url: Url
     username: str = ""
     password_src: str = ""
     token_src: str = ""
     ca_src: str = ""
     write_relabel_configs: list[dict[str, Any]] = Field(default_factory=list)
     queue_config: dict[str, Any] = Field(default_factory=dict)
-
-    @field_validator("url")
-    @classmethod
-    def _without_secrets(cls, url: str) -> str:
-        if not re.fullmatch(r"https?://[^\s@]+", url):
-            raise ValueError(
-                "it is no http:// or https:// address, or holds a user and password, which everybody on the host could"
-                " read; set username and password_src, or token_src"
-            )
-        return url
 
     @model_validator(mode="after")
     def _one_way_to_be_known(self) -> _Receiver:
@@ -82,5 +71,4 @@ def files_of(raw: Sequence[object]) -> dict[str, str]:
 
 
 def _parse(raw: Sequence[object]) -> list[_Receiver]:
-    # A password may stand where none may stand.
-    return parse_receivers(raw, _Receiver, "prometheus_remote_write", values_told=False)
+    return parse_receivers(raw, _Receiver, "prometheus_remote_write")
