@@ -110,9 +110,8 @@ CASES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
 
 
 @pytest.fixture(scope="module")
-def unfit(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Prepare what two cases need on a host: a small filesystem, and a user who is not root."""
-    del request
+def before() -> Iterator[dict[str, str]]:
+    """Prepare what two cases need on a host, a small filesystem and a user who is not root; return the states then."""
     for name in HOSTS:
         prepare = (
             f"mkdir -p {SMALL} && mount -t tmpfs -o size=1m tmpfs {SMALL};"
@@ -121,17 +120,15 @@ def unfit(request: pytest.FixtureRequest) -> Iterator[None]:
             " chown plain /home/plain/.ssh"
         )
         assert command("rackserve", "lab", "ssh", "--name", LAB, name, "--", prepare).returncode == 0
-    yield
+    yield states()
     for name in HOSTS:
         command("rackserve", "lab", "ssh", "--name", LAB, name, "--", f"umount {SMALL}; userdel --remove plain")
 
 
-@pytest.mark.usefixtures("unfit")
 @pytest.mark.parametrize(("make", "message"), CASES.values(), ids=CASES)
 def test_a_wrong_input_is_refused_and_changes_nothing(
-    tmp_path: Path, make: Callable[[Path], dict[str, Any]], message: str
+    tmp_path: Path, before: dict[str, str], make: Callable[[Path], dict[str, Any]], message: str
 ) -> None:
-    before = states()
     variables = json.dumps(make(tmp_path / "bundle"))
     done = command("ansible-playbook", "site.yml", "-i", str(INVENTORY), "-e", variables)
     words = " ".join(f"{done.stdout} {done.stderr}".split())
