@@ -158,7 +158,11 @@ def test_a_type_that_was_chosen_stays() -> None:
 
 def test_the_environment_follows_the_kind_of_host_and_the_release() -> None:
     newest = release_of(NEWEST)
-    assert environment_of(instance(), newest, "cpu", 2)["VLLM_CPU_KVCACHE_SPACE"] == "2"
+    assert environment_of(instance(), newest, "cpu", 2) == {
+        "VLLM_CPU_KVCACHE_SPACE": "2",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_WAIT_POLICY": "passive",
+    }
     assert environment_of(instance(gpus=[0, 1]), newest, "cuda", 2) == {
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": "0,1",

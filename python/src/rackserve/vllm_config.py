@@ -184,7 +184,13 @@ def environment_of(instance: Instance, release: Release, flavour: str, cpu_kvcac
     words = words_of(instance, release)
     found = {"RACKSERVE_SERVE_WORDS": " ".join(words)} if words else {}
     if flavour == "cpu":
-        return {**found, "VLLM_CPU_KVCACHE_SPACE": str(cpu_kvcache_gib), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+        return {
+            **found,
+            "VLLM_CPU_KVCACHE_SPACE": str(cpu_kvcache_gib),
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            # Instances share the cores: a thread that waits by spinning keeps off the one it waits for (docs/lab.md).
+            "OMP_WAIT_POLICY": "passive",
+        }
     return {
         **found,
         # By bus: CUDA's own order is by speed, so an index could mean another GPU than nvidia-smi's.
