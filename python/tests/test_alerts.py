@@ -17,6 +17,7 @@ from promtool import CASES, GPUS
 from series import ROOT, RULES, SUFFIXES, recorded, told
 
 DOCS = (ROOT / "docs/alerts.md").read_text(encoding="utf-8")
+H200 = ROOT / "python/tests/data/h200"
 ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
 
 
@@ -54,6 +55,14 @@ def test_a_case_uses_series_that_somebody_tells(case: dict[str, Any]) -> None:
 def test_what_an_exporter_of_gpus_is_said_to_tell_is_told_by_somebody(case: dict[str, Any]) -> None:
     assert {key.split("{")[0] for key in case["series"]} - told() == set()
     assert set(case["expected"]) - recorded() == set()
+
+
+def test_a_real_gpu_tells_what_rules_ask_of_gpus() -> None:
+    pages = [(H200 / name).read_text(encoding="utf-8") for name in ("nvitop.txt", "host_metrics.txt")]
+    there = set(re.findall(r"(?m)^(\w+)\{", "\n".join(pages)))
+    asked = {name for rule in RULES for name in metrics_of(rule["expr"]) if name.startswith(("gpu_", "rackserve_gpu"))}
+    assert len(asked) > 10
+    assert asked <= there
 
 
 @pytest.mark.parametrize("version", releases())
