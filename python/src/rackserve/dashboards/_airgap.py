@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from rackserve.dashboards._board import HOST, Board, Row
+from rackserve.dashboards._board import HOST, Board, Row, disk_left
 from rackserve.dashboards._parts import GOOD_UNLESS_ANY, Query, Steps, lines, number, states, table_of
 
 _DAYS: Final[Steps] = ((None, "red"), (3, "orange"), (21, "green"))
@@ -113,22 +113,7 @@ _TIME: Final = Row(
             ],
             limits=[Query("rackserve:limit:certificate_seconds / 86400", "warning")],
         ),
-        lines(
-            "Disk left",
-            "Free share of each filesystem, where releases, models and bundles pile up.",
-            "percentunit",
-            [
-                Query(
-                    f'node_filesystem_avail_bytes{{mountpoint!~"/run/.*", {HOST}}} / node_filesystem_size_bytes',
-                    "{{host}} {{mountpoint}}",
-                )
-            ],
-            limits=[
-                Query("rackserve:limit:disk_free_warning", "warning"),
-                Query("rackserve:limit:disk_free_critical", "somebody is called"),
-            ],
-            most=1,
-        ),
+        disk_left("Free share of each filesystem, where releases, models and bundles pile up."),
         lines(
             "Age of what hosts tell",
             "Of the timer that looks at certificates, bundle, release and GPUs; five minutes are HostMetricsStale.",

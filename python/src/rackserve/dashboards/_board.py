@@ -83,6 +83,26 @@ def quantiles(series: str, selector: str, by: str) -> tuple[Query, ...]:
     return tuple(Query(f"histogram_quantile({q}, {inner})", f"{{{{{by}}}}} {name}") for q, name in QUANTILES)
 
 
+def shares(ratio: str) -> list[Query]:
+    """Return a recorded share of each model over the two windows that its alert compares."""
+    return [
+        Query(f"rackserve:{ratio}:ratio{s}{{{MODEL}}}", f"{{{{model}}}} {n}")
+        for s, n in (("5m", "5 min"), ("1h", "1 h"))
+    ]
+
+
+def disk_left(what: str, *, width: int = 8) -> Builder[Panel]:
+    """Return the panel of the free share of each filesystem, with the limits of DiskFilling and DiskFull."""
+    sizes = f'node_filesystem_avail_bytes{{mountpoint!~"/run/.*", {HOST}}} / node_filesystem_size_bytes'
+    limits = [
+        Query("rackserve:limit:disk_free_warning", "warning"),
+        Query("rackserve:limit:disk_free_critical", "somebody is called"),
+    ]
+    return lines(
+        "Disk left", what, "percentunit", [Query(sizes, "{{host}} {{mountpoint}}")], limits=limits, width=width, most=1
+    )
+
+
 def the_five(selector: str, by: str, says: Sequence[str], *, count: str = "{}", legend: str = NAME) -> Row:
     """Return the row of the article's five metrics.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from rackserve.dashboards._board import BUDGET, HERE, HOST, MODEL, QUANTILES, TTFT_LIMIT, Board, Row
+from rackserve.dashboards._board import BUDGET, HERE, HOST, QUANTILES, TTFT_LIMIT, Board, Row, shares
 from rackserve.dashboards._parts import BAD_IF_NONE, GOOD_UNLESS_ANY, Query, lines, number, states
 
 
@@ -109,20 +109,14 @@ _CLIENTS: Final = Row(
             "Late first bytes",
             "Share that came after prometheus_ttft_limit (FirstTokenBudgetBurnsFast).",
             "percentunit",
-            [
-                Query(f"rackserve:edge_ttft_late:ratio5m{{{MODEL}}}", "{{model}} 5 min"),
-                Query(f"rackserve:edge_ttft_late:ratio1h{{{MODEL}}}", "{{model}} 1 h"),
-            ],
+            shares("edge_ttft_late"),
             limits=BUDGET,
         ),
         lines(
             "Answers with 5xx",
             "Share of the requests for each model (EdgeErrorBudgetBurnsFast).",
             "percentunit",
-            [
-                Query(f"rackserve:edge_errors:ratio5m{{{MODEL}}}", "{{model}} 5 min"),
-                Query(f"rackserve:edge_errors:ratio1h{{{MODEL}}}", "{{model}} 1 h"),
-            ],
+            shares("edge_errors"),
             limits=[
                 Query("rackserve:limit:availability_budget", "budget"),
                 Query("14.4 * rackserve:limit:availability_budget", "somebody is called"),

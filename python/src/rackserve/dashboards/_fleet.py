@@ -13,6 +13,7 @@ from rackserve.dashboards._board import (
     STATE_NAMES,
     Board,
     Row,
+    shares,
     state_code,
     the_five,
 )
@@ -88,20 +89,14 @@ _BUDGET: Final = Row(
             "Share that came after the limit, over five minutes and an hour. Both above 14.4 times the budget call "
             "somebody (FirstTokenBudgetBurnsFast).",
             "percentunit",
-            [
-                Query(f"rackserve:ttft_late:ratio5m{{{MODEL}}}", "{{model}} 5 min"),
-                Query(f"rackserve:ttft_late:ratio1h{{{MODEL}}}", "{{model}} 1 h"),
-            ],
+            shares("ttft_late"),
             limits=BUDGET,
         ),
         lines(
             "Late further tokens",
             "Share that came after the limit, over five minutes and an hour (InterTokenBudgetBurnsFast).",
             "percentunit",
-            [
-                Query(f"rackserve:itl_late:ratio5m{{{MODEL}}}", "{{model}} 5 min"),
-                Query(f"rackserve:itl_late:ratio1h{{{MODEL}}}", "{{model}} 1 h"),
-            ],
+            shares("itl_late"),
             limits=BUDGET,
         ),
         lines(

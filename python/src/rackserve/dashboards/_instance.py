@@ -12,6 +12,7 @@ from rackserve.dashboards._board import (
     STATE_NAMES,
     Board,
     Row,
+    disk_left,
     quantiles,
     state_code,
     the_five,
@@ -152,23 +153,7 @@ _HOST: Final = Row(
             width=6,
             most=1,
         ),
-        lines(
-            "Disk left",
-            "Free share of each filesystem; the limits are those of DiskFilling and DiskFull.",
-            "percentunit",
-            [
-                Query(
-                    f'node_filesystem_avail_bytes{{mountpoint!~"/run/.*", {HOST}}} / node_filesystem_size_bytes',
-                    "{{host}} {{mountpoint}}",
-                )
-            ],
-            limits=[
-                Query("rackserve:limit:disk_free_warning", "warning"),
-                Query("rackserve:limit:disk_free_critical", "somebody is called"),
-            ],
-            width=6,
-            most=1,
-        ),
+        disk_left("Free share of each filesystem; the limits are those of DiskFilling and DiskFull.", width=6),
         lines(
             "Network",
             "Bytes in a second, without the loopback.",
