@@ -163,11 +163,21 @@ def targets(*rows: tuple[str, str]) -> str:
         ("[]", False, "not an answer of Prometheus"),
     ],
 )
-def test_targets(body: str, ok: bool, word: str) -> None:  # noqa: FBT001
+def test_targets(monkeypatch: pytest.MonkeyPatch, body: str, ok: bool, word: str) -> None:  # noqa: FBT001
+    monkeypatch.setattr(host_checks, "FIRST_SCRAPE_S", 1)
     expected = [["10.0.0.1:8000"], ["10.0.0.9:9100", "localhost:9100"]]
     with serving({"/api/v1/targets": (200, body)}) as url:
         found = host_checks.run_check({"name": "t", "kind": "targets", "url": url, "expected": expected})
     assert (found["ok"], word in found["detail"]) == (ok, True), found
+
+
+def test_a_target_that_was_not_asked_yet_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [[], [("localhost:9100", "unknown")], [("localhost:9100", "up")]]
+    answers = [(200, targets(*row)) for row in rows]
+    monkeypatch.setattr(host_checks, "fetch", lambda _url: answers.pop(0))
+    monkeypatch.setattr(host_checks.time, "sleep", lambda _seconds: None)
+    found = host_checks.check_targets({"url": "http://p", "expected": [["localhost:9100"]]})
+    assert (found, answers) == ((True, "1 targets up"), [])
 
 
 def test_prometheus_without_any_target_fails() -> None:

@@ -66,6 +66,7 @@ Verdict = Tuple[bool, str]  # noqa: UP006
 Check = Mapping[str, Any]
 
 HTTP_OK = 200
+FIRST_SCRAPE_S = 20  # Prometheus spreads its first requests over its interval, 15 s
 MIN_STREAM_CHUNKS = 2
 GET_TIMEOUT_S = 10.0
 CHAT_TIMEOUT_S = 120.0
@@ -93,9 +94,7 @@ def chat_request(check: Check, *, stream: bool) -> dict[str, Any]:
         "temperature": 0,
         "max_tokens": int(check.get("max_tokens", 16)),
     }
-    if stream:
-        body["stream"] = True
-    return body
+    return {**body, "stream": True} if stream else body
 
 
 def judge_models(status: int, body: str, served: Sequence[str]) -> Verdict:
@@ -208,11 +207,8 @@ def judge_targets(status: int, body: str, expected: Sequence[Sequence[str]]) -> 
     try:
         active = json.loads(body)["data"]["activeTargets"]
         seen = {urllib.parse.urlsplit(target["scrapeUrl"]).netloc for target in active}
-        bad = [
-            f"{t['scrapeUrl']} is {t['health']} ({excerpt(t.get('lastError') or '-')})"
-            for t in active
-            if t["health"] != "up"
-        ]
+        down = [t for t in active if t["health"] != "up"]
+        bad = [f"{t['scrapeUrl']} is {t['health']} ({excerpt(t.get('lastError') or '-')})" for t in down]
     except (ValueError, KeyError, TypeError):
         return False, f"not an answer of Prometheus: {excerpt(body)}"
     missing = [names[0] for names in expected if not seen.intersection(names)]
@@ -324,8 +320,13 @@ def check_metrics(check: Check) -> Verdict:
 
 
 def check_targets(check: Check) -> Verdict:
-    """Prometheus scrapes all it should."""
-    return judge_targets(*fetch(f"{check['url']}/api/v1/targets"), check["expected"])
+    """Prometheus scrapes all it should. What it has not asked once since it was started is waited for."""
+    for _ in range(FIRST_SCRAPE_S):
+        answer = fetch(f"{check['url']}/api/v1/targets")
+        if '"health"' in answer[1] and '"unknown"' not in answer[1]:
+            break
+        time.sleep(1)
+    return judge_targets(*answer, check["expected"])
 
 
 def check_runtime(check: Check) -> Verdict:
