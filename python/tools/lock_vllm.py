@@ -25,9 +25,10 @@ from packaging.utils import parse_wheel_filename
 
 from rackserve._paths import project_root
 from rackserve._process import run
+from rackserve.bundle._locks import pins
 from rackserve.bundle._recipe import RuntimeRecipe
 from rackserve.bundle._shim import made_wheels
-from rackserve.bundle._wheels import TARGET_MACHINE, pins, target_platforms
+from rackserve.bundle._wheels import TARGET_MACHINE, target_platforms
 from rackserve.errors import InputError, RackserveError
 
 if TYPE_CHECKING:

@@ -58,7 +58,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "apart").mkdir()
     (folder / "apart/signers").write_text(read_trust(INVENTORY / "trust.yml").signers)
     (folder / "apart/verify_bundle.py").write_bytes(
-        (ROOT / "python/src/rackserve/bundle/verify_bundle.py").read_bytes()
+        (ROOT / "python/src/rackserve/programs/verify_bundle.py").read_bytes()
     )
     return folder
 

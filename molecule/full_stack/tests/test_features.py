@@ -9,7 +9,7 @@ import openai as library
 import pytest
 
 from conftest import measured
-from rackserve.releases import release_of
+from rackserve.vllm import release_of
 
 if TYPE_CHECKING:
     from openai import OpenAI

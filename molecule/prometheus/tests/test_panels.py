@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from rackserve.dashboards import panels
-from rackserve.releases import releases
+from rackserve.vllm import releases
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "python/tests/alerts"))
 from promtool import INSTANCE

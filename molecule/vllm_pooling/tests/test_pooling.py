@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rackserve.releases import known_paths
+from rackserve.vllm import known_paths
 
 if TYPE_CHECKING:
     from testinfra.host import Host

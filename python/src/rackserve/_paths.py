@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from rackserve.errors import InputError
+
 
 def project_root() -> Path:
     """Return the checkout that holds site.yml: $RACKSERVE_PROJECT, else the one this package runs from."""
@@ -26,3 +28,16 @@ def cache_dir() -> Path:
     path = base / "rackserve"
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
+
+
+def program_file(name: str) -> Path:
+    """Return a program of `rackserve.programs`.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    folder = Path(__file__).parent / "programs"
+    names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != "__init__.py")
+    if name not in names:
+        raise InputError(f"there is no program {name!r}; there are {', '.join(names)}")
+    return folder / name

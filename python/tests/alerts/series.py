@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from rackserve.data import host_metrics
-from rackserve.probe.vllm_probe import Record, exposition
-from rackserve.releases import releases
+from rackserve.programs import host_metrics
+from rackserve.programs.vllm_probe import Record, exposition
+from rackserve.vllm import releases
 
 ROOT = Path(__file__).parents[3]
 ROLE = ROOT / "roles/prometheus"

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from stand_in import Behaviour, serving
 
-from rackserve._checks._evidence import read_evidence
-from rackserve._fleet import Fleet, FleetHost
 from rackserve.bench import read_result
+from rackserve.checks.evidence import read_evidence
 from rackserve.cli import _bench, build_parser, main
 from rackserve.errors import InputError
+from rackserve.run import Fleet, FleetHost
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

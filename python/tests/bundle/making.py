@@ -10,12 +10,12 @@ import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rackserve.bundle import verify_bundle
 from rackserve.bundle._build import pack
 from rackserve.bundle._manifest import Manifest, Model, Repository, Runtime, scan
 from rackserve.bundle._sign import sign
 from rackserve.bundle._trust import Trust
-from rackserve.bundle.verify_bundle import MANIFEST, SIGNATURE, VERIFIER
+from rackserve.programs import verify_bundle
+from rackserve.programs.verify_bundle import MANIFEST, SIGNATURE, VERIFIER
 
 if TYPE_CHECKING:
     from collections.abc import Callable

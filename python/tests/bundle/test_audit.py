@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rackserve.bundle import _audit
-from rackserve.bundle._audit import Audit, Finding, NotAudited, Waiver, audit, judge, parse_report, read_audit
+from rackserve.bundle._audit import Audit, audit, judge, parse_report
+from rackserve.bundle._waivers import Finding, NotAudited, Waiver
 from rackserve.errors import BundleError, InputError
 
 if TYPE_CHECKING:
@@ -206,14 +207,3 @@ def test_judgement(raw: Audit, waivers: tuple[Waiver, ...], ok: bool | None, rea
 
 def test_only_the_waivers_that_were_needed_are_kept() -> None:
     assert judge(made(findings=(FINDING,)), (waiver(), waiver(id="CVE-2")), DAY, 30).waived == (waiver(),)
-
-
-def test_what_was_attested_is_read_back() -> None:
-    judged = judge(made(findings=(FINDING,), not_audited=(GAP,)), (waiver(),), DAY, 30)
-    content = json.loads(json.dumps({"manifest_sha256": "0" * 64, **judged.content()}))
-    assert read_audit(content) == judged
-
-
-def test_what_is_no_audit_is_refused() -> None:
-    with pytest.raises(BundleError, match=r"attestations/audit\.json is not an audit"):
-        read_audit({"manifest_sha256": "0" * 64, "ok": True})

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rackserve.data import bootstrap
+from rackserve.programs import bootstrap
 
 if TYPE_CHECKING:
     from collections.abc import Callable

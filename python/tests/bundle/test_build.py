@@ -7,9 +7,10 @@ import datetime as dt
 import pytest
 
 from rackserve.bundle import _build
-from rackserve.bundle._audit import Audit, Finding
+from rackserve.bundle._audit import Audit
 from rackserve.bundle._recipe import Recipe
 from rackserve.bundle._report import Report
+from rackserve.bundle._waivers import Finding
 from rackserve.errors import BundleError
 
 RECIPE = Recipe.model_validate(

@@ -22,14 +22,14 @@ from rackserve.bundle._controller import (
 )
 from rackserve.bundle._manifest import scan
 from rackserve.bundle._report import Report
-from rackserve.data import bootstrap
 from rackserve.errors import InputError
+from rackserve.programs import bootstrap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-BOOTSTRAP = {f"python/src/rackserve/data/{name}": name for name in ("bootstrap.sh", "bootstrap.py")}
+BOOTSTRAP = {f"python/src/rackserve/programs/{name}": name for name in ("bootstrap.sh", "bootstrap.py")}
 
 
 def git(root: Path, *words: str) -> str:
@@ -44,7 +44,7 @@ def checkout(tmp_path: Path) -> Path:
     for name in ("site.yml", *(f"python/locks/{lock}" for lock in LOCKS), *BOOTSTRAP):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(f"{name}\n")
-    (root / "python/src/rackserve/data/bootstrap.sh").chmod(0o755)
+    (root / "python/src/rackserve/programs/bootstrap.sh").chmod(0o755)
     (root / "linked.yml").symlink_to("site.yml")
     git(tmp_path, "init", "--quiet", str(root))
     git(root, "add", "--all")
@@ -88,7 +88,7 @@ def test_two_builds_of_a_commit_are_the_same_bytes(
     other = tmp_path / "elsewhere"
     git(tmp_path, "clone", "--quiet", str(checkout), str(other))
     (other / "site.yml").touch()
-    (other / "python/src/rackserve/data/bootstrap.sh").chmod(0o700)
+    (other / "python/src/rackserve/programs/bootstrap.sh").chmod(0o700)
     settings = tmp_path / "gitconfig"
     settings.write_text("[core]\n\tautocrlf = true\n[tar]\n\tumask = 0077\n[user]\n\tname = somebody else\n")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(settings))
@@ -177,7 +177,7 @@ def test_git_status_is_read_with_renames() -> None:
 def test_unpacking_keeps_bytes_programs_and_links(built: Callable[..., Path], tmp_path: Path) -> None:
     root = unpack(built("one"), tmp_path / "unpacked")
     assert (root / "linked.yml").readlink().name == "site.yml"
-    assert (root / "python/src/rackserve/data/bootstrap.sh").stat().st_mode & 0o777 == 0o755
+    assert (root / "python/src/rackserve/programs/bootstrap.sh").stat().st_mode & 0o777 == 0o755
     assert (root / "site.yml").stat().st_mode & 0o777 == 0o644
 
 

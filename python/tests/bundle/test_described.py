@@ -9,7 +9,7 @@ import making
 import pytest
 
 from rackserve.bundle import fingerprint_of, sha256_of
-from rackserve.bundle.verify_bundle import MANIFEST, SIGNATURE
+from rackserve.programs.verify_bundle import MANIFEST, SIGNATURE
 from rackserve.report import describe_bundle
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from rackserve._paths import project_root
+from rackserve.bundle._locks import hashes, pins, without
 from rackserve.bundle._recipe import RuntimeRecipe, read_recipe
 from rackserve.bundle._shim import made_wheels
-from rackserve.bundle._wheels import hashes, pins, without
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import making
 import pytest
 
-from rackserve.bundle import diff, import_bundle, problems, read_manifest, split, verify, verify_bundle
-from rackserve.bundle.verify_bundle import MANIFEST, SIGNATURE
+from rackserve.bundle import diff, import_bundle, problems, read_manifest, split, verify
 from rackserve.errors import BundleError, InputError
+from rackserve.programs import verify_bundle
+from rackserve.programs.verify_bundle import MANIFEST, SIGNATURE
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import making
 import pytest
 
-from rackserve.bundle import import_bundle, problems, read_manifest, split, verify, verify_bundle
+from rackserve.bundle import import_bundle, problems, read_manifest, split, verify
 from rackserve.bundle._sign import sign
-from rackserve.bundle.verify_bundle import MANIFEST, SIGNATURE, Refused
 from rackserve.errors import BundleError
+from rackserve.programs import verify_bundle
+from rackserve.programs.verify_bundle import MANIFEST, SIGNATURE, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable

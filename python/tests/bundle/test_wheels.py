@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from rackserve.bundle._locks import hashes, pins, without
 from rackserve.bundle._recipe import RuntimeRecipe
 from rackserve.bundle._report import Report
 from rackserve.bundle._shim import pyairports_stub, vllm_shim
-from rackserve.bundle._wheels import build_wheelhouse, hashes, pins, target_platforms, without
+from rackserve.bundle._wheels import build_wheelhouse, target_platforms
 from rackserve.errors import BundleError
 
 A, B, C = (digit * 64 for digit in "abc")

@@ -10,10 +10,10 @@ from known_models import DEEPSEEK, GEMMA_27B, LLAMA_3B, LLAMA_8B, SMOLLM2, write
 
 from rackserve.capacity import (
     GIB,
+    CapacityRequest,
     Plan,
     Remedy,
     Settings,
-    Wanted,
     arithmetic_of,
     plan,
     problem_of,
@@ -116,8 +116,8 @@ def test_a_window_is_sized_for_two_batches_on_a_gpu_only(planned: Any) -> None:
     assert (cpu.batched_tokens, cpu.layout.in_flight) == (2048, 2048)
 
 
-def _wanted(model: Path, **changes: Any) -> Wanted:
-    base = Wanted("chat", model, "0.32.0", max_model_len=8192, max_num_seqs=8, extra_args={}, cpu_kv_bytes=GIB)
+def _wanted(model: Path, **changes: Any) -> CapacityRequest:
+    base = CapacityRequest("chat", model, "0.32.0", max_model_len=8192, max_num_seqs=8, extra_args={}, cpu_kv_bytes=GIB)
     return replace(base, **changes)
 
 

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rackserve import _runner
-from rackserve._fleet import Fleet, FleetHost
-from rackserve._runner import EventKind, HostStats, RunEvent, RunResult, TaskFailure
 from rackserve.cli import _doctor, main
+from rackserve.run import EventKind, Fleet, FleetHost, HostStats, RunEvent, RunResult, TaskFailure, _ansible
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +40,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Any:
             unreachable = () if evidence is not None else (OFF,)
             return RunResult(4 if unreachable else 0, "done", hosts, (), unreachable, options["record_dir"])
 
-        monkeypatch.setattr(_runner, "run_playbook", run_playbook)
+        monkeypatch.setattr(_ansible, "run_playbook", run_playbook)
 
     return prepare
 

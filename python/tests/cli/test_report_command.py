@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rackserve import _runner
-from rackserve._checks import CheckResult, _edge
-from rackserve._fleet import Fleet, FleetHost
-from rackserve._runner import EventKind, HostStats, RunEvent, RunResult, TaskFailure
 from rackserve.bench import BenchResult, Load, Sample, summarise
+from rackserve.checks import CheckResult, edge
 from rackserve.cli import _report, main
 from rackserve.errors import RunError
+from rackserve.run import EventKind, Fleet, FleetHost, HostStats, RunEvent, RunResult, TaskFailure, _ansible
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,13 +33,13 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     hosts = (FleetHost("gpu1", ("vllm_hosts",), "10.0.0.11"), FleetHost("edge1", ("edge_hosts",), None))
     monkeypatch.setattr(_report, "load_fleet", lambda path: Fleet(path, hosts))
     bundle = {"bundle": str(tmp_path / "none"), "trust": str(tmp_path / "trust.yml")}
-    edge = {"edge": {**EDGE, "key_file": str(tmp_path / "key")}}
+    through = {"edge": {**EDGE, "key_file": str(tmp_path / "key")}}
     evidence = {"alerts": [], "units": [], "free": {}, "answers": {}, "services": {}, "drained": []}
 
     def run(playbook: Path, inventory: Path, **options: Any) -> RunResult:
         del inventory
         off = tmp_path.joinpath("off").exists()
-        for host, more in (("gpu1", {}), ("edge1", edge)):
+        for host, more in (("gpu1", {}), ("edge1", through)):
             if host == "gpu1" and off:
                 continue
             if playbook.name == "diagnose_fleet.yml":
@@ -55,8 +53,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         stats = (HostStats("edge1", ok=1), HostStats("gpu1", ok=1))
         return RunResult(4 if off else 0, "done", stats, (), gone, options["record_dir"])
 
-    monkeypatch.setattr(_runner, "run_playbook", run)
-    monkeypatch.setattr(_edge, "run_edge_checks", lambda _edge: (CheckResult("tls", "edge1", ok=True, detail="d"),))
+    monkeypatch.setattr(_ansible, "run_playbook", run)
+    monkeypatch.setattr(edge, "run_edge_checks", lambda _edge: (CheckResult("tls", "edge1", ok=True, detail="d"),))
     return inventory
 
 
@@ -142,7 +140,7 @@ def test_a_measurement_now(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bad_input_looks_at_no_host(
     site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str], says: str
 ) -> None:
-    monkeypatch.setattr(_runner, "run_playbook", None)
+    monkeypatch.setattr(_ansible, "run_playbook", None)
     assert report(site, *words) == 2
     assert says in capsys.readouterr().err
     (site / "out.html").write_text("mine", encoding="utf-8")

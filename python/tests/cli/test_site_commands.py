@@ -8,12 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rackserve import _runner
-from rackserve._checks import CheckResult, _edge
-from rackserve._fleet import Fleet, FleetHost
-from rackserve._runner import EventKind, HostStats, RunEvent, RunResult, TaskFailure
-from rackserve.cli import _apply, _status, _verify, main
+from rackserve.checks import CheckResult, edge
+from rackserve.cli import _status, _verify, main
 from rackserve.errors import RunError
+from rackserve.run import (
+    EventKind,
+    Fleet,
+    FleetHost,
+    HostStats,
+    RunEvent,
+    RunResult,
+    TaskFailure,
+    _ansible,
+    _site,
+    run_lock,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +41,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RACKSERVE_PROJECT", str(project))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     hosts = (FleetHost("gpu1", ("vllm_hosts",), "10.0.0.11"), FleetHost("edge1", ("edge_hosts",), None))
-    for module in (_apply, _verify, _status):
+    for module in (_site, _verify, _status):
         monkeypatch.setattr(module, "load_fleet", lambda path: Fleet(path, hosts))
     return inventory
 
@@ -57,7 +66,7 @@ def fake_run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
             rc = 2 if failures else 4 if unreachable else 0
             return RunResult(rc, "done", hosts, failures, unreachable, options["record_dir"])
 
-        monkeypatch.setattr(_runner, "run_playbook", run)
+        monkeypatch.setattr(_ansible, "run_playbook", run)
         return seen
 
     return prepare
@@ -207,7 +216,7 @@ def test_a_site_without_an_edge(site: Path, fake_run: Any, capsys: pytest.Captur
 
 def test_apply_while_another_run_goes_on(site: Path, fake_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     seen = fake_run()
-    with _runner.run_lock(site):
+    with run_lock(site):
         assert main(["apply", "-i", str(site)]) == 2
     assert "is going on" in capsys.readouterr().err
     assert seen == {}
@@ -226,7 +235,7 @@ def test_what_cannot_start_ends_with_2(
     def fail(*_args: Any, **_options: Any) -> RunResult:
         raise RunError("ansible-playbook could not run")
 
-    monkeypatch.setattr(_runner, "run_playbook", fail)
+    monkeypatch.setattr(_ansible, "run_playbook", fail)
     for command in ("plan", "apply", "verify", "status"):
         assert main([command, "-i", str(site)]) == 2
         assert "could not run" in capsys.readouterr().err
@@ -257,7 +266,7 @@ def test_verify(
 ) -> None:
     seen = fake_run((evidence("gpu1", check("chat a")), evidence("edge1", check("unit nginx"), edge=EDGE)))
     through = [CheckResult("tls", "edge1", ok=True, detail="TLSv1.3")]
-    monkeypatch.setattr(_edge, "run_edge_checks", lambda _target: tuple(through))
+    monkeypatch.setattr(edge, "run_edge_checks", lambda _target: tuple(through))
     report = tmp_path / "junit.xml"
     assert main(["verify", "-i", str(site), "--json", "--junit", str(report)]) == 0
     said = json.loads(capsys.readouterr().out)

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rackserve import capacity
-from rackserve._changes import TaskChange
-from rackserve._checks import CheckResult
-from rackserve._runner import HostStats, TaskFailure
 from rackserve.bench import BenchResult, Load, Sample, summarise
+from rackserve.checks import CheckResult
 from rackserve.doctor import Finding
 from rackserve.report import BundleFacts, CapacityFacts, HostRow, InstanceRow, RunFacts, SiteReport
+from rackserve.run import HostStats, TaskChange, TaskFailure
 
 if TYPE_CHECKING:
     from rackserve.bench import Level

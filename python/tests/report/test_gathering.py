@@ -10,9 +10,6 @@ import pytest
 from pages import SHAPE
 
 from rackserve import bundle
-from rackserve._changes import TaskChange, by_role
-from rackserve._fleet import FleetHost
-from rackserve._runner import EventKind, RunEvent
 from rackserve.bundle import Manifest, Model
 from rackserve.errors import InputError
 from rackserve.report import (
@@ -26,6 +23,7 @@ from rackserve.report import (
     write_page,
 )
 from rackserve.report._file import MARK
+from rackserve.run import EventKind, FleetHost, RunEvent, TaskChange, by_role
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pages import bench, healthy, ill
 
-from rackserve._checks import CheckResult
+from rackserve.checks import CheckResult
 from rackserve.report import SiteReport, render
 from rackserve.report._plots import nice_ceiling
 from rackserve.report._scrub import HIDDEN, scrub

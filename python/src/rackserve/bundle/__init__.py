@@ -10,7 +10,7 @@ from rackserve.bundle._recipe import read_recipe
 from rackserve.bundle._report import Report
 from rackserve.bundle._sign import fingerprint_of, key_path, make_key, sign
 from rackserve.bundle._trust import TRUST, Trust, read_trust
-from rackserve.bundle.verify_bundle import Entry, read_parts
+from rackserve.programs.verify_bundle import Entry, read_parts
 
 __all__ = [
     "TRUST",

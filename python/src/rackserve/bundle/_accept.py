@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rackserve._paths import state_dir
-from rackserve.bundle import verify_bundle
 from rackserve.bundle._manifest import Manifest, parse_manifest
 from rackserve.bundle._store import Store, refuse
-from rackserve.bundle.verify_bundle import MANIFEST, SIGNATURE, Entry, Floor, Refused, attestations
 from rackserve.errors import BundleError
+from rackserve.programs import verify_bundle
+from rackserve.programs.verify_bundle import MANIFEST, SIGNATURE, Entry, Floor, Refused, attestations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

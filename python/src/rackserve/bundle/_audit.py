@@ -13,61 +13,24 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from rackserve._process import run
-from rackserve.bundle._wheels import pins
+from rackserve._schema import Strict
+from rackserve.bundle._locks import pins
+from rackserve.bundle._waivers import Finding, NotAudited, Waiver
 from rackserve.errors import BundleError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 AUDIT: Final = "audit"  # the attestation's name
-NOT_AUDITED: Final = "not-audited"  # the id that waives a package of which the service knows nothing
 Service = Literal["pypi", "osv", "esms"]
 _TIMEOUT_S: Final = 900.0
 _SHOWN: Final = 5
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Finding(_Part):
-    """One known vulnerability of one pinned package."""
-
-    package: str
-    version: str
-    id: str
-    aliases: tuple[str, ...]
-    fixed_in: tuple[str, ...]
-    lock: str
-
-
-class NotAudited(_Part):
-    """A pinned package of which nothing was learnt."""
-
-    package: str
-    version: str
-    lock: str
-    reason: str
-
-
-class Waiver(_Part):
-    """The operator's word that a finding is bearable here, until a day; `not-audited` bears a gap of the audit."""
-
-    package: str
-    id: str = Field(min_length=1, description=f"of the finding or one of its aliases, or {NOT_AUDITED}")
-    reason: str = Field(min_length=1)
-    until: dt.date
-
-    def covers(self, item: Finding | NotAudited, today: dt.date) -> bool:
-        """Return whether this waiver is for that item and still holds."""
-        ids = (item.id, *item.aliases) if isinstance(item, Finding) else (NOT_AUDITED,)
-        return self.package == item.package and self.id in ids and today <= self.until
-
-
-class Audit(_Part):
+class Audit(Strict):
     """What was asked, what was answered, and the judgement: `ok` is None when it cannot be said, which is no pass."""
 
     tool: str
@@ -210,18 +173,6 @@ def _finding(name: str, version: str, lock: str, told: Mapping[str, Any]) -> Fin
 
 def _gap(pin: tuple[str, str], lock: str, reason: str) -> NotAudited:
     return NotAudited(package=pin[0], version=pin[1], lock=lock, reason=reason)
-
-
-def read_audit(attested: Mapping[str, Any]) -> Audit:
-    """Return the audit of an attestation's content.
-
-    Raises:
-        BundleError: when it is not one.
-    """
-    try:
-        return Audit.model_validate({key: value for key, value in attested.items() if key != "manifest_sha256"})
-    except ValidationError as bad:
-        raise BundleError(f"attestations/{AUDIT}.json is not an audit of this rackserve: {bad}") from bad
 
 
 def judge(made: Audit, waivers: Sequence[Waiver], today: dt.date, max_age_days: int) -> Audit:

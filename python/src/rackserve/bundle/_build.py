@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rackserve._paths import cache_dir
-from rackserve.bundle import verify_bundle
 from rackserve.bundle._audit import AUDIT, audit, judge, skipped
 from rackserve.bundle._controller import CONTROLLER_PACKAGES, build_controller
 from rackserve.bundle._gather import Workshop
@@ -18,8 +17,9 @@ from rackserve.bundle._manifest import Manifest, scan
 from rackserve.bundle._recipe import read_recipe
 from rackserve.bundle._sbom import SBOM, sbom_of_tree
 from rackserve.bundle._sign import attest, require_key, sign
-from rackserve.bundle.verify_bundle import MANIFEST, VERIFIER, Entry
 from rackserve.errors import BundleError, InputError
+from rackserve.programs import verify_bundle
+from rackserve.programs.verify_bundle import MANIFEST, VERIFIER, Entry
 
 if TYPE_CHECKING:
     from rackserve.bundle._audit import Audit

@@ -83,7 +83,7 @@ def build_controller(draft: Path, scratch: Path, report: Report, *, allow_dirty:
     for name in LOCKS:
         (folder / "locks" / name).write_bytes(contents[f"python/locks/{name}"])
     for name in ("bootstrap.sh", "bootstrap.py"):
-        (folder / name).write_bytes(contents[f"python/src/rackserve/data/{name}"])
+        (folder / name).write_bytes(contents[f"python/src/rackserve/programs/{name}"])
     (folder / "packages").write_text("".join(f"{name}\n" for name in CONTROLLER_PACKAGES), encoding="utf-8")
     report.say(f"wheels of the controller (Python {PYTHON})")
     for name in LOCKS:

@@ -16,8 +16,8 @@ from rackserve.bundle._models import build_model
 from rackserve.bundle._recipe import GPU_EXPORTER, debian_packages
 from rackserve.bundle._supplied import add_supplied, unmet_dependencies
 from rackserve.bundle._wheels import TARGET_MACHINE, build_wheelhouse, download
-from rackserve.bundle.verify_bundle import place
 from rackserve.errors import InputError
+from rackserve.programs.verify_bundle import place
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from rackserve.bundle import verify_bundle
-from rackserve.bundle.verify_bundle import MANIFEST, Entry, Refused
 from rackserve.errors import BundleError
+from rackserve.programs import verify_bundle
+from rackserve.programs.verify_bundle import MANIFEST, Entry, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

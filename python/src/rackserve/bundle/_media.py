@@ -9,10 +9,10 @@ import tarfile
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
-from rackserve.bundle import verify_bundle
 from rackserve.bundle._manifest import Manifest, read_manifest
-from rackserve.bundle.verify_bundle import MANIFEST, PARTS, SIGNATURE, Entry, attestations, carried_files
 from rackserve.errors import BundleError, InputError
+from rackserve.programs import verify_bundle
+from rackserve.programs.verify_bundle import MANIFEST, PARTS, SIGNATURE, Entry, attestations, carried_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,13 +10,13 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rackserve._paths import cache_dir, project_root
+from rackserve._paths import cache_dir, program_file, project_root
 from rackserve._process import run
 from rackserve.bundle._manifest import sha256_of
 from rackserve.bundle._recipe import FolderSource, GgufSource, RandomLoraSource, RandomSource
 from rackserve.bundle._wheels import download
-from rackserve.bundle.verify_bundle import place
 from rackserve.errors import BundleError, InputError
+from rackserve.programs.verify_bundle import place
 
 if TYPE_CHECKING:
     from rackserve.bundle._recipe import ModelRecipe
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     MadeSource = GgufSource | RandomSource | RandomLoraSource
 
-_CONVERTER: Final = Path(__file__).parents[1] / "data" / "convert_model.py"
 _CONVERTER_VERSION: Final = 1
 _PYTHON: Final = "3.11"
 
@@ -111,7 +110,7 @@ def _make(recipe: ModelRecipe, into: Path, tree: Path, scratch: Path, report: Re
     python = _converter_python(scratch, report)
     report.say("  make its files")
     with report.filling(into):
-        run([python, _CONVERTER, *arguments], error=BundleError, what=f"make {recipe.repo}")
+        run([python, program_file("convert_model.py"), *arguments], error=BundleError, what=f"make {recipe.repo}")
 
 
 def _unpack_gguf(source: GgufSource, scratch: Path) -> tuple[Path, str]:

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from rackserve._paths import project_root
 from rackserve._yaml import read_model
-from rackserve.bundle._audit import Waiver  # noqa: TC001 - pydantic reads it
-from rackserve.bundle.verify_bundle import is_safe_path
+from rackserve.bundle._waivers import Waiver  # noqa: TC001 - pydantic reads it
+from rackserve.programs.verify_bundle import is_safe_path
 
 RECIPE = "bundle.yml"
 GPU_EXPORTER = "gpu-exporter.txt"  # its lock; its wheels lie in wheels/gpu-exporter

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rackserve.bundle._manifest import Controller, Driver, Model, Repository, Runtime
-    from rackserve.bundle.verify_bundle import Entry
+    from rackserve.programs.verify_bundle import Entry
 
 SBOM: Final = "sbom.cdx.json"
 _NAMESPACE: Final = uuid.UUID("6f1c0b0e-3c0e-5f0a-9a55-7a1f6c0b7d10")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rackserve._paths import state_dir
 from rackserve._process import run
-from rackserve.bundle.verify_bundle import ATTESTATIONS, ATTESTED, MANIFEST, NAMESPACE, sha256_of
 from rackserve.errors import BundleError, InputError
+from rackserve.programs.verify_bundle import ATTESTATIONS, ATTESTED, MANIFEST, NAMESPACE, sha256_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,9 +6,9 @@ import fcntl
 import shutil
 from typing import IO, TYPE_CHECKING, Self
 
-from rackserve.bundle import verify_bundle
-from rackserve.bundle.verify_bundle import MANIFEST, SHOWN, SIGNATURE, Entry, Refused, attestations
 from rackserve.errors import BundleError
+from rackserve.programs import verify_bundle
+from rackserve.programs.verify_bundle import MANIFEST, SHOWN, SIGNATURE, Entry, Refused, attestations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

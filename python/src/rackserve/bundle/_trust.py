@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rackserve._paths import state_dir
 from rackserve._yaml import read_model
-from rackserve.bundle.verify_bundle import ATTESTED, NAMESPACE
 from rackserve.errors import InputError
+from rackserve.programs.verify_bundle import ATTESTED, NAMESPACE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

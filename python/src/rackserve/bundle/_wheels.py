@@ -4,43 +4,23 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import sys
 from typing import TYPE_CHECKING, Final
 
 from rackserve._process import run
+from rackserve.bundle._locks import hashes, pins, without
 from rackserve.bundle._manifest import sha256_of
 from rackserve.bundle._shim import made_wheels
 from rackserve.errors import BundleError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
     from pathlib import Path
 
     from rackserve.bundle._recipe import RuntimeRecipe
     from rackserve.bundle._report import Report
 
 TARGET_MACHINE: Final = "x86_64"  # what the locks of python/locks are for
-_PIN: Final = re.compile(
-    r"^(?P<name>[a-z0-9][a-z0-9._-]*)==(?P<version>\S+)(?P<hashes>(?: *\\\n +--hash=\S+)*)\n?", re.MULTILINE
-)
-_SHA256: Final = re.compile(r"--hash=sha256:([0-9a-f]{64})\b")
 _GLIBC_MINOR: Final = range(36, 4, -1)  # manylinux_2_5 up to glibc 2.36, Debian 12's
-
-
-def pins(lock: str) -> dict[str, str]:
-    """Return name -> version of every pin of a lock's text."""
-    return {match["name"]: match["version"] for match in _PIN.finditer(lock)}
-
-
-def hashes(lock: str) -> dict[str, frozenset[str]]:
-    """Return name -> the sha256 digests, in hex, of every pin of a lock's text."""
-    return {match["name"]: frozenset(_SHA256.findall(match["hashes"])) for match in _PIN.finditer(lock)}
-
-
-def without(lock: str, names: Collection[str]) -> str:
-    """Return a lock's text without the pins of the given names."""
-    return _PIN.sub(lambda match: "" if match["name"] in names else match[0], lock)
 
 
 def target_platforms(machine: str) -> tuple[str, ...]:

@@ -6,8 +6,8 @@ from rackserve.capacity._kv import KV_DTYPES, KvCapacity, KvLayout, capacity_of,
 from rackserve.capacity._memory import GIB, Budget, Term
 from rackserve.capacity._picture import bar, parts_of, svg
 from rackserve.capacity._plan import Plan, Remedy, Settings, plan, remedies
-from rackserve.capacity._preflight import Wanted, plan_of, problem_of
-from rackserve.capacity._weights import Source, Weights, read_header, weights_of
+from rackserve.capacity._preflight import CapacityRequest, plan_of, problem_of
+from rackserve.capacity._weights import Source, Weights, weights_of
 
 __all__ = [
     "DEFAULT_RELEASE",
@@ -16,6 +16,7 @@ __all__ = [
     "Arithmetic",
     "Attention",
     "Budget",
+    "CapacityRequest",
     "KvCapacity",
     "KvLayout",
     "ModelShape",
@@ -25,7 +26,6 @@ __all__ = [
     "Settings",
     "Source",
     "Term",
-    "Wanted",
     "Weights",
     "arithmetic_of",
     "bar",
@@ -35,7 +35,6 @@ __all__ = [
     "plan",
     "plan_of",
     "problem_of",
-    "read_header",
     "read_shape",
     "remedies",
     "shape_of",

@@ -10,7 +10,7 @@ from rackserve.capacity import _memory
 from rackserve.capacity._config import DTYPE_BYTES
 from rackserve.capacity._kv import capacity_of, kv_dtype_bytes, layout_of
 from rackserve.errors import InputError
-from rackserve.releases import release_of
+from rackserve.vllm import release_of
 
 if TYPE_CHECKING:
     from rackserve.capacity._arithmetic import Arithmetic

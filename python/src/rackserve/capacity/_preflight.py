@@ -31,7 +31,7 @@ Extra = bool | int | float | str | list[str] | dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class CapacityRequest:
     """What decides an instance's capacity; the fields of `vllm_instances` and of its host.
 
     Attributes:
@@ -57,7 +57,7 @@ class Wanted:
     gpu_memory_utilization: float | None = None
 
 
-def problem_of(wanted: Wanted) -> str | None:
+def problem_of(wanted: CapacityRequest) -> str | None:
     """Return why an instance cannot hold one request of its max_model_len, and what to set; None when it can.
 
     A prediction refuses only what would not fit even if it were as wrong as it may be; see docs/capacity.md. What
@@ -83,7 +83,7 @@ def problem_of(wanted: Wanted) -> str | None:
     )
 
 
-def plan_of(wanted: Wanted) -> Plan:
+def plan_of(wanted: CapacityRequest) -> Plan:
     """Work out an instance's capacity.
 
     Raises:

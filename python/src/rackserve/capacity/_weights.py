@@ -5,24 +5,24 @@ from __future__ import annotations
 import json
 import math
 import re
-import struct
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from rackserve.errors import InputError
+from rackserve.vllm import read_header
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from rackserve.capacity._config import ModelShape
+    from rackserve.vllm import Tensor
 
 _BITS: Final = {
     "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8, "U16": 16,
     "U32": 32, "U64": 64, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4,
 }  # fmt: skip
 _CAST: Final = ("F32", "F16", "BF16")
-_HEADER_LIMIT: Final = 100_000_000  # safetensors' own limit
 _LAYER: Final = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 _LINEAR: Final = re.compile(r"layers\.\d+\..*proj.*weight$|layers\.\d+\..*experts.*weight$")
 
@@ -33,15 +33,6 @@ class Source(Enum):
     HEADERS = "headers of the safetensors files"
     INDEX = "model.safetensors.index.json"
     SHAPE = "estimate from config.json"
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """One entry of a safetensors header."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -80,25 +71,6 @@ def weights_of(path: Path, shape: ModelShape, quantization: str | None = None) -
     if index.is_file() and not online:
         return Weights(_index_total(index), Source.INDEX)
     return Weights(estimated_bytes(shape, online_fp8=online), Source.SHAPE)
-
-
-def read_header(file: Path) -> list[Tensor]:
-    """Return the tensors of a safetensors file; only its first bytes are read.
-
-    Raises:
-        InputError: when the header cannot be read.
-    """
-    try:
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            entries: dict[str, dict[str, Any]] = json.loads(stream.read(min(length, _HEADER_LIMIT)))
-        return [
-            Tensor(name, entry["dtype"], tuple(entry["shape"]))
-            for name, entry in entries.items()
-            if name != "__metadata__"
-        ]
-    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as wrong:
-        raise InputError(f"{file}: not a whole safetensors file ({wrong}); fetch it again") from wrong
 
 
 def loaded_bytes(tensors: list[Tensor], shape: ModelShape, *, online_fp8: bool = False) -> int:

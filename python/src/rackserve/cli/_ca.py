@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from rackserve import pki
 from rackserve.cli import EXIT_CHECK_FAILED, EXIT_OK
-from rackserve.cli._apply import run_edges
-from rackserve.cli._progress import format_table
+from rackserve.cli._progress import format_table, shown
 from rackserve.errors import InputError
+from rackserve.run import run_edges
 
 if TYPE_CHECKING:
     import argparse
@@ -76,7 +76,9 @@ def issue_certificates(args: argparse.Namespace) -> int:
         outcome = pki.ensure_client(folder, args.client, renew=args.renew)
         print(f"{folder / f'client-{args.client}.crt'}: {outcome}")
         return EXIT_OK
-    result, messages = run_edges(args.inventory, "issue_certificates.yml", {"edge_certificate_renew": args.renew})
+    variables = {"edge_certificate_renew": args.renew}
+    with shown() as on_event:
+        result, messages = run_edges(args.inventory, "issue_certificates.yml", variables, on_event=on_event)
     for host in result.hosts:
         print(f"{host.name}: {'made; `rackserve apply` brings it to the edge' if host.changed else 'nothing to make'}")
     for message in messages:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rackserve import capacity as cap
 from rackserve.cli import EXIT_CHECK_FAILED, EXIT_OK
 from rackserve.errors import InputError
-from rackserve.releases import releases
+from rackserve.vllm import releases
 
 if TYPE_CHECKING:
     from collections.abc import Callable

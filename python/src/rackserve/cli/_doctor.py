@@ -6,23 +6,16 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from rackserve import _runner
-from rackserve._fleet import load_fleet, resolve_inventory
-from rackserve._paths import project_root
-from rackserve._runner import unreachable_message
 from rackserve.cli import EXIT_CANNOT_CHECK, EXIT_CHECK_FAILED, EXIT_OK
-from rackserve.cli._progress import Progress
-from rackserve.doctor import Finding, diagnose, read_evidence
-from rackserve.errors import InputError
+from rackserve.cli._progress import shown
+from rackserve.doctor.fleet import examine
+from rackserve.run import load_fleet, resolve_inventory
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
-    from pathlib import Path
-    from typing import Any
 
-    from rackserve._fleet import Fleet
-    from rackserve._runner import RunEvent
+    from rackserve.doctor import Finding
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -37,7 +30,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def doctor(args: argparse.Namespace) -> int:
     """Run the command: exit 0 when nothing was found, 1 when something was, 2 when no host could be looked at."""
     inventory = resolve_inventory(args.inventory)
-    findings, seen = examine(inventory, load_fleet(inventory), args.limit)
+    with shown() as on_event:
+        findings, seen = examine(load_fleet(inventory), args.limit, on_event)
     if args.json:
         print(json.dumps({"ok": not findings, "findings": [asdict(finding) for finding in findings]}, indent=2))
     else:
@@ -45,51 +39,6 @@ def doctor(args: argparse.Namespace) -> int:
     if not seen:
         return EXIT_CANNOT_CHECK
     return EXIT_CHECK_FAILED if findings else EXIT_OK
-
-
-def examine(inventory: Path, fleet: Fleet, limit: str | None) -> tuple[list[Finding], int]:
-    """Run playbooks/diagnose_fleet.yml and judge what it brings.
-
-    Returns:
-        The findings, likeliest first, and how many hosts could be looked at.
-
-    Raises:
-        InputError: when no host was asked.
-    """
-    playbook = project_root() / "playbooks" / "diagnose_fleet.yml"
-    found: dict[str, dict[str, Any]] = {}
-    with Progress() as progress:
-
-        def take(event: RunEvent) -> None:
-            evidence = event.data.get("evidence")
-            if isinstance(evidence, dict):
-                found[event.host] = evidence
-            progress.take(event)
-
-        result = _runner.run_playbook(
-            playbook, inventory, on_event=take, record_dir=_runner.new_record_dir(playbook), limit=limit
-        )
-    if not result.hosts:
-        raise InputError(f"no host of {inventory} was looked at; look at --limit and hosts.yml")
-    unread = {failure.host: unreachable_message(failure) for failure in result.unreachable}
-    unread |= {failure.host: failure.message for failure in result.failures}
-    findings = [
-        *(_unreachable(host, unread[host]) for host in fleet.names if host in unread),
-        *diagnose(read_evidence(found.items())),
-    ]
-    return findings, len(found)
-
-
-def _unreachable(host: str, message: str) -> Finding:
-    return Finding(
-        "the host is off, cut from the network, or cannot be read",
-        host,
-        "",
-        message,
-        "power, link, SSH",
-        100,
-        "no-host",
-    )
 
 
 def _text(findings: Sequence[Finding], hosts: int) -> str:

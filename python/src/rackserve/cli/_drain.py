@@ -8,7 +8,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rackserve.cli import EXIT_CHECK_FAILED, EXIT_OK
-from rackserve.cli._apply import run_edges
+from rackserve.cli._progress import shown
+from rackserve.run import run_edges
 
 if TYPE_CHECKING:
     import argparse
@@ -29,7 +30,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def rotate(args: argparse.Namespace) -> int:
     """Run either command: the edges' role, told what changes."""
     variables = {f"nginx_{args.command}": args.names, "nginx_drain_last": args.last}
-    result, messages = run_edges(args.inventory, "configure_edge.yml", variables, ["nginx"])
+    with shown() as on_event:
+        result, messages = run_edges(args.inventory, "configure_edge.yml", variables, on_event=on_event, tags=["nginx"])
     edges = [host.name for host in result.hosts]
     if args.json:
         found = {"ok": result.ok, "hosts": [asdict(host) for host in result.hosts], "messages": messages}

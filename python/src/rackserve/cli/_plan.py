@@ -7,18 +7,15 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from rackserve._changes import ChangeLog, by_role
-from rackserve._runner import EventKind
 from rackserve.cli import EXIT_CHECK_FAILED, EXIT_OK
-from rackserve.cli._apply import failure_messages, run_site
-from rackserve.cli._progress import format_table
+from rackserve.cli._progress import format_table, shown
+from rackserve.run import ChangeLog, EventKind, by_role, failure_messages, run_site
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from rackserve._changes import TaskChange
-    from rackserve._runner import RunEvent, RunResult
+    from rackserve.run import RunEvent, RunResult, TaskChange
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -38,7 +35,8 @@ def plan(args: argparse.Namespace) -> int:
         if event.kind is EventKind.CHANGED:
             log.add(event.role, event.task, event.host)
 
-    result, fleet = run_site(args.inventory, args.limit, check=True, on_event=take)
+    with shown(take) as on_event:
+        result, fleet = run_site(args.inventory, args.limit, check=True, on_event=on_event)
     messages = failure_messages(result, fleet)
     if args.json:
         print(json.dumps(_as_json(result, log.changes, messages), indent=2))

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.text import Text
 
-from rackserve._runner import EventKind
+from rackserve.run import EventKind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
-    from rackserve._runner import RunEvent
+    from rackserve.checks import EdgeTarget
+    from rackserve.run import RunEvent
 
 _STYLES = {EventKind.CHANGED: "yellow", EventKind.FAILED: "red", EventKind.UNREACHABLE: "red", EventKind.OK: "green"}
 
@@ -67,6 +69,23 @@ class Progress:
             self._console.print(text)
         else:
             print(text.plain, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def shown(*others: Callable[[RunEvent], None]) -> Iterator[Callable[[RunEvent], None]]:
+    """Show a run as it goes; the function that it gives takes the run's events, and hands them to the others first."""
+    with Progress() as progress:
+
+        def take(event: RunEvent) -> None:
+            for other in (*others, progress.take):
+                other(event)
+
+        yield take
+
+
+def show_edge(edge: EdgeTarget) -> None:
+    """Say which edge is asked next."""
+    print(f"Asking through {edge.host} ({edge.address}:{edge.port})", file=sys.stderr)
 
 
 def task_title(role: str, task: str) -> str:

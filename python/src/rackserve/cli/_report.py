@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rackserve import __version__
-from rackserve._checks import _evidence
-from rackserve._checks._edge import key_of
-from rackserve._fleet import load_fleet, resolve_inventory
 from rackserve.bench import read_result
+from rackserve.checks.edge import key_of
+from rackserve.checks.evidence import host_results
+from rackserve.checks.fleet import PLAYBOOK, edge_results
 from rackserve.cli import EXIT_CHECK_FAILED, EXIT_OK
-from rackserve.cli._bench import add_load_options, load_of, measure, target_of
-from rackserve.cli._doctor import examine
-from rackserve.cli._verify import edge_results, look_at_fleet
+from rackserve.cli._load import add_load_options, load_of, measure, target_of
+from rackserve.cli._progress import show_edge, shown
+from rackserve.doctor.fleet import examine
 from rackserve.errors import InputError, RunError
 from rackserve.report import (
     BundleFacts,
@@ -35,12 +35,13 @@ from rackserve.report import (
     render,
     write_page,
 )
+from rackserve.run import load_fleet, look_at_fleet, resolve_inventory
 
 if TYPE_CHECKING:
     import argparse
 
-    from rackserve._fleet import Fleet
     from rackserve.bench import Load
+    from rackserve.run import Fleet
 
 _TOOLS: Final = ("ansible-core", "ansible-runner", "httpx", "jinja2", "pydantic")
 
@@ -94,16 +95,19 @@ def report(args: argparse.Namespace) -> int:
 
 def _look(args: argparse.Namespace, fleet: Fleet, seen: SiteCollector) -> SiteReport:
     inventory = fleet.inventory
-    result = look_at_fleet(inventory, ["verify", "status", "report"], args.limit, seen.take)
+    with shown(seen.take) as on_event:
+        tags = ["verify", "status", "report"]
+        result = look_at_fleet(PLAYBOOK, inventory, on_event=on_event, limit=args.limit, tags=tags)
     in_run = {host.name for host in result.hosts}
     hosts = [host for host in fleet.hosts if host.name in in_run]
     if not hosts:
         raise InputError(f"no host of {inventory} was looked at; look at --limit and hosts.yml")
     names = [host.name for host in hosts]
     evidence = seen.verdicts.by_host
-    findings, examined = examine(inventory, fleet, args.limit)
+    with shown() as on_event:
+        findings, examined = examine(fleet, args.limit, on_event)
     # After the doctor: the check of the edge's limit makes answers that it would take for a client's.
-    checks = (*_evidence.host_results(result, evidence, names), *edge_results(evidence.values()))
+    checks = (*host_results(result, evidence, names), *edge_results(evidence.values(), show_edge))
     edges = [found.edge for found in evidence.values() if found.edge]
     return SiteReport(
         site=edges[0].server_name if edges else inventory.name,

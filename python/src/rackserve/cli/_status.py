@@ -6,12 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from rackserve._checks import _evidence
-from rackserve._fleet import load_fleet, resolve_inventory
+from rackserve.checks.evidence import host_results
+from rackserve.checks.fleet import gather_evidence
 from rackserve.cli import EXIT_CHECK_FAILED, EXIT_OK
-from rackserve.cli._progress import format_table
-from rackserve.cli._verify import gather_evidence
+from rackserve.cli._progress import format_table, shown
 from rackserve.errors import InputError
+from rackserve.run import load_fleet, resolve_inventory
 
 if TYPE_CHECKING:
     import argparse
@@ -40,12 +40,13 @@ def status(args: argparse.Namespace) -> int:
     """Run the command."""
     inventory = resolve_inventory(args.inventory)
     fleet = load_fleet(inventory)
-    result, evidence = gather_evidence(inventory, "status", args.limit)
+    with shown() as on_event:
+        result, evidence = gather_evidence(inventory, ["status"], args.limit, on_event)
     in_run = {host.name for host in result.hosts}
     hosts = [host.name for host in fleet.hosts if host.name in in_run and "vllm_hosts" in host.groups]
     if not hosts:
         raise InputError(f"no vLLM host of {inventory} was looked at; look at --limit and the group vllm_hosts")
-    verdicts = _evidence.host_results(result, {name: evidence[name] for name in hosts if name in evidence}, hosts)
+    verdicts = host_results(result, {name: evidence[name] for name in hosts if name in evidence}, hosts)
     unreachable = {failure.host for failure in result.unreachable}
     marks = [_marks(evidence[name].rows) for name in evidence if any("drained" in row for row in evidence[name].rows)]
     rows = []

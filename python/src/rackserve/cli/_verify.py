@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import json
-import sys
 import xml.etree.ElementTree as ET
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rackserve import _runner
-from rackserve._checks import _edge, _evidence
-from rackserve._fleet import load_fleet, resolve_inventory
-from rackserve._paths import project_root
+from rackserve.checks.evidence import host_results
+from rackserve.checks.fleet import edge_results, gather_evidence
 from rackserve.cli import EXIT_CHECK_FAILED, EXIT_OK
-from rackserve.cli._progress import Progress, format_table
+from rackserve.cli._progress import format_table, show_edge, shown
 from rackserve.errors import InputError
+from rackserve.run import load_fleet, resolve_inventory
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Sequence
 
-    from rackserve._checks import CheckResult
-    from rackserve._checks._evidence import Evidence
-    from rackserve._runner import RunEvent, RunResult
+    from rackserve.checks import CheckResult
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -42,12 +38,13 @@ def verify(args: argparse.Namespace) -> int:
         raise InputError(f"cannot write --junit {args.junit}: its folder does not exist; make it first")
     inventory = resolve_inventory(args.inventory)
     fleet = load_fleet(inventory)
-    result, evidence = gather_evidence(inventory, "verify", args.limit)
+    with shown() as on_event:
+        result, evidence = gather_evidence(inventory, ["verify"], args.limit, on_event)
     in_run = {host.name for host in result.hosts}
     hosts = [name for name in fleet.names if name in in_run]
     if not hosts:
         raise InputError(f"no host of {inventory} was looked at; look at --limit and hosts.yml")
-    results = [*_evidence.host_results(result, evidence, hosts), *edge_results(evidence.values())]
+    results = [*host_results(result, evidence, hosts), *edge_results(evidence.values(), show_edge)]
     ok = bool(results) and all(check.ok for check in results)
     if args.junit:
         Path(args.junit).expanduser().write_bytes(junit(results))
@@ -57,44 +54,6 @@ def verify(args: argparse.Namespace) -> int:
         else _table(results)
     )
     return EXIT_OK if ok else EXIT_CHECK_FAILED
-
-
-def gather_evidence(inventory: Path, tag: str, limit: str | None) -> tuple[RunResult, dict[str, Evidence]]:
-    """Run playbooks/verify_fleet.yml and return what each host said."""
-    collector = _evidence.EvidenceCollector()
-    return look_at_fleet(inventory, [tag], limit, collector.take), collector.by_host
-
-
-def look_at_fleet(
-    inventory: Path, tags: Sequence[str], limit: str | None, on_event: Callable[[RunEvent], None]
-) -> RunResult:
-    """Run playbooks/verify_fleet.yml with these tags; `on_event` hears every event, progress goes to stderr."""
-    playbook = project_root() / "playbooks" / "verify_fleet.yml"
-    with Progress() as progress:
-
-        def take(event: RunEvent) -> None:
-            on_event(event)
-            progress.take(event)
-
-        return _runner.run_playbook(
-            playbook,
-            inventory,
-            on_event=take,
-            record_dir=_runner.new_record_dir(playbook),
-            limit=limit,
-            tags=tags,
-        )
-
-
-def edge_results(evidence: Iterable[Evidence]) -> list[CheckResult]:
-    """Run the checks from this controller through every edge that gave evidence."""
-    results: list[CheckResult] = []
-    for found in evidence:
-        if found.edge is None:
-            continue
-        print(f"Asking through {found.host} ({found.edge.address}:{found.edge.port})", file=sys.stderr)
-        results += _edge.run_edge_checks(found.edge)
-    return results
 
 
 def _table(results: Sequence[CheckResult]) -> str:

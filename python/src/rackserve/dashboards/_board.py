@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from rackserve.dashboards._parts import Query, lines
-from rackserve.probe.vllm_probe import STATES
+from rackserve.programs.vllm_probe import STATES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rackserve.errors import InputError
-from rackserve.releases import known_paths, releases
+from rackserve.vllm import known_paths, releases
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from rackserve.edge._plan import Backend
+    from rackserve.edge._backend import Backend
 
 
 def parse_optional(named: Sequence[str]) -> frozenset[str]:

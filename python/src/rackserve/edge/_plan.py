@@ -4,39 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rackserve.edge._affinity import parse_affinity
+from rackserve.edge._backend import parse_backends
 from rackserve.edge._clients import parse_clients
 from rackserve.edge._paths import parse_optional, paths_of, refuse_mixed_tasks
-from rackserve.errors import InputError
-from rackserve.releases import known_paths
+from rackserve.vllm import known_paths
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from rackserve.edge._backend import Backend
     from rackserve.edge._clients import Client, Key
-
-
-@dataclass(frozen=True)
-class Backend:
-    """One instance behind the edge, and the names of models that it answers to."""
-
-    host: str
-    instance: str
-    address: str
-    port: int
-    served_names: tuple[str, ...]
-    max_model_len: int | None = None
-    task: str = "generate"
-    release: str = "unknown"
-    adapters: bool = False
-
-    @property
-    def label(self) -> str:
-        """The instance's name in the whole fleet, as `rackserve drain` takes it."""
-        return f"{self.host}:{self.instance}"
 
 
 def plan_of(
@@ -58,8 +38,7 @@ def plan_of(
     Raises:
         InputError: a wrong backend, client, path or affinity.
     """
-    parsed = [_backend(item) for item in backends]
-    _refuse_shared_addresses(parsed)
+    parsed = parse_backends(backends)
     optional, rule = parse_optional(optional_paths), parse_affinity(affinity or {})
     by_model: dict[str, list[Backend]] = {}
     for backend in parsed:
@@ -94,40 +73,6 @@ def plan_of(
     text = json.dumps([groups, offered, table], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return {"groups": groups, "paths": offered, "table": table, "digest": digest}
-
-
-def _backend(item: dict[str, Any]) -> Backend:
-    try:
-        length = item.get("max_model_len")
-        return Backend(
-            host=str(item["host"]),
-            instance=str(item["instance"]),
-            address=str(item["address"]),
-            port=int(item["port"]),
-            served_names=tuple(str(name) for name in item["served_names"]),
-            max_model_len=None if length is None else int(length),
-            task=str(item.get("task", "generate")),
-            release=str(item.get("release", "unknown")),
-            adapters=bool(item.get("adapters")),
-        )
-    except KeyError as missing:
-        raise InputError(f"nginx_backends: {item!r} has no {missing}; set it") from missing
-
-
-def _refuse_shared_addresses(backends: Sequence[Backend]) -> None:
-    if not backends:
-        raise InputError(
-            "nginx_backends is empty; name at least one instance, or take the host out of the group of edges"
-        )
-    seen: dict[tuple[str, int], str] = {}
-    for backend in backends:
-        place = (backend.address, backend.port)
-        if place in seen:
-            raise InputError(
-                f"two of nginx_backends have one address and port: {seen[place]} and {backend.label} at "
-                f"{backend.address}:{backend.port}"
-            )
-        seen[place] = backend.label
 
 
 def _group_name(members: Sequence[Backend]) -> str:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from rackserve import bundle, capacity, preflight
 from rackserve.errors import RackserveError
-from rackserve.instances import parse_instances
 from rackserve.report._types import CapacityFacts
+from rackserve.vllm import parse_instances
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rackserve.instances import Instance
     from rackserve.report._site import SiteCollector
+    from rackserve.vllm import Instance
 
 
 def describe_capacity(hosts: Iterable[str], seen: SiteCollector) -> tuple[CapacityFacts, ...]:

@@ -10,11 +10,11 @@ import jinja2
 from markupsafe import Markup
 
 from rackserve import capacity
-from rackserve._changes import by_role
 from rackserve.bench import Pattern
 from rackserve.report._file import MARK
 from rackserve.report._plots import plots_of
 from rackserve.report._scrub import scrub
+from rackserve.run import by_role
 
 if TYPE_CHECKING:
     from rackserve.bench import BenchResult, Distribution

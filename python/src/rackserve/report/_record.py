@@ -7,16 +7,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rackserve._changes import ChangeLog
 from rackserve._paths import state_dir
-from rackserve._runner import HostStats, TaskFailure
 from rackserve.errors import InputError
 from rackserve.report._types import RunFacts
+from rackserve.run import ChangeLog, HostStats, TaskFailure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rackserve._changes import TaskChange
+    from rackserve.run import TaskChange
 
 _SUMMARY = "summary.json"
 _PLAYBOOK = "site.yml"

@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rackserve._checks._evidence import EvidenceCollector
-from rackserve.gate import GpuFacts
-from rackserve.instances import parse_instances
+from rackserve.checks.evidence import EvidenceCollector
+from rackserve.gpu import GpuFacts
 from rackserve.report._types import HostRow, InstanceRow
+from rackserve.vllm import parse_instances
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rackserve._fleet import FleetHost
-    from rackserve._runner import RunEvent
+    from rackserve.run import FleetHost, RunEvent
 
 _ROLES = {"vllm_hosts": "serves models", "edge_hosts": "edge", "monitoring_hosts": "monitoring"}
 

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rackserve._changes import TaskChange
-    from rackserve._checks import CheckResult
-    from rackserve._runner import HostStats, TaskFailure
     from rackserve.bench import BenchResult
     from rackserve.capacity import Plan
+    from rackserve.checks import CheckResult
     from rackserve.doctor import Finding
+    from rackserve.run import HostStats, TaskChange, TaskFailure
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from rackserve.bundle import read_manifest
-from rackserve.bundle.verify_bundle import MANIFEST, SIGNATURE
 from rackserve.errors import BundleError
+from rackserve.programs.verify_bundle import MANIFEST, SIGNATURE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

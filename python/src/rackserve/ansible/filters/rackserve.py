@@ -11,34 +11,16 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from ansible.errors import AnsibleFilterError
 
-from rackserve import (
-    adapters,
-    alert_routes,
-    bundle,
-    chat_templates,
-    driver,
-    driver_inputs,
-    edge,
-    gate,
-    host_types,
-    pki,
-    preflight,
-    release_fit,
-    remote_write,
-    vllm_config,
-    vllm_units,
-    vrrp,
-)
-from rackserve._checks import host_checks, host_facts, status_checks
+from rackserve import bundle, edge, gpu, monitoring, pki, preflight, vllm
+from rackserve._paths import program_file
+from rackserve.checks import host_checks, host_facts, status_checks
 from rackserve.errors import RackserveError
-from rackserve.instances import parse_instances
-from rackserve.probe import settings_of
-from rackserve.releases import release_of
+from rackserve.vllm import parse_instances, release_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from rackserve.instances import Instance
+    from rackserve.vllm import Instance
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401
@@ -68,38 +50,38 @@ def rackserve_instances(raw: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**i.model_dump(), "served_names": list(i.served_names)} for i in parse_instances(raw)]
 
 
-def rackserve_release_problems(raw: list[dict[str, Any]], vllm: str) -> list[str]:
-    """Return what that vLLM release would refuse of these instances; see `rackserve.release_fit`."""
-    return release_fit.problems_of(parse_instances(raw), release_of(vllm))
+def rackserve_release_problems(raw: list[dict[str, Any]], vllm_version: str) -> list[str]:
+    """Return what that vLLM release would refuse of these instances."""
+    return vllm.validate_release(parse_instances(raw), release_of(vllm_version))
 
 
 def rackserve_adapter_folders(raw: list[dict[str, Any]]) -> list[str]:
     """Return the folders of a host that its instances' adapters are in; none for instances that are refused anyway."""
     try:
-        return adapters.folders_on_host(parse_instances(raw))
+        return vllm.folders_on_host(parse_instances(raw))
     except RackserveError:
         return []
 
 
 def rackserve_placed(
-    raw: list[dict[str, Any]], vllm: str, path: str, on_host: dict[str, str], *, hf_home: str, site: str
+    raw: list[dict[str, Any]], vllm_version: str, path: str, on_host: dict[str, str], *, hf_home: str, site: str
 ) -> list[dict[str, Any]]:
-    """Return instances with the paths that adapters and templates have on the host; see `preflight.placed`."""
-    sources = preflight.adapter_sources(bundle.read_manifest(Path(path)), Path(path), on_host)
-    placed = preflight.placed(parse_instances(raw), sources, release_of(vllm), hf_home, Path(site))
+    """Return instances with the paths of adapters and templates on the host; see `rackserve.vllm.resolve_paths`."""
+    sources = vllm.adapter_sources(bundle.read_manifest(Path(path)), Path(path), on_host)
+    placed = vllm.resolve_paths(parse_instances(raw), sources, release_of(vllm_version), hf_home, Path(site))
     return [instance.model_dump() for instance in placed]
 
 
 def rackserve_templates(raw: list[dict[str, Any]], site: str) -> dict[str, str]:
     """Return the chat templates that a host is given: path on the host to file of the inventory."""
-    found = (chat_templates.find_own(instance, Path(site)) for instance in parse_instances(raw))
+    found = (vllm.find_own(instance, Path(site)) for instance in parse_instances(raw))
     return {template.on_host: str(template.source) for template in found if template}
 
 
 def rackserve_config(
     raw: list[dict[str, Any]],
     name: str,
-    vllm: str,
+    vllm_version: str,
     *,
     flavour: str,
     timeout: int,
@@ -107,39 +89,39 @@ def rackserve_config(
 ) -> dict[str, Any]:
     """Return the `--config` file of the instance of that name; `gpus` of the host decide what dtype `auto` is."""
     instance = _named(raw, name)
-    capability = gate.capability_of(instance, _gpus(gpus))
-    return vllm_config.config_of(
-        instance, release_of(vllm), flavour=flavour, shutdown_timeout=timeout, capability=capability
+    capability = gpu.capability_of(instance.gpus, _gpus(gpus))
+    return vllm.config_of(
+        instance, release_of(vllm_version), flavour=flavour, shutdown_timeout=timeout, capability=capability
     )
 
 
 def rackserve_engine(config: dict[str, Any]) -> str:
     """Return where an engine with that `--config` file listens."""
-    return vllm_units.engine_address(config)
+    return vllm.engine_address(config)
 
 
-def rackserve_words(raw: list[dict[str, Any]], name: str, vllm: str) -> list[str]:
+def rackserve_words(raw: list[dict[str, Any]], name: str, vllm_version: str) -> list[str]:
     """Return what must stand before `--config` on the command line of the instance of that name."""
-    return vllm_config.words_of(_named(raw, name), release_of(vllm))
+    return vllm.words_of(_named(raw, name), release_of(vllm_version))
 
 
 def rackserve_environment(
     raw: list[dict[str, Any]],
     name: str,
-    vllm: str,
+    vllm_version: str,
     *,
     flavour: str,
     kvcache_gib: int,
     gpus: Sequence[dict[str, Any]] = (),
 ) -> dict[str, str]:
     """Return the environment of the instance of that name; `gpus` of the host are what its own are found among."""
-    instance, release = _named(raw, name), release_of(vllm)
-    visible = gate.visible_devices(instance.gpus, _gpus(gpus), by_uuid=release.gpus_by_uuid)
-    return vllm_config.environment_of(instance.model_copy(update={"gpus": visible}), release, flavour, kvcache_gib)
+    instance, release = _named(raw, name), release_of(vllm_version)
+    visible = gpu.visible_devices(instance.gpus, _gpus(gpus), by_uuid=release.gpus_by_uuid)
+    return vllm.environment_of(instance.model_copy(update={"gpus": visible}), release, flavour, kvcache_gib)
 
 
-def _gpus(raw: Sequence[dict[str, Any]]) -> list[gate.Gpu]:
-    return [gate.Gpu.model_validate(gpu) for gpu in raw]
+def _gpus(raw: Sequence[dict[str, Any]]) -> list[gpu.Gpu]:
+    return [gpu.Gpu.model_validate(one) for one in raw]
 
 
 def _named(raw: list[dict[str, Any]], name: str) -> Instance:
@@ -157,23 +139,9 @@ def rackserve_reason(result: dict[str, Any]) -> str:
 
 
 def rackserve_backends(hostvars: dict[str, Any], hosts: list[str]) -> list[dict[str, Any]]:
-    """Return every instance of a group of hosts, with all names that clients may use, those of LoRA adapters too."""
-    return [
-        {
-            "host": host,
-            "instance": instance.name,
-            "address": hostvars[host]["ansible_host"],
-            "port": instance.port,
-            "model": instance.served_names[0],
-            "served_names": [*instance.served_names, *(adapter.name for adapter in instance.lora)],
-            "task": instance.task,
-            "adapters": bool(instance.lora),
-            "max_model_len": instance.max_model_len,
-            "release": str((hostvars[host].get("stack_runtime") or {}).get("vllm", "unknown")),
-        }
-        for host in hosts
-        for instance in parse_instances(_plain(hostvars[host].get("vllm_instances", [])))
-    ]
+    """Return every instance of a group of hosts as the edge needs it; see `rackserve.edge.backends_of`."""
+    names = ("ansible_host", "vllm_instances", "stack_runtime")
+    return edge.backends_of({host: {name: _plain(hostvars[host].get(name)) for name in names} for host in hosts})
 
 
 def rackserve_drained(
@@ -207,14 +175,14 @@ def rackserve_pair_problem(certificate: str, key: str) -> str:
 def rackserve_probe_settings(
     raw: list[dict[str, Any]], name: str, engine: str, runtime: dict[str, str], start_timeout: int
 ) -> dict[str, Any]:
-    """Return what the probe asks of the instance of that name; see `rackserve.probe.settings_of`."""
+    """Return what the probe asks of the instance of that name; see `rackserve.vllm.probe_settings`."""
     instance = next(i for i in parse_instances(raw) if i.name == name)
-    return settings_of(instance, engine, runtime, start_timeout)
+    return vllm.probe_settings(instance, engine, runtime, start_timeout)
 
 
 def rackserve_start_plan(raw: list[dict[str, Any]], *, serial: bool) -> dict[str, dict[str, Any]]:
     """Return by instance what it starts after, and how long its restart waits."""
-    return vllm_units.start_plan(parse_instances(raw), serial=serial)
+    return vllm.start_plan(parse_instances(raw), serial=serial)
 
 
 def rackserve_targets(hostvars: dict[str, Any], hosts: list[str], port: int) -> list[dict[str, Any]]:
@@ -223,32 +191,37 @@ def rackserve_targets(hostvars: dict[str, Any], hosts: list[str], port: int) -> 
 
 
 def rackserve_shared_address(wanted: dict[str, Any], links: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what keepalived is told on one host; see `rackserve.vrrp.shared_address`."""
-    return vrrp.shared_address(wanted, links)
+    """Return what keepalived is told on one host; see `rackserve.edge.shared_address`."""
+    return edge.shared_address(wanted, links)
 
 
 def rackserve_alert_routes(
     receivers: list[object], dead_man_url: str, secret_dir: str, group_wait: str, dead_man_every: str
 ) -> dict[str, Any]:
-    """Return Alertmanager's configuration; see `rackserve.alert_routes`."""
-    return alert_routes.routes_of(
+    """Return Alertmanager's configuration; see `rackserve.monitoring`."""
+    return monitoring.alertmanager_config(
         receivers, dead_man_url, secret_dir, group_wait=group_wait, dead_man_every=dead_man_every
     )
 
 
 def rackserve_alert_secrets(receivers: list[object]) -> dict[str, str]:
     """Return the receivers' files with secrets on the controller, by the name that they get on the host."""
-    return alert_routes.secrets_of(receivers)
+    return monitoring.receiver_secrets(receivers)
 
 
 def rackserve_remote_write(receivers: list[object], folder: str) -> list[dict[str, Any]]:
-    """Return the entries of Prometheus's remote_write; see `rackserve.remote_write`."""
-    return remote_write.entries_of(receivers, folder)
+    """Return the entries of Prometheus's remote_write; see `rackserve.monitoring`."""
+    return monitoring.remote_write_entries(receivers, folder)
 
 
 def rackserve_remote_write_files(receivers: list[object]) -> dict[str, str]:
     """Return the files of those receivers on the controller, by the name that they get on the host."""
-    return remote_write.files_of(receivers)
+    return monitoring.remote_write_files(receivers)
+
+
+def rackserve_program(name: str) -> str:
+    """Return the controller's path of a program that hosts are given; see `rackserve.programs`."""
+    return str(program_file(name))
 
 
 def rackserve_sha256(path: str) -> str:
@@ -278,11 +251,11 @@ def rackserve_refusal(
     `gpus` is what rackserve_gpu_facts read, by host: of this one and of those that serve the same instances.
     """
     manifest = bundle.read_manifest(Path(path))
-    names = host_types.HostFacts.__dataclass_fields__
-    known = host_types.HostFacts(**{key: value for key, value in facts.items() if key in names})
-    peers = {host: gate.GpuFacts.of(read) for host, read in gpus.items()}
-    host = host_types.Host(name, known, peers.get(name), peers)
-    judgement = preflight.judge(host_types.Wanted(**wanted), manifest, host, Path(path))
+    names = preflight.HostFacts.__dataclass_fields__
+    known = preflight.HostFacts(**{key: value for key, value in facts.items() if key in names})
+    peers = {host: gpu.GpuFacts.of(read) for host, read in gpus.items()}
+    host = preflight.Host(name, known, peers.get(name), peers)
+    judgement = preflight.judge(preflight.HostSpec(**wanted), manifest, host, Path(path))
     return "" if judgement.fits else judgement.text
 
 
@@ -292,7 +265,7 @@ def rackserve_driver_set(
     """Return the driver set that the module rackserve_driver is to install; empty where none comes from the bundle.
 
     Args:
-        wish: what the inventory says, as `rackserve.driver.DriverWish`.
+        wish: what the inventory says, as `rackserve.preflight.DriverRequest`.
         path: the bundle on the controller.
         host: what the module host_facts read.
         facts: what the module rackserve_gpu_facts read.
@@ -300,13 +273,13 @@ def rackserve_driver_set(
         kernels: those that the modules are built for.
     """
     manifest = bundle.read_manifest(Path(path))
-    chosen = driver.find_set(driver.DriverWish(**wish), manifest, host["release"], host["drivers"])
+    chosen = preflight.find_set(preflight.DriverRequest(**wish), manifest, host["release"], host["drivers"])
     if chosen is None:
         return {}
-    read = gate.GpuFacts.of(facts)
+    read = gpu.GpuFacts.of(facts)
     hidden = any(gpu.known and gpu.known.nvswitch for gpu in read.gpus)
     nvswitch = read.host.nvswitches > 0 or hidden
-    names = driver.names_of(chosen, kernels, nvswitch=nvswitch)
+    names = preflight.package_names(chosen, kernels, nvswitch=nvswitch)
     path = chosen.path if chosen.kept else f"{root}/{chosen.path}"
     return {**asdict(chosen), "path": path, "names": names, "nvswitch": nvswitch}
 
@@ -314,10 +287,10 @@ def rackserve_driver_set(
 def rackserve_driver_mistakes(
     wish: dict[str, Any], given: dict[str, Any], path: str, host: dict[str, Any]
 ) -> list[str]:
-    """Return what is wrong with what the inventory says of the driver; see `rackserve.driver_inputs`."""
+    """Return what is wrong with what the inventory says of the driver; see `rackserve.preflight`."""
     manifest = bundle.read_manifest(Path(path))
-    return driver_inputs.mistakes_of(
-        driver.DriverWish(**wish), driver_inputs.Given(**given), manifest, host["release"], host["drivers"]
+    return preflight.validate_driver_inputs(
+        preflight.DriverRequest(**wish), preflight.DriverInputs(**given), manifest, host["release"], host["drivers"]
     )
 
 
@@ -327,25 +300,25 @@ def rackserve_driver_refusal(
     host: dict[str, Any],
     facts: dict[str, Any],
     *,
-    vllm: str,
+    vllm_version: str,
     kernels: list[str],
     gpu_required: bool,
 ) -> str:
     """Return the table of what refuses a host's driver, empty when nothing does; arguments as of the filter above."""
     manifest = bundle.read_manifest(Path(path))
-    plan = driver.plan_of(driver.DriverWish(**wish), manifest, host["release"], host["drivers"])
-    found = gate.GpuFacts.of(facts)
-    return driver.refusal_of(found, plan, release_of(vllm), kernels, gpu_required=gpu_required)
+    plan = preflight.plan_of(preflight.DriverRequest(**wish), manifest, host["release"], host["drivers"])
+    found = gpu.GpuFacts.of(facts)
+    return preflight.driver_refusal(found, plan, release_of(vllm_version), kernels, gpu_required=gpu_required)
 
 
 def rackserve_driver_reboot(facts: dict[str, Any], version: str, modules: str) -> list[str]:
-    """Return why a host must be rebooted for its driver; see `rackserve.driver`."""
-    return driver.reboot_reasons(gate.GpuFacts.of(facts), version, modules)
+    """Return why a host must be rebooted for its driver; see `rackserve.preflight`."""
+    return preflight.reboot_reasons(gpu.GpuFacts.of(facts), version, modules)
 
 
 def rackserve_driver_problems(facts: dict[str, Any], version: str, *, fresh: bool = False) -> list[str]:
-    """Return why a host's driver does not serve as it should; see `rackserve.driver`."""
-    return driver.problems_of(gate.GpuFacts.of(facts), version, fresh=fresh)
+    """Return why a host's driver does not serve as it should; see `rackserve.preflight`."""
+    return preflight.driver_problems(gpu.GpuFacts.of(facts), version, fresh=fresh)
 
 
 def rackserve_gpus_of_peers(hostvars: dict[str, Any], hosts: list[str], name: str, fact: str) -> dict[str, Any]:
@@ -378,13 +351,15 @@ def rackserve_parts(
 ) -> list[str]:
     """Return the paths of the bundle that a host needs; see `rackserve.preflight.parts_for`."""
     manifest = bundle.read_manifest(Path(path))
-    wanted = driver.DriverWish(**wish) if wish else None
+    wanted = preflight.DriverRequest(**wish) if wish else None
     return list(preflight.parts_for(manifest, release, instances, **runtime, wish=wanted))
 
 
-def rackserve_runtime(path: str, vllm: str, flavour: str, python: str) -> dict[str, str]:
+def rackserve_runtime(path: str, vllm_version: str, flavour: str, python: str) -> dict[str, str]:
     """Return the bundle's runtime: id, lock, lock_sha256, wheels."""
-    found: dict[str, str] = asdict(preflight.find_runtime(bundle.read_manifest(Path(path)), vllm, flavour, python))
+    found: dict[str, str] = asdict(
+        preflight.find_runtime(bundle.read_manifest(Path(path)), vllm_version, flavour, python)
+    )
     return found
 
 
@@ -460,6 +435,7 @@ class FilterModule:
             rackserve_parts,
             rackserve_placed,
             rackserve_probe_settings,
+            rackserve_program,
             rackserve_reason,
             rackserve_refusal,
             rackserve_release_problems,

@@ -1,0 +1,1 @@
+"""What Ansible loads: filters, actions, modules and the code that modules share."""

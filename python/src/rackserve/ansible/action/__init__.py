@@ -1,0 +1,1 @@
+"""Action plugins: what runs on the controller for a task."""

@@ -1,0 +1,1 @@
+"""Filters: from inventory data to the functions of this package."""

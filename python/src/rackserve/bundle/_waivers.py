@@ -1,0 +1,46 @@
+"""What an audit finds, and what an operator accepts of it for a time."""
+
+from __future__ import annotations
+
+import datetime as dt  # noqa: TC003 - pydantic reads it
+from typing import Final
+
+from pydantic import Field
+
+from rackserve._schema import Strict
+
+NOT_AUDITED: Final = "not-audited"  # the id that waives a package of which the service knows nothing
+
+
+class Finding(Strict):
+    """One known vulnerability of one pinned package."""
+
+    package: str
+    version: str
+    id: str
+    aliases: tuple[str, ...]
+    fixed_in: tuple[str, ...]
+    lock: str
+
+
+class NotAudited(Strict):
+    """A pinned package of which nothing was learnt."""
+
+    package: str
+    version: str
+    lock: str
+    reason: str
+
+
+class Waiver(Strict):
+    """A risk that the operator accepts until a day: a finding, or with `not-audited` a gap of the audit."""
+
+    package: str
+    id: str = Field(min_length=1, description=f"of the finding or one of its aliases, or {NOT_AUDITED}")
+    reason: str = Field(min_length=1)
+    until: dt.date
+
+    def covers(self, item: Finding | NotAudited, today: dt.date) -> bool:
+        """Return whether this waiver is for that item and still holds."""
+        ids = (item.id, *item.aliases) if isinstance(item, Finding) else (NOT_AUDITED,)
+        return self.package == item.package and self.id in ids and today <= self.until

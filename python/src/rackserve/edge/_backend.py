@@ -1,0 +1,101 @@
+"""Instances behind the edge: `nginx_backends` of an inventory, and those of the hosts that serve models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rackserve.errors import InputError
+from rackserve.vllm import parse_instances
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One instance behind the edge, and the names of models that it answers to."""
+
+    host: str
+    instance: str
+    address: str
+    port: int
+    served_names: tuple[str, ...]
+    max_model_len: int | None = None
+    task: str = "generate"
+    release: str = "unknown"
+    adapters: bool = False
+
+    @property
+    def label(self) -> str:
+        """The instance's name in the whole fleet, as `rackserve drain` takes it."""
+        return f"{self.host}:{self.instance}"
+
+
+def backends_of(hosts: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return every instance of a group of hosts, with all names that clients may use, those of LoRA adapters too.
+
+    Args:
+        hosts: `ansible_host`, `vllm_instances` and `stack_runtime` of each host.
+    """
+    return [
+        {
+            "host": host,
+            "instance": instance.name,
+            "address": own["ansible_host"],
+            "port": instance.port,
+            "model": instance.served_names[0],
+            "served_names": [*instance.served_names, *(adapter.name for adapter in instance.lora)],
+            "task": instance.task,
+            "adapters": bool(instance.lora),
+            "max_model_len": instance.max_model_len,
+            "release": str((own.get("stack_runtime") or {}).get("vllm", "unknown")),
+        }
+        for host, own in hosts.items()
+        for instance in parse_instances(own.get("vllm_instances") or [])
+    ]
+
+
+def parse_backends(raw: Sequence[dict[str, Any]]) -> list[Backend]:
+    """Check `nginx_backends`.
+
+    Raises:
+        InputError: there is none, one lacks a key, or two have one address and port.
+    """
+    parsed = [_backend(item) for item in raw]
+    _refuse_shared_addresses(parsed)
+    return parsed
+
+
+def _backend(item: dict[str, Any]) -> Backend:
+    try:
+        length = item.get("max_model_len")
+        return Backend(
+            host=str(item["host"]),
+            instance=str(item["instance"]),
+            address=str(item["address"]),
+            port=int(item["port"]),
+            served_names=tuple(str(name) for name in item["served_names"]),
+            max_model_len=None if length is None else int(length),
+            task=str(item.get("task", "generate")),
+            release=str(item.get("release", "unknown")),
+            adapters=bool(item.get("adapters")),
+        )
+    except KeyError as missing:
+        raise InputError(f"nginx_backends: {item!r} has no {missing}; set it") from missing
+
+
+def _refuse_shared_addresses(backends: Sequence[Backend]) -> None:
+    if not backends:
+        raise InputError(
+            "nginx_backends is empty; name at least one instance, or take the host out of the group of edges"
+        )
+    seen: dict[tuple[str, int], str] = {}
+    for backend in backends:
+        place = (backend.address, backend.port)
+        if place in seen:
+            raise InputError(
+                f"two of nginx_backends have one address and port: {seen[place]} and {backend.label} at "
+                f"{backend.address}:{backend.port}"
+            )
+        seen[place] = backend.label

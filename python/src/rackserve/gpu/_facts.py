@@ -1,0 +1,130 @@
+"""What the module rackserve_gpu_facts read on a host, typed and completed by what is known of its GPUs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rackserve.gpu._hardware import Capability, Generation, KnownGpu, Modules, hardware
+
+_GB = 1_000_000_000
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, populate_by_name=True)  # a newer module may tell more
+
+
+class Slice(_Part):
+    """A slice of a GPU (MIG): its identity, and bytes of memory."""
+
+    uuid: str
+    memory: int
+    reserved: int = 0
+
+
+class Gpu(_Part):
+    """One GPU; what only a driver says is None without one. Memory is in bytes."""
+
+    bus_id: str
+    device_id: str = ""
+    seen_on_bus: bool = True
+    kernel_driver: str = ""
+    index: int | None = None
+    told_name: str | None = Field(default=None, alias="name")
+    uuid: str | None = None
+    memory: int | None = None
+    reserved: int = 0
+    told_capability: Capability | None = Field(default=None, alias="capability")
+    mig: bool | None = None
+    slices: tuple[Slice, ...] = ()
+    nvlinks: int = 0
+    ecc: bool | None = None
+    fabric: str | None = None
+
+    @property
+    def known(self) -> KnownGpu | None:
+        """What `gpus.yml` says of the product."""
+        return hardware().known(self.device_id)
+
+    @property
+    def name(self) -> str:
+        """The driver's name of it, else the product's, else its PCI device id."""
+        if self.told_name:
+            return self.told_name.removeprefix("NVIDIA ")
+        return self.known.name if self.known else f"a GPU with the PCI id 10de:{self.device_id}"
+
+    @property
+    def capability(self) -> Capability | None:
+        """Compute capability; None for an unknown GPU without a driver."""
+        return self.told_capability or (self.known.capability if self.known else None)
+
+    @property
+    def generation(self) -> Generation | None:
+        """Its generation, None where its compute capability is unknown or newer than `gpus.yml`."""
+        return hardware().generation_of(self.capability)
+
+    @property
+    def cuda_bytes(self) -> int | None:
+        """Memory that CUDA gets; without a driver what the data sheet says, which is more."""
+        if self.memory is not None:
+            return self.memory - self.reserved
+        return self.known.memory * _GB if self.known else None
+
+
+class Driver(_Part):
+    """NVIDIA's driver; `problem` is why it does not answer."""
+
+    version: str | None = None
+    cuda: str | None = None
+    modules: Modules | None = None
+    installed: str | None = None
+    problem: str | None = None
+
+
+class FabricManager(_Part):
+    """The service that brings NVSwitches up; `state` is systemd's."""
+
+    version: str | None = None
+    state: str = ""
+
+
+class Xid(_Part):
+    """An error of a GPU in the kernel's log."""
+
+    bus_id: str
+    code: int
+
+
+class Host(_Part):
+    """What driver and GPUs depend on.
+
+    `header_kernels` are those whose headers it has, `reboot` are reasons to wait for one, `memory` is in bytes,
+    `missing_nodes` are device nodes that CUDA would open.
+    """
+
+    kernel: str
+    header_kernels: tuple[str, ...] = ()
+    secure_boot: bool | None = None
+    nouveau: bool = False
+    nvswitches: int = 0
+    fabric_manager: FabricManager = FabricManager()
+    reboot: tuple[str, ...] = ()
+    glibc: str
+    nvcc: str | None = None
+    memory: int = 0
+    xids: tuple[Xid, ...] = ()
+    missing_nodes: tuple[str, ...] = ()
+
+
+class GpuFacts(_Part):
+    """All that rackserve_gpu_facts returns."""
+
+    gpus: tuple[Gpu, ...] = ()
+    driver: Driver = Driver()
+    host: Host
+
+    @classmethod
+    def of(cls, facts: dict[str, Any]) -> GpuFacts:
+        """Read a module's result."""
+        return cls.model_validate(facts)

@@ -1,0 +1,170 @@
+"""From the receivers that an inventory names to Alertmanager's configuration. Exposed as `rackserve_alert_routes`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rackserve.errors import InputError
+from rackserve.monitoring._receivers import Named, Url, parse_receivers, without_password
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DEAD_MAN: Final = "dead-man"
+_NOBODY: Final = "nobody"
+# Which alert makes which others superfluous, where these labels are the same.
+_INHIBITED_BY: Final = (
+    ('alertname="HostDown"', 'alertname!~"HostDown|Watchdog"', ("host",)),
+    (
+        'alertname=~"InstanceHung|InstanceCorrupt|InstanceFailed|InstanceStartingTooLong"',
+        'alertname=~"VllmInstanceDown|VllmHung|ProbeMissing|MetricsMissing|QueueGrowing"',
+        ("host", "vllm_instance"),
+    ),
+    # The probe's state comes through the node exporter.
+    ('alertname="TargetDown",job="node"', 'alertname="ProbeMissing"', ("host",)),
+    ('alertname="DiskFull"', 'alertname="DiskFilling"', ("host", "mountpoint")),
+    ('alertname="CertificateExpiresNow"', 'alertname="CertificateExpires"', ("host", "path")),
+    ('alertname="FirstTokenBudgetBurnsFast"', 'alertname="FirstTokenBudgetBurns"', ("model",)),
+    ('alertname="InterTokenBudgetBurnsFast"', 'alertname="InterTokenBudgetBurns"', ("model",)),
+)
+_Text = Annotated[str, Field(min_length=1)]
+_Duration = Annotated[str, Field(pattern=r"^([0-9]+(ms|[smhdwy]))+$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class _Mail(_Part):
+    to: _Text
+    sender: _Text = Field(alias="from")
+    smarthost: Annotated[str, Field(pattern=r"^[^\s:]+:\d+$")]
+    username: str = ""
+    password_src: str = ""
+    require_tls: bool = True
+
+    @model_validator(mode="after")
+    def _password_with_its_user(self) -> _Mail:
+        if bool(self.username) != bool(self.password_src):
+            raise ValueError("username and password_src belong together; set both or neither")
+        return self
+
+
+class _Webhook(_Part):
+    url: Url
+    token_src: str = ""
+
+
+class _Receiver(Named):
+    severities: Annotated[list[Literal["critical", "warning"]], Field(min_length=1)]
+    repeat: _Duration = "4h"
+    mail: _Mail | None = None
+    webhook: _Webhook | None = None
+
+    @model_validator(mode="after")
+    def _reaches_somebody(self) -> _Receiver:
+        if self.mail is None and self.webhook is None:
+            raise ValueError("neither mail nor webhook is set; set one")
+        return self
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """Files with secrets on the controller, by the name that they get on the host."""
+        found = {"password": self.mail.password_src if self.mail else ""}
+        found["token"] = self.webhook.token_src if self.webhook else ""
+        return {f"{self.name}.{kind}": path for kind, path in found.items() if path}
+
+
+def receiver_secrets(raw: Sequence[object]) -> dict[str, str]:
+    """Return the files with secrets on the controller, by the name that they get on the host."""
+    return {name: path for receiver in _parse(raw) for name, path in receiver.secrets.items()}
+
+
+def alertmanager_config(
+    raw: Sequence[object], dead_man_url: str, secret_dir: str, *, group_wait: str, dead_man_every: str
+) -> dict[str, Any]:
+    """Return Alertmanager's configuration.
+
+    Every receiver gets the alerts of its severities. The dead man's switch gets Watchdog alone, again and again, so
+    that whoever listens there can tell that nothing comes any more.
+
+    Args:
+        raw: the receivers as the inventory has them.
+        dead_man_url: webhook that has to hear from us; empty for none.
+        secret_dir: folder on the host where the files with secrets are.
+        group_wait: how long a first alert waits for others of its group.
+        dead_man_every: how often the dead man's switch is told.
+
+    Raises:
+        InputError: naming the receiver and what is wrong with it.
+    """
+    receivers = _parse(raw)
+    if dead_man_url:
+        try:
+            without_password(dead_man_url)
+        except ValueError as bad:
+            raise InputError(f"alertmanager_dead_man_url: {bad}") from None
+    routes: list[dict[str, Any]] = [
+        {
+            "receiver": receiver.name,
+            "matchers": [f'severity=~"{"|".join(receiver.severities)}"'],
+            "repeat_interval": receiver.repeat,
+            "continue": True,
+        }
+        for receiver in receivers
+    ]
+    watch: dict[str, Any] = {"receiver": _NOBODY, "matchers": ['alertname="Watchdog"']}
+    if dead_man_url:
+        watch |= {
+            "receiver": DEAD_MAN,
+            "group_wait": "0s",
+            "group_interval": dead_man_every,
+            "repeat_interval": dead_man_every,
+        }
+    told = [{"name": _NOBODY}, *(_receiver(receiver, secret_dir) for receiver in receivers)]
+    if dead_man_url:
+        told.append({"name": DEAD_MAN, "webhook_configs": [{"url": dead_man_url, "send_resolved": False}]})
+    return {
+        "route": {
+            "receiver": _NOBODY,
+            "group_by": ["alertname", "host"],
+            "group_wait": group_wait,
+            "group_interval": "1m",
+            "routes": [watch, *routes],
+        },
+        "inhibit_rules": [
+            {"source_matchers": [source], "target_matchers": [target], "equal": list(equal)}
+            for source, target, equal in _INHIBITED_BY
+        ],
+        "receivers": told,
+    }
+
+
+def _receiver(receiver: _Receiver, secret_dir: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": receiver.name}
+    if mail := receiver.mail:
+        entry: dict[str, Any] = {
+            "to": mail.to,
+            "from": mail.sender,
+            "smarthost": mail.smarthost,
+            "require_tls": mail.require_tls,
+            "send_resolved": True,
+        }
+        if mail.username:
+            entry |= {
+                "auth_username": mail.username,
+                "auth_password_file": f"{secret_dir}/{receiver.name}.password",
+            }
+        found["email_configs"] = [entry]
+    if hook := receiver.webhook:
+        entry = {"url": hook.url, "send_resolved": True}
+        if hook.token_src:
+            entry["http_config"] = {"authorization": {"credentials_file": f"{secret_dir}/{receiver.name}.token"}}
+        found["webhook_configs"] = [entry]
+    return found
+
+
+def _parse(raw: Sequence[object]) -> list[_Receiver]:
+    return parse_receivers(raw, _Receiver, "alertmanager_receivers", reserved={DEAD_MAN, _NOBODY})

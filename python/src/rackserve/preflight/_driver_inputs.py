@@ -1,0 +1,117 @@
+"""What an inventory may say of the driver, and what is wrong with it: sentences, before anything changes."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from rackserve.preflight._driver import find_set
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rackserve.bundle import Manifest
+    from rackserve.preflight._driver import DriverRequest
+
+_PROFILE: Final = re.compile(r"\d+g\.\d+gb(\+me|\+gfx)?")
+_CHUNK: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class DriverInputs:
+    """What the role nvidia_driver is given besides the driver's version; paths are of the controller."""
+
+    runfile: str = ""
+    runfile_sha256: str = ""
+    signing_key: str = ""
+    signing_certificate: str = ""
+    mok_hash_file: str = ""
+    extras: Sequence[str] = ()
+    mig: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+
+
+def validate_driver_inputs(
+    wish: DriverRequest, given: DriverInputs, manifest: Manifest, release: str, kept: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Return everything that is wrong, each with what to set; empty when nothing is.
+
+    Args:
+        wish: which driver the inventory asks for.
+        given: what else it says.
+        manifest: the bundle's.
+        release: the host's Debian.
+        kept: driver sets that the host keeps.
+    """
+    found = _signing(given) + _extras(given, manifest, release) + _mig(given)
+    if wish.source == "bundle" and find_set(wish, manifest, release, kept) is None:
+        asked = " ".join(word for word in ("driver", wish.version, wish.modules) if word)
+        has = ", ".join(f"{d.version} {d.flavour}" for d in manifest.drivers if d.release == release) or "none"
+        old = ", ".join(f"{k['version']} {k['flavour']}" for k in kept) or "none"
+        found.append(
+            f"no {asked} for Debian {release}: the bundle has {has}, the host keeps {old}; set nvidia_driver_version "
+            "and nvidia_driver_modules to one of these, or name the driver in bundle.yml and build the bundle again, "
+            "or set nvidia_driver_source: preinstalled"
+        )
+    return found + (_runfile(wish, given) if wish.source == "runfile" else [])
+
+
+def _runfile(wish: DriverRequest, given: DriverInputs) -> list[str]:
+    lacking = [
+        f"nvidia_driver_{name}"
+        for name, value in (
+            ("version", wish.version),
+            ("modules", wish.modules),
+            ("runfile", given.runfile),
+            ("runfile_sha256", given.runfile_sha256),
+        )
+        if not value
+    ]
+    if lacking:
+        return [f"nvidia_driver_source: runfile needs {', '.join(lacking)}"]
+    path = Path(given.runfile)
+    if not path.is_file():
+        return [f"nvidia_driver_runfile: {path} is not there"]
+    with path.open("rb") as source:
+        digest = hashlib.file_digest(source, "sha256").hexdigest()
+    if digest != given.runfile_sha256.lower():
+        return [f"{path} has the sha256 {digest}, and nvidia_driver_runfile_sha256 is {given.runfile_sha256}"]
+    return []
+
+
+def _signing(given: DriverInputs) -> list[str]:
+    named = {
+        "nvidia_driver_signing_key": given.signing_key,
+        "nvidia_driver_signing_certificate": given.signing_certificate,
+        "nvidia_driver_mok_hash_file": given.mok_hash_file,
+    }
+    if not any(named.values()):
+        return []
+    found = [f"{name} is empty, and the others of the signing key are not" for name, path in named.items() if not path]
+    return found + [f"{name}: {path} is not there" for name, path in named.items() if path and not Path(path).is_file()]
+
+
+def _extras(given: DriverInputs, manifest: Manifest, release: str) -> list[str]:
+    carried = {name for r in manifest.repositories if r.release == release for name in r.packages}
+    return [
+        f"nvidia_driver_extras: {name} is not among the bundle's packages; name its .deb in `supplied` of bundle.yml"
+        for name in given.extras
+        if name not in carried
+    ]
+
+
+def _mig(given: DriverInputs) -> list[str]:
+    found = []
+    for entry in given.mig:
+        unknown = sorted(set(entry) - {"gpu", "profiles"})
+        if unknown or "gpu" not in entry or not entry.get("profiles"):
+            found.append(f"nvidia_driver_mig: {dict(entry)} is not gpu (index or UUID) and profiles")
+            continue
+        found += [
+            f"nvidia_driver_mig: {profile!r} of GPU {entry['gpu']} is no profile such as 1g.10gb"
+            for profile in entry["profiles"]
+            if not _PROFILE.fullmatch(str(profile))
+        ]
+    return found

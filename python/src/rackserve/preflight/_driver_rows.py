@@ -1,0 +1,219 @@
+"""The rows about GPUs as a whole and their driver: version, kernel modules, fabric manager, what keeps it down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from rackserve.preflight._rows import Row, Verdict, row
+from rackserve.vllm import releases
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rackserve.gpu import Generation, Gpu, GpuFacts, Modules
+    from rackserve.vllm import Release
+
+_COMING_UP: Final = ("not started", "in progress")
+_GIVEN_AWAY: Final = "vfio-pci"  # a virtual machine has it
+_ALL: Final[tuple[Modules, ...]] = ("open", "proprietary")
+_GPU_LESS: Final = (
+    "for a host without a GPU set stack_runtime.flavour: cpu; else seat the GPU and look at lspci -d 10de:"
+)
+_WAKING: Final = "run modprobe nvidia and nvidia-smi, and look for NVRM in `dmesg`"
+_OTHER_LIBRARY: Final = "another driver's libraries are found first: look at ldconfig -p | grep libcuda"
+_GETTING: Final = {
+    "preinstalled": "install a driver, or set nvidia_driver_source: bundle to have it installed",
+    "bundle": "name a driver for this Debian in bundle.yml and build the bundle again",
+    "runfile": "set nvidia_driver_version",
+}
+
+
+@dataclass(frozen=True)
+class DriverPlan:
+    """What the inventory says of the driver: where it comes from, and what that brings.
+
+    Attributes:
+        source: `preinstalled` changes nothing; the others build kernel modules on the host.
+        version: of the driver to install, None where nobody said it.
+        kernels: those whose headers come with it.
+        fabric_manager: it comes with it too.
+        reboots: the host may be rebooted for it.
+        signs: modules are signed with a key of the site.
+    """
+
+    source: Literal["preinstalled", "bundle", "runfile"] = "preinstalled"
+    version: str | None = None
+    modules: str | None = None
+    kernels: tuple[str, ...] = ()
+    fabric_manager: bool = False
+    reboots: bool = False
+    signs: bool = False
+
+    @property
+    def builds(self) -> bool:
+        """Whether kernel modules are built on the host."""
+        return self.source != "preinstalled"
+
+
+@dataclass(frozen=True)
+class _Driver:
+    """The driver that the instances will run on, present or planned; `text` tells it to an operator."""
+
+    version: str | None
+    modules: str | None
+    cuda: str | None
+    text: str
+    answers: bool
+
+    @property
+    def branch(self) -> int | None:
+        return int(self.version.split(".")[0]) if self.version else None
+
+
+def driver_rows(facts: GpuFacts, gpus: Sequence[Gpu], plan: DriverPlan, release: Release) -> list[Row]:
+    """Return the rows about GPUs and driver.
+
+    Args:
+        facts: what the host is.
+        gpus: those that instances use.
+        plan: what the inventory says of the driver.
+        release: the vLLM that is to run.
+    """
+    driver = _driver_of(facts, plan)
+    generations = [gpu.generation for gpu in gpus if gpu.generation]
+    rows = [_answering(facts), _version(driver, generations, release, plan), _modules(driver, generations, plan)]
+    if plan.builds and plan.version != facts.driver.version:
+        rows.append(_headers(facts, plan))
+    rows += [_secure_boot(facts, plan), _nouveau(facts, plan), _fabric(facts, gpus, driver, plan), _reboot(facts, plan)]
+    return [entry for entry in rows if entry]
+
+
+def _driver_of(facts: GpuFacts, plan: DriverPlan) -> _Driver:
+    present = facts.driver
+    if plan.builds and (plan.version is None or plan.version != present.version):
+        text = f"{plan.version or 'no version'}, to be installed from the {plan.source}"
+        return _Driver(plan.version, plan.modules, None, text, answers=True)
+    version = present.version or present.installed
+    if present.cuda is None:
+        what = version or "none"
+        return _Driver(version, present.modules, None, f"{what}; {present.problem}", answers=False)
+    return _Driver(version, present.modules, present.cuda, f"{version}, CUDA {present.cuda}", answers=True)
+
+
+def _answering(facts: GpuFacts) -> Row:
+    """Ask for a GPU, and where there is a driver to show them, for every one that is on the bus."""
+    if not facts.gpus:
+        return row("GPU", "an NVIDIA GPU", "none on the PCI bus", _GPU_LESS, fits=False)
+    if facts.driver.cuda is None:
+        return row("GPU", "an NVIDIA GPU", f"{len(facts.gpus)} on the PCI bus", "", fits=True)
+    silent = [gpu for gpu in facts.gpus if gpu.index is None and gpu.kernel_driver != _GIVEN_AWAY]
+    codes = sorted({x.code for x in facts.host.xids for gpu in silent if gpu.bus_id.startswith(x.bus_id)})
+    xids = f", after Xid {', '.join(map(str, codes))}" if codes else ""
+    absent = f"without {', '.join(gpu.bus_id for gpu in silent)}{xids}" if silent else "all of them"
+    fix = "look for the GPU in `dmesg`, cold-start the host, and have the GPU exchanged if that does not bring it back"
+    return row("GPUs that answer", f"{len(facts.gpus)}, as on the PCI bus", absent, fix, fits=not silent)
+
+
+def _version(driver: _Driver, generations: Sequence[Generation], release: Release, plan: DriverPlan) -> Row:
+    floors = {release.driver: f"CUDA {release.cuda_major} of vLLM {release.version}"}
+    floors |= {g.driver.first: g.name for g in generations if g.driver.first and g.driver.first > release.driver}
+    floor = max(floors)
+    last = min((g.driver.until for g in generations if g.driver.until), default=None)
+    wanted = f"{floor} or newer ({floors[floor]})" + (f", up to {last}" if last else "")
+    if driver.branch is None:
+        fix = _GETTING[plan.source]
+        return row("driver", wanted, driver.text, fix, fits=False)
+    older = [r.version for r in releases().values() if r.driver <= driver.branch and r.cuda_major < release.cuda_major]
+    other = (
+        f", or set stack_runtime.vllm to one of {', '.join(older)}"
+        if older and driver.branch < floor == release.driver
+        else ""
+    )
+    major = int(driver.cuda.split(".")[0]) if driver.cuda else release.cuda_major
+    in_span, speaks = floor <= driver.branch <= (last or driver.branch), major >= release.cuda_major
+    fix = f"install driver {last or floor}{other}" if not in_span else _WAKING if speaks else _OTHER_LIBRARY
+    return row("driver", wanted, driver.text, fix, fits=in_span and speaks and driver.answers)
+
+
+def _modules(driver: _Driver, generations: Sequence[Generation], plan: DriverPlan) -> Row | None:
+    usable = [flavour for flavour in _ALL if all(flavour in g.modules for g in generations)]
+    if len(usable) == len(_ALL) or not generations:
+        return None
+    names = ", ".join(sorted({g.name for g in generations if set(_ALL) - set(g.modules)}))
+    if not usable:
+        fix = "give GPUs of these generations hosts of their own"
+        return row("kernel modules", f"one flavour for {names}", "no flavour drives them all", fix, fits=False)
+    key = f"set nvidia_driver_modules: {usable[0]}"
+    fix = key if plan.builds else f"install the driver's {usable[0]} kernel modules"
+    fits = driver.modules in usable if driver.modules else None
+    return row("kernel modules", f"{usable[0]} ({names})", driver.modules or "not told", fix, fits=fits)
+
+
+def _headers(facts: GpuFacts, plan: DriverPlan) -> Row:
+    kernel, carried = facts.host.kernel, facts.host.kernel in plan.kernels
+    present = kernel in facts.host.header_kernels
+    if present or carried:
+        found = "on the host" if present else "in the bundle"
+    else:
+        found = f"not on the host, and the bundle has those of {', '.join(plan.kernels) or 'no kernel'}"
+    fix = f"boot a kernel whose headers the bundle has, or add {kernel} to the driver's kernels in bundle.yml"
+    return row("kernel headers", f"those of {kernel}", found, fix, fits=present or carried)
+
+
+def _secure_boot(facts: GpuFacts, plan: DriverPlan) -> Row | None:
+    on, silent = facts.host.secure_boot, facts.driver.cuda is None
+    if plan.builds:
+        fix = "switch Secure Boot off in the firmware, or give the role nvidia_driver a key to sign the modules with"
+        found = {True: "on", False: "off", None: "not told by the firmware"}[on]
+        fits = True if plan.signs else None if on is None else not on
+        return row("Secure Boot", "off, or a key to sign the modules with", found, fix, fits=fits)
+    if on and silent:
+        fix = "enrol the key of the driver's modules (mokutil --import, then at the console), or switch Secure Boot off"
+        return row("Secure Boot", "off, or modules signed", "on, and the driver does not answer", fix, fits=False)
+    return None
+
+
+def _nouveau(facts: GpuFacts, plan: DriverPlan) -> Row:
+    loaded, handled = facts.host.nouveau, plan.builds and plan.reboots
+    found = ("loaded; goes with the driver's reboot" if handled else "loaded") if loaded else "not loaded"
+    fix = (
+        "set nvidia_driver_reboot_allowed: true"
+        if plan.builds
+        else "write `blacklist nouveau` to /etc/modprobe.d, run update-initramfs -u, and reboot"
+    )
+    return row("nouveau", "not loaded", found, fix, fits=not loaded or handled)
+
+
+def _fabric(facts: GpuFacts, gpus: Sequence[Gpu], driver: _Driver, plan: DriverPlan) -> Row | None:
+    """Where GPUs hang on NVSwitches, CUDA does not start before the fabric manager of the driver's very version runs.
+
+    Fabric Manager User Guide, "Installing Fabric Manager"; NVIDIA/gpu-operator#544 is what one version off looks like.
+    """
+    hidden = any(gpu.fabric is None and gpu.known and gpu.known.nvswitch for gpu in gpus)
+    if not (facts.host.nvswitches or hidden or any(gpu.fabric in _COMING_UP for gpu in gpus)):
+        return None
+    wanted = f"{driver.version or 'of the driver'}, running (NVSwitch)"
+    if plan.builds and plan.fabric_manager:
+        return row("fabric manager", wanted, "comes with the driver", "", fits=True)
+    manager = facts.host.fabric_manager
+    if manager.version is None:
+        fix = f"install the fabric manager {driver.version or ''}".rstrip() + " and start nvidia-fabricmanager.service"
+        return row("fabric manager", wanted, "none", fix, fits=False)
+    running = manager.state == "active"
+    found = f"{manager.version}, {'running' if running else manager.state or 'not running'}"
+    fix = f"install the fabric manager in exactly {driver.version}, hold both, and start nvidia-fabricmanager.service"
+    return row("fabric manager", wanted, found, fix, fits=manager.version == driver.version and running)
+
+
+def _reboot(facts: GpuFacts, plan: DriverPlan) -> Row:
+    reasons = "; ".join(facts.host.reboot)
+    handled = plan.builds and plan.reboots
+    fix = "reboot the host" + (", or set nvidia_driver_reboot_allowed: true" if plan.builds else "")
+    return Row(
+        "pending reboot",
+        "none",
+        reasons or "none",
+        Verdict.FITS if not reasons or handled else Verdict.REFUSED,
+        fix,
+    )

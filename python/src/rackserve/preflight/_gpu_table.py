@@ -1,0 +1,66 @@
+"""Whether a host's GPUs, driver and system can run the instances that it is asked to serve.
+
+Pure functions over what was read on the host (`rackserve_gpu_facts`), the inventory, a vLLM release
+(`vllm_releases.yml`) and what is known of GPUs (`gpus.yml`). The result is one table for each host.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rackserve.gpu import shares_of
+from rackserve.preflight._driver_rows import driver_rows
+from rackserve.preflight._gpu_rows import instance_rows
+from rackserve.preflight._rows import Row, row
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rackserve.gpu import GpuFacts
+    from rackserve.preflight._driver_rows import DriverPlan
+    from rackserve.vllm import Instance, Release
+
+
+def gpu_rows(
+    facts: GpuFacts, instances: Sequence[Instance], release: Release, plan: DriverPlan, *, cached_kernels: bool
+) -> list[Row]:
+    """Return every row of a host that is to run vLLM's CUDA build.
+
+    Args:
+        facts: what the host is.
+        instances: those of the host.
+        release: the vLLM that is to run.
+        plan: what the inventory says of the driver.
+        cached_kernels: whether the locked packages bring FlashInfer's kernels compiled.
+    """
+    used = [share.gpu for instance in instances for share in shares_of(instance.gpus, facts.gpus)]
+    rows = driver_rows(facts, used or facts.gpus, plan, release)
+    rows.append(_glibc(facts, release))
+    if facts.gpus:
+        for instance in instances:
+            rows += instance_rows(instance, facts, release, cached_kernels=cached_kernels)
+    return rows
+
+
+def group_row(host: str, peers: Mapping[str, GpuFacts]) -> Row | None:
+    """Compare a host's GPUs with those of the hosts that serve the very same instances; None where it has no peer.
+
+    Args:
+        host: the host that is judged.
+        peers: facts by host, its own among them.
+    """
+    kinds = {name: ", ".join(sorted({gpu.name for gpu in facts.gpus})) for name, facts in sorted(peers.items())}
+    others = {name: kind for name, kind in kinds.items() if name != host and kind}
+    if not others or not kinds.get(host):
+        return None
+    found = "; ".join(f"{name}: {kind}" for name, kind in kinds.items() if kind)
+    fix = "give hosts with another GPU a group of their own, with vllm_instances that fit it"
+    wanted = "one kind where hosts share their vllm_instances"
+    return row("GPUs of the group", wanted, found, fix, fits=set(others.values()) == {kinds[host]})
+
+
+def _glibc(facts: GpuFacts, release: Release) -> Row:
+    found = tuple(map(int, facts.host.glibc.split(".")))
+    wanted = tuple(map(int, release.glibc.split(".")))
+    fix = "serve on a newer Debian, or set stack_runtime.vllm to a release whose wheels are older"
+    return row("glibc", f"{release.glibc} or newer", facts.host.glibc, fix, fits=found >= wanted)

@@ -1,0 +1,89 @@
+"""The rows of a host's table that every host has: user, system, Python, disk, memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rackserve.preflight._rows import Row, row
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rackserve.bundle import Manifest
+    from rackserve.preflight._types import HostFacts, HostSpec
+    from rackserve.vllm import Instance, Release
+
+_SUPPORTED: Final = ("12", "13")
+_GB: Final = 1_000_000_000
+_GIB: Final = 1 << 30
+
+
+def system_rows(facts: HostFacts, manifest: Manifest) -> list[Row]:
+    """Return the rows about user, Debian and machine."""
+    carried = [repository.release for repository in manifest.repositories]
+    usable = [release for release in _SUPPORTED if release in carried]
+    supported = facts.distribution == "debian" and facts.release in _SUPPORTED
+    user = "root" if facts.euid == 0 else f"user id {facts.euid}"
+    system = (
+        "add the release to bundle.yml and build the bundle again"
+        if supported
+        else f"install Debian {' or '.join(_SUPPORTED)}"
+    )
+    wheels = "use an x86_64 host: the bundle's wheels and packages are for it"
+    return [
+        row("user", "root", user, "set ansible_user: root, or ansible_become: true", fits=facts.euid == 0),
+        row(
+            "system",
+            f"Debian {' or '.join(usable) or 'with packages'}, as the bundle carries",
+            f"{facts.distribution} {facts.release}",
+            system,
+            fits=supported and facts.release in usable,
+        ),
+        row("machine", "x86_64", facts.architecture, wheels, fits=facts.architecture == "x86_64"),
+    ]
+
+
+def python_row(wanted: HostSpec, facts: HostFacts, release: Release) -> Row:
+    """Return the row about the Python that the locked wheels are for, and that the release runs on."""
+    asked, below = _version(wanted.python), release.python.below
+    fits_release = _version(release.python.first) <= asked and (below is None or asked < _version(below))
+    path = f"/usr/bin/python{wanted.python}"
+    if not fits_release:
+        span = f"{release.python.first} or newer" + (f", below {below}" if below else "")
+        fix = "set stack_runtime.python to one that the release runs on and the bundle has"
+        return row("Python", f"{span} (vLLM {release.version})", wanted.python, fix, fits=False)
+    there = wanted.python in facts.pythons
+    fix = "use the Debian release that has it, or set stack_runtime.python to one that bundle and host share"
+    return row("Python", path, "there" if there else "not on the host", fix, fits=there)
+
+
+def disk_rows(need: Mapping[str, int], free: Mapping[str, int]) -> list[Row]:
+    """Return a row for each folder: what is still to come beside what is free."""
+    fix = "free that much, or mount a larger filesystem there"
+    return [
+        row(f"disk {path}", f"{size / _GB:.1f} GB", f"{free[path] / _GB:.1f} GB free", fix, fits=free[path] >= size)
+        for path, size in need.items()
+    ]
+
+
+def memory_row(
+    instances: Sequence[Instance], manifest: Manifest, cpu_kvcache_gib: int, memory: int | None
+) -> Row | None:
+    """Compare what instances on a CPU keep in memory, weights and KV cache, with what the host has; None if unknown."""
+    if not memory:
+        return None
+    paths = {(model.repo, model.revision): model.path for model in manifest.models}
+    weights = sum(
+        entry.size
+        for instance in instances
+        for entry in manifest.under((paths[instance.model.repo, instance.model.revision],))
+        if entry.path.endswith(".safetensors")
+    )
+    need = weights + len(instances) * cpu_kvcache_gib * _GIB
+    fix = "lower vllm_cpu_kvcache_gib, or serve fewer or smaller models here"
+    wanted = f"{need / _GIB:.1f} GiB (weights, KV cache)"
+    return row("memory", wanted, f"{memory / _GIB:.1f} GiB", fix, fits=memory >= need)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(".")))

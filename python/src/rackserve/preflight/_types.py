@@ -1,0 +1,104 @@
+"""What preflight compares: a host as it was read, what the inventory asks of it, and what comes of that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from rackserve.preflight._driver import DriverRequest
+from rackserve.preflight._rows import refused, table_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rackserve.gpu import GpuFacts
+    from rackserve.preflight._rows import Row
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """What the module host_facts read."""
+
+    euid: int
+    distribution: str
+    release: str
+    architecture: str
+    pythons: Mapping[str, str]
+    free_bytes: Mapping[str, int]
+    stored_bytes: int
+    releases: Sequence[str]
+    floor: Mapping[str, Any]
+    adapters: Mapping[str, str | None]
+    drivers: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True)
+class HostSpec:
+    """What the inventory asks of one host; `instances` is empty on a host that serves no model.
+
+    Attributes:
+        site: the inventory's folder.
+        driver_source: where the GPUs' driver comes from: `preinstalled`, `bundle` or `runfile`.
+        driver_version: of the driver to install; empty takes the bundle's.
+        driver_modules: flavour of its kernel modules; empty is undecided.
+        driver_reboot_allowed: the host may be rebooted for it.
+        driver_signed: its modules are signed with a key of the site.
+    """
+
+    instances: Sequence[dict[str, Any]]
+    vllm: str
+    flavour: str
+    python: str
+    serves: bool
+    store: str
+    releases: str
+    downgrade_reason: str
+    cpu_kvcache_gib: int
+    site: str
+    driver_source: Literal["preinstalled", "bundle", "runfile"] = "preinstalled"
+    driver_version: str = ""
+    driver_modules: str = ""
+    driver_reboot_allowed: bool = False
+    driver_signed: bool = False
+
+    @property
+    def driver(self) -> DriverRequest:
+        """What it says of the driver."""
+        return DriverRequest(
+            self.driver_source, self.driver_version, self.driver_modules, self.driver_reboot_allowed, self.driver_signed
+        )
+
+
+@dataclass(frozen=True)
+class Host:
+    """What was read on a host.
+
+    Attributes:
+        facts: what the module host_facts read.
+        gpus: what rackserve_gpu_facts read; None on a host that serves no model.
+        peers: the same by host, of every host that is to serve the very same instances; its own among them.
+    """
+
+    name: str
+    facts: HostFacts
+    gpus: GpuFacts | None = None
+    peers: Mapping[str, GpuFacts] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """All that would make the play fail later: sentences on inventory and bundle, and the table of the host."""
+
+    problems: Sequence[str]
+    rows: Sequence[Row]
+
+    @property
+    def fits(self) -> bool:
+        """Whether the host may be changed."""
+        return not self.problems and not refused(self.rows)
+
+    @property
+    def text(self) -> str:
+        """Tell all of it at once: each sentence on a line of its own, and the table where a row refuses the host."""
+        table = [table_of(self.rows)] if refused(self.rows) else []
+        return "\n".join([*self.problems, *table])

@@ -1,0 +1,32 @@
+"""Runs of Ansible: the fleet of an inventory, the one importer of ansible-runner, events, records and changes."""
+
+from rackserve.run._ansible import run_playbook
+from rackserve.run._changes import ChangeLog, TaskChange, by_role
+from rackserve.run._events import EventKind, HostStats, RunEvent, RunResult, TaskFailure, unreachable_message
+from rackserve.run._fleet import Fleet, FleetHost, load_fleet, parse_inventory, resolve_inventory
+from rackserve.run._record import new_record_dir, run_lock
+from rackserve.run._site import failure_messages, look_at_fleet, run_edges, run_site
+
+__all__ = [
+    "ChangeLog",
+    "EventKind",
+    "Fleet",
+    "FleetHost",
+    "HostStats",
+    "RunEvent",
+    "RunResult",
+    "TaskChange",
+    "TaskFailure",
+    "by_role",
+    "failure_messages",
+    "load_fleet",
+    "look_at_fleet",
+    "new_record_dir",
+    "parse_inventory",
+    "resolve_inventory",
+    "run_edges",
+    "run_lock",
+    "run_playbook",
+    "run_site",
+    "unreachable_message",
+]

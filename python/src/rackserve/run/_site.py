@@ -1,0 +1,114 @@
+"""Runs of a whole site: site.yml, and the playbooks of its edges, under the site's run lock and with a record."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rackserve._paths import project_root
+from rackserve.errors import InputError
+from rackserve.run import _ansible
+from rackserve.run._events import unreachable_message
+from rackserve.run._fleet import load_fleet, resolve_inventory
+from rackserve.run._record import new_record_dir, run_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from rackserve.run._events import RunEvent, RunResult
+    from rackserve.run._fleet import Fleet
+
+
+def run_site(
+    given: str | None,
+    limit: str | None,
+    *,
+    check: bool,
+    on_event: Callable[[RunEvent], None],
+    variables: Mapping[str, object] | None = None,
+) -> tuple[RunResult, Fleet]:
+    """Run site.yml under the site's run lock, with a record.
+
+    Args:
+        given: the inventory, or None for the lab's.
+        limit: Ansible's host pattern.
+        check: change nothing.
+        on_event: called for every event.
+        variables: as for `run_playbook`.
+
+    Raises:
+        InputError: when no host was in any play.
+    """
+    inventory = resolve_inventory(given)
+    fleet = load_fleet(inventory)
+    playbook = project_root() / "site.yml"
+    if not playbook.is_file():
+        raise InputError(f"there is no {playbook}; run from a checkout, or set RACKSERVE_PROJECT to one")
+    with run_lock(inventory):
+        result = _ansible.run_playbook(
+            playbook,
+            inventory,
+            on_event=on_event,
+            record_dir=new_record_dir(playbook),
+            limit=limit,
+            check=check,
+            variables=variables,
+        )
+    if not result.hosts:
+        raise InputError(f"no host of {inventory} was in any play; look at --limit and the groups in hosts.yml")
+    return result, fleet
+
+
+def run_edges(
+    given: str | None,
+    playbook_name: str,
+    variables: Mapping[str, object],
+    *,
+    on_event: Callable[[RunEvent], None],
+    tags: Sequence[str] = (),
+) -> tuple[RunResult, list[str]]:
+    """Run a playbook of the edges under the site's run lock, with a record; return its failures too.
+
+    Raises:
+        InputError: when the site has no edge.
+    """
+    inventory = resolve_inventory(given)
+    fleet = load_fleet(inventory)
+    playbook = project_root() / "playbooks" / playbook_name
+    with run_lock(inventory):
+        result = _ansible.run_playbook(
+            playbook,
+            inventory,
+            on_event=on_event,
+            record_dir=new_record_dir(playbook),
+            tags=tags,
+            variables=variables,
+        )
+    if not result.hosts:
+        raise InputError(f"no host of {inventory} is in the group edge_hosts; see its hosts.yml")
+    return result, failure_messages(result, fleet)
+
+
+def look_at_fleet(
+    playbook_name: str,
+    inventory: Path,
+    *,
+    on_event: Callable[[RunEvent], None],
+    limit: str | None = None,
+    tags: Sequence[str] = (),
+) -> RunResult:
+    """Run a playbook that changes nothing, so without the run lock; arguments as of `run_playbook`."""
+    playbook = project_root() / "playbooks" / playbook_name
+    return _ansible.run_playbook(
+        playbook, inventory, on_event=on_event, record_dir=new_record_dir(playbook), limit=limit, tags=tags
+    )
+
+
+def failure_messages(result: RunResult, fleet: Fleet) -> list[str]:
+    """Return one message for each host that failed or could not be reached."""
+    by_host: dict[str, str] = {}
+    for failure in result.failures:
+        by_host.setdefault(failure.host, f"{failure.host}: {failure.task}: {failure.message}")
+    for failure in result.unreachable:
+        by_host[failure.host] = unreachable_message(failure, fleet.address_of(failure.host))
+    return list(by_host.values())

@@ -1,0 +1,201 @@
+"""From an instance to what a vLLM release reads: words, the file given to `--config`, and the environment."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from rackserve.errors import InputError
+
+if TYPE_CHECKING:
+    from rackserve.vllm._instances import Instance
+    from rackserve.vllm._releases import Release
+
+_BFLOAT16_FROM: Final = (8, 0)
+_FLOAT16_FROM: Final = (7, 0)
+
+
+def dtype_for(capability: tuple[int, int] | None) -> str:
+    """Return the type that `auto` stands for on a GPU: bfloat16 from Ampere (8.0) on, float16 on Volta and Turing.
+
+    Args:
+        capability: the GPU's compute capability, major and minor; None when nobody knows, which leaves it to vLLM.
+
+    Raises:
+        InputError: for a GPU that no supported release serves.
+    """
+    if capability is None:
+        return "auto"
+    if capability < _FLOAT16_FROM:
+        found = ".".join(map(str, capability))
+        raise InputError(f"a GPU of compute capability {found} cannot run vLLM; use one of 7.0 or more")
+    return "bfloat16" if capability >= _BFLOAT16_FROM else "float16"
+
+
+def parser_of(instance: Instance, release: Release) -> str | None:
+    """Return the tool-call parser of an instance: its own, or a known model's; None when tool calls are off."""
+    if instance.tool_call_parser == "none" or instance.task != "generate":
+        return None
+    return instance.tool_call_parser or release.parser_for(instance.model.repo)
+
+
+def words_of(instance: Instance, release: Release) -> list[str]:
+    """Return what must stand between `vllm serve` and `--config`; nothing for releases whose file can say it all.
+
+    0.6.4 wants the model there, and makes one word of a list in its file (`vllm/utils.py`, FlexibleArgumentParser).
+    """
+    words = [instance.model.repo] if release.model_on_command_line else []
+    if not release.lists_in_config:
+        for key, value in _settings(instance, release).items():
+            if isinstance(value, list):
+                words += [f"--{key}", *map(str, value)]
+    return words
+
+
+def config_of(
+    instance: Instance,
+    release: Release,
+    *,
+    flavour: str,
+    shutdown_timeout: int,
+    capability: tuple[int, int] | None = None,
+) -> dict[str, Any]:
+    """Return the keys of `/etc/vllm/instances/<name>.yaml`.
+
+    Every release drops a key whose value is false (measured from 0.10.2 to 0.33.0, read in 0.6.4's source), so a
+    switch that is off is written as its negation, or not at all.
+
+    Args:
+        instance: what to serve.
+        release: which vLLM will read it.
+        flavour: `cpu` or `cuda`.
+        shutdown_timeout: seconds that running requests get to end after SIGTERM, where the release waits at all.
+        capability: compute capability of the instance's GPUs, which decides what dtype `auto` is.
+
+    Raises:
+        InputError: when the GPU is too old.
+    """
+    config = {
+        **_settings(instance, release),
+        **_listening(instance, release),
+        "dtype": dtype_for(capability) if instance.dtype == "auto" and flavour == "cuda" else instance.dtype,
+    }
+    if flavour == "cuda":  # without a GPU, vllm_cpu_kvcache_gib says how much memory the KV cache gets
+        config["gpu-memory-utilization"] = instance.gpu_memory_utilization or release.gpu_memory_utilization
+    if "shutdown-timeout" in release.flags:
+        config["shutdown-timeout"] = shutdown_timeout
+    if release.model_on_command_line:
+        del config["model"]
+    if not release.lists_in_config:
+        config = {key: value for key, value in config.items() if not isinstance(value, list)}
+    return config
+
+
+def _listening(instance: Instance, release: Release) -> dict[str, Any]:
+    """Return where the engine listens in the network of its own; its entry is what others connect to."""
+    if "uds" in release.flags:
+        return {"uds": f"/run/vllm-{instance.name}/api.sock"}
+    return {"host": "127.0.0.1", "port": instance.port}
+
+
+def _settings(instance: Instance, release: Release) -> dict[str, Any]:
+    """Return what does not depend on the host."""
+    parser = parser_of(instance, release)
+    optional = {
+        "tensor-parallel-size": instance.tensor_parallel if instance.tensor_parallel > 1 else None,
+        "api-server-count": instance.api_server_count,
+        "quantization": instance.quantization,
+        "kv-cache-dtype": instance.kv_cache_dtype,
+        "chat-template": instance.chat_template,
+        "tool-call-parser": parser,
+        "enable-auto-tool-choice": True if parser else None,
+        "enable-lora": True if instance.lora else None,
+        "lora-modules": [f"{adapter.name}={adapter.path or adapter.repo}" for adapter in instance.lora] or None,
+    }
+    return {
+        "model": instance.model.repo,
+        "revision": instance.model.revision,
+        "served-model-name": list(instance.served_names),
+        "max-model-len": instance.max_model_len,
+        "max-num-seqs": instance.max_num_seqs,
+        **_task(instance, release),
+        **_quiet(release),
+        **{key: value for key, value in optional.items() if value is not None},
+        **_extra(instance, release),
+    }
+
+
+def _switch(key: str, release: Release, *, on: bool) -> dict[str, bool]:
+    if on:
+        return {key: True}
+    return {_negated(key): True} if release.negates_switches else {}
+
+
+def _task(instance: Instance, release: Release) -> dict[str, Any]:
+    """Return what tells the release what the model is for.
+
+    Whether a model that only reads can reuse its cache is the release's to decide: told to, it would do so where it
+    cannot (`engine/arg_utils.py` warns of a crash).
+    """
+    caching = _switch("enable-prefix-caching", release, on=instance.prefix_caching)
+    if instance.task == "generate":
+        return caching
+    told = {} if instance.prefix_caching else caching
+    if "runner" not in release.flags:
+        return {**told, "task": "embedding"}
+    return {**told, "runner": "pooling", "convert": {"embed": "embed", "score": "classify"}[instance.task]}
+
+
+def _negated(key: str) -> str:
+    return key.removeprefix("no-") if key.startswith("no-") else f"no-{key}"
+
+
+def _quiet(release: Release) -> dict[str, Any]:
+    """Log no requests, show no pages about the API, and let no other web site's pages call it."""
+    access_log = "disable-uvicorn-access-log" in release.flags
+    return {
+        **({"disable-log-requests": True} if release.log_requests == "unless-disabled" else {}),
+        **({"disable-uvicorn-access-log": True} if access_log else {"uvicorn-log-level": "warning"}),
+        "disable-fastapi-docs": True,
+        **({"allowed-origins": "[]"} if release.allowed_origins else {}),
+    }
+
+
+def _extra(instance: Instance, release: Release) -> dict[str, Any]:
+    """Return the extra arguments; a mapping becomes the JSON that every release reads."""
+    found: dict[str, Any] = {}
+    for key, value in instance.extra_args.items():
+        if isinstance(value, bool):
+            found |= _switch(key, release, on=value)
+        else:
+            found[key] = json.dumps(value) if isinstance(value, dict) else value
+    return found
+
+
+def environment_of(instance: Instance, release: Release, flavour: str, cpu_kvcache_gib: int) -> dict[str, str]:
+    """Return the variables of `/etc/vllm/instances/<name>.env` that differ between instances.
+
+    Args:
+        instance: what to serve.
+        release: which vLLM.
+        flavour: `cpu` or `cuda`.
+        cpu_kvcache_gib: GiB of memory for the KV cache of a CPU instance.
+    """
+    words = words_of(instance, release)
+    found = {"RACKSERVE_SERVE_WORDS": " ".join(words)} if words else {}
+    if flavour == "cpu":
+        return {
+            **found,
+            "VLLM_CPU_KVCACHE_SPACE": str(cpu_kvcache_gib),
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            # Instances share the cores: a thread that waits by spinning keeps off the one it waits for (docs/lab.md).
+            "OMP_WAIT_POLICY": "passive",
+        }
+    return {
+        **found,
+        # By bus: CUDA's own order is by speed, so an index could mean another GPU than nvidia-smi's.
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": ",".join(str(gpu) for gpu in instance.gpus),
+        # FlashInfer compiles its sampler at the first start: 95 s with nvcc, the end of it without (docs/gpu.md).
+        "VLLM_USE_FLASHINFER_SAMPLER": "0",
+    }

@@ -1,0 +1,261 @@
+"""`vllm_instances`: the schema of what an operator writes, and the typed instances that the rest works with."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from rackserve.errors import InputError
+from rackserve.gpu import stable_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PORT_BASE: Final = 8000
+_GPU: Final = re.compile(r"(GPU|MIG)-[0-9a-fA-F-]{36}|([0-9a-fA-F]{4}){1,2}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]")
+Task = Literal["generate", "embed", "score"]
+_REPO: Final = r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$"
+_COMMIT: Final = r"^[0-9a-f]{40}$"
+_RESERVED_ARGS: Final = {
+    "api-key": "set keys at the edge: nothing but the entry reaches an engine",
+    "config": "leave it out, it is the file that this ends up in",
+    "convert": "set task",
+    "device-ids": "set gpus",
+    "enable-auto-tool-choice": "set tool_call_parser",
+    "enable-lora": "set lora",
+    "enable-prefix-caching": "set prefix_caching",
+    "host": "set vllm_listen_address",
+    "lora-modules": "set lora",
+    "model": "set model.repo",
+    "no-enable-prefix-caching": "set prefix_caching",
+    "port": "set port",
+    "revision": "set model.revision",
+    "runner": "set task",
+    "served-model-name": "set model.served_names",
+    "shutdown-timeout": "set vllm_shutdown_timeout",
+    "uds": "set port, which the entry in front of the engine's socket listens on",
+    **{
+        key.replace("_", "-"): f"set {key}"
+        for key in (
+            "api_server_count",
+            "chat_template",
+            "dtype",
+            "gpu_memory_utilization",
+            "kv_cache_dtype",
+            "max_model_len",
+            "max_num_seqs",
+            "quantization",
+            "task",
+            "tensor_parallel_size",
+            "tool_call_parser",
+        )
+    },
+}
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ModelRef(_Part):
+    """A model by repository and commit, and the names that clients use for it."""
+
+    repo: str = Field(pattern=_REPO)
+    revision: str = Field(pattern=_COMMIT)
+    served_names: list[str] = Field(default=[])
+
+
+class Lora(_Part):
+    """A LoRA adapter under the name that clients use for it: a repository and commit of the bundle, or a host's folder.
+
+    `base` is the model that the adapter's own configuration names, where that is not the instance's repository: the
+    same model under another name, such as its quantized copy.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,95}$")
+    path: str | None = Field(default=None, pattern=r"^/[^\s=]+$")
+    repo: str | None = Field(default=None, pattern=_REPO)
+    revision: str | None = Field(default=None, pattern=_COMMIT)
+    base: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Lora:
+        if (self.path is None) is (self.repo is None) or (self.repo is None) is not (self.revision is None):
+            raise ValueError(
+                f"adapter {self.name!r} has to have either repo and revision, which the bundle carries, or path, a "
+                "folder on the host"
+            )
+        return self
+
+
+class Instance(_Part):
+    """One vLLM server. Lengths are tokens, `max_num_seqs` is requests at once, utilisation a share of the GPU.
+
+    `task` is what the model is for: `generate` text, `embed` texts as vectors, or `score` pairs (a cross-encoder).
+    """
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")
+    model: ModelRef
+    task: Task = "generate"
+    max_num_seqs: int = Field(ge=1)
+    max_model_len: int = Field(ge=1)
+    port: int = Field(default=0, ge=0, le=65535)
+    gpus: list[int | str] = Field(default=[])
+    tensor_parallel_size: int | None = Field(default=None, ge=1)
+    api_server_count: int | None = Field(default=None, ge=1)
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    gpu_memory_utilization: float | None = Field(default=None, gt=0, lt=1)
+    quantization: Literal["awq", "gptq", "fp8"] | None = None
+    kv_cache_dtype: str | None = None
+    lora: list[Lora] = Field(default=[])
+    tool_call_parser: str | None = None
+    chat_template: str | None = None
+    prefix_caching: bool = True
+    extra_args: dict[str, bool | int | float | str | list[str] | dict[str, Any]] = Field(default={})
+
+    @field_validator("gpus")
+    @classmethod
+    def _each_gpu_once(cls, value: list[int | str]) -> list[int | str]:
+        for gpu in value:
+            if isinstance(gpu, int) and gpu < 0:
+                raise ValueError(f"{gpu} is no GPU; indexes count from 0")
+            if isinstance(gpu, str) and not _GPU.fullmatch(gpu):
+                raise ValueError(
+                    f"{gpu!r} is no GPU; give an index, a UUID as `nvidia-smi -L` prints it, or a PCI address such as "
+                    "0000:3b:00.0"
+                )
+        if len({stable_name(str(gpu)) for gpu in value}) < len(value):
+            raise ValueError("a GPU is named twice; name each once")
+        return value
+
+    @field_validator("extra_args")
+    @classmethod
+    def _known_owner(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for key in value:
+            if key in _RESERVED_ARGS:
+                raise ValueError(f"{key} is not an extra argument; {_RESERVED_ARGS[key]}")
+            if key.startswith("-") or "_" in key:
+                raise ValueError(f"{key}: write the flag's name without leading dashes and with dashes inside")
+        return value
+
+    @field_validator("chat_template")
+    @classmethod
+    def _template_inside(cls, value: str | None) -> str | None:
+        if value is not None and (not value or ".." in value.split("/")):
+            raise ValueError("a template is a path inside the inventory's folder, or the name of a file of the model")
+        return value
+
+    @model_validator(mode="after")
+    def _only_what_generates_calls_tools(self) -> Instance:
+        if self.task != "generate" and self.tool_call_parser not in (None, "none"):
+            raise ValueError(
+                f"task is {self.task!r}, and only a model that generates calls tools; drop tool_call_parser"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _every_gpu_works(self) -> Instance:
+        workers = self.tensor_parallel
+        for key in ("pipeline-parallel-size", "data-parallel-size"):
+            size = self.extra_args.get(key, 1)
+            workers *= size if isinstance(size, int) else 1
+        if self.gpus and workers != len(self.gpus):
+            raise ValueError(
+                f"tensor_parallel_size makes {workers} workers and gpus names {len(self.gpus)}; name as many GPUs, or "
+                "leave tensor_parallel_size out"
+            )
+        return self
+
+    @property
+    def tensor_parallel(self) -> int:
+        """GPUs that share every layer; all that the instance has, unless it says otherwise."""
+        return self.tensor_parallel_size or len(self.gpus) or 1
+
+    @property
+    def served_names(self) -> tuple[str, ...]:
+        """Names that clients may use; the repository's when none is given."""
+        return tuple(self.model.served_names) or (self.model.repo,)
+
+    @property
+    def snapshots(self) -> frozenset[tuple[str, str]]:
+        """Repository and commit of everything that the bundle must carry for it: the model and its adapters."""
+        adapters = {(adapter.repo, adapter.revision) for adapter in self.lora if adapter.repo and adapter.revision}
+        return frozenset({(self.model.repo, self.model.revision), *adapters})
+
+
+_PARTS: Final[dict[str | int, type[_Part]]] = {"model": ModelRef, "lora": Lora}
+
+
+def parse_instances(raw: Sequence[dict[str, Any]], port_base: int = PORT_BASE) -> tuple[Instance, ...]:
+    """Check a host's `vllm_instances` and give every instance its port.
+
+    An instance without `port` gets the lowest free one from `port_base`, in the order of the list.
+
+    Raises:
+        InputError: naming every wrong instance and key, the value found and what is allowed.
+    """
+    problems: list[str] = []
+    parsed: list[Instance] = []
+    for position, item in enumerate(raw):
+        label = f"instance {item.get('name', f'number {position + 1}')!r}" if isinstance(item, dict) else f"{item!r}"
+        try:
+            parsed.append(Instance.model_validate(item))
+        except ValidationError as wrong:
+            problems += [f"{label}: {_sentence(error)}" for error in wrong.errors()]
+    problems += [f"instance name {name!r} is used {n} times; give each its own" for name, n in _twice(parsed, "name")]
+    problems += [
+        f"port {port} is used by {n} instances ({', '.join(i.name for i in parsed if i.port == port)}); "
+        "give each its own, or leave `port` out"
+        for port, n in _twice(parsed, "port")
+        if port
+    ]
+    problems += _name_clashes(parsed)
+    if problems:
+        raise InputError("vllm_instances: " + "; ".join(problems))
+    return _with_ports(parsed, port_base)
+
+
+def _sentence(error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    key = ".".join(str(part) for part in error["loc"])
+    if not key:
+        return str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        part = Instance if len(error["loc"]) == 1 else _PARTS.get(error["loc"][0], Instance)
+        known = ", ".join(part.model_fields)
+        return f"unknown key {key!r} (found {error['input']!r}); known keys are {known}"
+    if error["type"] == "missing":
+        return f"{key!r} is missing; set it"
+    return f"{key}: {error['msg'].removeprefix('Value error, ')} (found {error['input']!r})"
+
+
+def _name_clashes(instances: Sequence[Instance]) -> list[str]:
+    """Return the adapters whose name also means something else; two copies of an instance may share one."""
+    found = []
+    for instance in instances:
+        for name, n in Counter(adapter.name for adapter in instance.lora).items():
+            if n > 1:
+                found.append(f"instance {instance.name!r} has {n} adapters of the name {name!r}; give each its own")
+        for other in instances:
+            theirs = {adapter.name: (adapter, other.model) for adapter in other.lora}
+            for adapter in instance.lora:
+                what = f"instance {instance.name!r}: the adapter's name {adapter.name!r} is also "
+                if adapter.name in other.served_names:
+                    found.append(f"{what}a served name of instance {other.name!r}; rename the adapter")
+                elif theirs.get(adapter.name, (adapter, instance.model)) != (adapter, instance.model) and (
+                    instance.name < other.name
+                ):
+                    found.append(f"{what}that of another adapter, of instance {other.name!r}; rename one")
+    return found
+
+
+def _twice(instances: Sequence[Instance], key: str) -> list[tuple[Any, int]]:
+    return [(value, n) for value, n in Counter(getattr(i, key) for i in instances).items() if n > 1]
+
+
+def _with_ports(instances: Sequence[Instance], port_base: int) -> tuple[Instance, ...]:
+    taken = {instance.port for instance in instances}
+    free = (port for port in range(port_base, 65536) if port not in taken)
+    return tuple(i if i.port else i.model_copy(update={"port": next(free)}) for i in instances)

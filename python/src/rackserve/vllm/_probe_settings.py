@@ -1,0 +1,41 @@
+"""From an instance to `/etc/vllm/instances/<name>.probe.json`; the probe's own defaults are not repeated there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rackserve.vllm._instances import Instance
+
+
+def probe_settings(instance: Instance, engine: str, runtime: Mapping[str, str], start_timeout: int) -> dict[str, Any]:
+    """Return what the probe is told about an instance.
+
+    Args:
+        instance: what is served.
+        engine: where the engine listens: a socket's path, or host:port.
+        runtime: `vllm`, the release, and `flavour`, the kind of host.
+        start_timeout: seconds that a start may take.
+    """
+    told = {"engine": engine, "model": instance.served_names[0], "start_budget_s": float(start_timeout)}
+    if instance.task != "generate":
+        return {**told, "task": instance.task}  # only what generates has log-probabilities to compare
+    if instance.lora:
+        told["adapters"] = True
+    return {**told, "golden_identity": golden_identity(instance, runtime)}
+
+
+def golden_identity(instance: Instance, runtime: Mapping[str, str]) -> str:
+    """Return what the golden answer hangs on: another model, release, number format, device or question has another."""
+    parts = {
+        "model": f"{instance.model.repo}@{instance.model.revision}",
+        "vllm": f"{runtime['vllm']}+{runtime['flavour']}",
+        "dtype": instance.dtype,
+        "quantization": instance.quantization or "none",
+        "kv": instance.kv_cache_dtype or "auto",
+        "gpus": ",".join(str(gpu) for gpu in instance.gpus) or "none",
+        **({"asked": "next"} if instance.lora else {}),
+    }
+    return " ".join(f"{key}={value}" for key, value in parts.items())

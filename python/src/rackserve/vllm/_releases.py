@@ -1,0 +1,218 @@
+"""What rackserve knows of vLLM's releases, typed: `data/vllm_releases.yml` and the only way to read it."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from rackserve.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_DATA: Final = Path(__file__).parents[1] / "data" / "vllm_releases.yml"
+
+
+def _compiles(pattern: str) -> str:
+    re.compile(pattern)
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_compiles)]
+Dotted = Annotated[str, Field(pattern=r"^\d+(\.\d+)+$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+
+
+class PythonRange(_Part):
+    """Python releases that the wheels install on: `from` and newer, older than `below`."""
+
+    first: Dotted = Field(alias="from")
+    below: Dotted | None = None
+
+
+class KvLog(_Part):
+    """Regular expressions for the lines in which an engine says how much KV cache it has.
+
+    V1 engines give `tokens`, 0.6.4 gives `blocks`; all give the concurrency at `length` tokens a request.
+    """
+
+    tokens: Pattern | None = None
+    blocks: Pattern | None = None
+    concurrency: Pattern
+
+
+class BadPin(_Part):
+    """Versions of a dependency that the release's own metadata allows and that do not work with it."""
+
+    pin: str
+    why: str
+    source: str
+
+
+class Release(_Part):
+    """One vLLM release. Defaults are what the newest releases do.
+
+    Attributes:
+        driver: the oldest major release of NVIDIA's driver that it runs on.
+        gpus_by_uuid: CUDA_VISIBLE_DEVICES may have UUIDs, the only names that slices (MIG) have.
+        model_on_command_line: the model must come before `--config`, and not be in the file.
+        lists_in_config: a list in the file is several words; else it becomes one.
+        negates_switches: every switch has its `--no-` form.
+        drains: running requests may end after SIGTERM.
+        api_key_logged: the start writes the API key to the log.
+        allowed_origins: default of --allowed-origins, the browsers' origins that may call the API.
+        max_num_seqs: default of --max-num-seqs; None where it depends on the GPU.
+        flags: those of `vllm serve` that the data names and the release has.
+        absent: those that it has not, with a sentence on when it came or went, and what to do.
+        metrics: vLLM's names of metrics under ours.
+        paths: those of `known_paths` that the release has.
+    """
+
+    version: str
+    python: PythonRange
+    torch: Dotted
+    cuda: Dotted
+    driver: int
+    glibc: Dotted
+    gpus_by_uuid: bool = True
+    model_on_command_line: bool = False
+    lists_in_config: bool = True
+    negates_switches: bool = True
+    drains: bool = True
+    log_requests: Literal["unless-disabled", "off"] = "off"
+    api_key_logged: bool = False
+    allowed_origins: tuple[str, ...] = Field(default=(), strict=False)
+    gpu_memory_utilization: float = 0.92
+    prefix_caching: bool = True
+    max_num_seqs: int | None = None
+    kv_log: KvLog
+    known_bad: tuple[BadPin, ...] = Field(default=(), strict=False)
+    kv_cache_dtypes: tuple[str, ...] = Field(strict=False)
+    lora_ranks: tuple[int, ...] = Field(default=(1, 8, 16, 32, 64, 128, 256, 320, 512), strict=False)
+    tool_parsers: tuple[str, ...] = Field(strict=False)
+    flags: frozenset[str] = Field(default=frozenset(), strict=False)
+    absent: dict[str, str] = Field(default={})
+    metrics: dict[str, str] = Field(default={})
+    paths: frozenset[str] = Field(default=frozenset(), strict=False)
+    model_parsers: dict[str, str] = Field(default={})
+
+    @property
+    def cuda_major(self) -> int:
+        """Major release of CUDA that the wheels are built for."""
+        return int(self.cuda.split(".", maxsplit=1)[0])
+
+    def parser_for(self, repo: str) -> str | None:
+        """Return the tool-call parser that fits a model and that this release has; None for a model nobody listed."""
+        found = (parser for pattern, parser in self.model_parsers.items() if re.fullmatch(pattern, repo))
+        parser = next(found, None)
+        return parser if parser in self.tool_parsers else None
+
+
+class _Span(_Part):
+    first: str | None = Field(default=None, alias="from")
+    until: str | None = None
+    but: tuple[str, ...] = Field(default=(), strict=False)
+
+    def covers(self, version: str, order: Sequence[str]) -> bool:
+        """Tell whether a release lies in the span; `order` is every version, oldest first."""
+        first = order.index(self.first or order[0])
+        last = order.index(self.until or order[-1])
+        return first <= order.index(version) <= last and version not in self.but
+
+    def told(self, order: Sequence[str]) -> str:
+        """Say which releases the span covers."""
+        if self.but:
+            return f"only {', '.join(version for version in order if self.covers(version, order))} have it"
+        since = f"came after {order[order.index(self.first) - 1]}" if self.first else ""
+        until = f"went after {self.until}" if self.until else ""
+        return "it " + " and ".join(part for part in (since, until) if part)
+
+
+class _Flag(_Span):
+    instead: str = "leave it out"
+
+    def refusal(self, order: Sequence[str]) -> str:
+        """Say when the flag came or went, and what to do without it."""
+        return f"{self.told(order)}; {self.instead}"
+
+
+class _Metric(_Span):
+    name: str
+
+
+class ApiPath(_Span):
+    """A path of the API: the tasks of the instances that have it, and whether it is offered only when it is named."""
+
+    tasks: tuple[str, ...] = Field(strict=False)
+    optional: bool = False
+
+
+class _ModelParser(_Part):
+    repo: Pattern
+    parser: str
+
+
+class _File(_Part):
+    releases: list[dict[str, Any]]
+    flags: dict[str, _Flag]
+    metrics: dict[str, list[_Metric]]
+    paths: dict[str, ApiPath]
+    tool_parsers: list[_ModelParser]
+
+
+@cache
+def _data() -> _File:
+    return _File.model_validate(yaml.safe_load(_DATA.read_text(encoding="utf-8")))
+
+
+def known_paths() -> Mapping[str, ApiPath]:
+    """Return every path of the API that a client may be let ask for, in the order in which they are told."""
+    return _data().paths
+
+
+@cache
+def releases() -> Mapping[str, Release]:
+    """Return every release that rackserve serves, by version, oldest first."""
+    data = _data()
+    order = [str(row["version"]) for row in data.releases]
+    return {str(row["version"]): _release(row, data, order) for row in data.releases}
+
+
+def release_of(version: str) -> Release:
+    """Return what is known of a release.
+
+    Raises:
+        InputError: naming the releases that are known.
+    """
+    known = releases()
+    if version not in known:
+        raise InputError(f"vLLM {version} is not a release that rackserve knows; set one of {', '.join(known)}")
+    return known[version]
+
+
+def _release(row: dict[str, Any], data: _File, order: Sequence[str]) -> Release:
+    version = str(row["version"])
+    has = {name: flag.covers(version, order) for name, flag in data.flags.items()}
+    return Release.model_validate(
+        {
+            **row,
+            "flags": [name for name, there in has.items() if there],
+            "absent": {name: data.flags[name].refusal(order) for name, there in has.items() if not there},
+            "metrics": {
+                ours: metric.name
+                for ours, metrics in data.metrics.items()
+                for metric in metrics
+                if metric.covers(version, order)
+            },
+            "paths": [path for path, row in data.paths.items() if row.covers(version, order)],
+            "model_parsers": {known.repo: known.parser for known in data.tool_parsers},
+        }
+    )

@@ -1,0 +1,37 @@
+"""Instances with the paths that their adapters and chat templates have on a host."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rackserve.vllm._adapters import Sources, with_adapters
+from rackserve.vllm._chat_templates import find_template
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from rackserve.bundle import Manifest
+    from rackserve.vllm._instances import Instance
+    from rackserve.vllm._releases import Release
+
+
+def adapter_sources(manifest: Manifest, bundle: Path, on_host: Mapping[str, str | None]) -> Sources:
+    """Return where adapters are read: in the bundle, and what a host said of its own folders."""
+    return Sources({(model.repo, model.revision): bundle / model.path for model in manifest.models}, on_host)
+
+
+def resolve_paths(
+    instances: Sequence[Instance], sources: Sources, release: Release, hf_home: str, site: Path
+) -> list[Instance]:
+    """Return instances with adapters and templates by their paths on the host.
+
+    Raises:
+        InputError: when one of these cannot be read or does not fit.
+    """
+    found = []
+    for instance in instances:
+        template = find_template(instance, site, sources.snapshots, hf_home)
+        known = instance.model_copy(update={"chat_template": template.on_host}) if template else instance
+        found.append(with_adapters(known, sources, release, hf_home))
+    return found

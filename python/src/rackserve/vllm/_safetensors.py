@@ -1,0 +1,43 @@
+"""What a safetensors file says of itself: names, types and shapes of its tensors."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from rackserve.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_HEADER_LIMIT: Final = 100_000_000  # safetensors' own limit
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One entry of a safetensors header."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def read_header(file: Path) -> list[Tensor]:
+    """Return the tensors of a safetensors file; only its first bytes are read.
+
+    Raises:
+        InputError: when the header cannot be read.
+    """
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            entries: dict[str, dict[str, Any]] = json.loads(stream.read(min(length, _HEADER_LIMIT)))
+        return [
+            Tensor(name, entry["dtype"], tuple(entry["shape"]))
+            for name, entry in entries.items()
+            if name != "__metadata__"
+        ]
+    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as wrong:
+        raise InputError(f"{file}: not a whole safetensors file ({wrong}); fetch it again") from wrong

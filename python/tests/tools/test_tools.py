@@ -1,0 +1,213 @@
+"""Tests of the command-line tools in python/tools."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+TOOLS = Path(__file__).parents[2] / "tools"
+
+README = "# web\n\n<!-- argument_specs:begin -->\n<!-- argument_specs:end -->\nAfter.\n"
+SPECS = """---
+argument_specs:
+  main:
+    short_description: Serve pages
+    options:
+      web_port:
+        type: int
+        description: Port to listen on.
+        default: 80
+      web_name:
+        type: str
+        required: true
+        description: Name | of the site.
+      web_mode:
+        type: str
+        description: Mode.
+        choices: [plain, tls]
+        default: ""
+      web_users:
+        type: list
+        elements: dict
+        description: [People., Who may log in.]
+        default: []
+        options:
+          id:
+            type: int
+            description: Number.
+"""
+DEFAULTS = '---\n# Note: a port.\nweb_port: 80\n# A required input.\n# web_name:\nweb_mode: ""\nweb_users: []\n'
+MAIN = "---\n- name: Install\n  ansible.builtin.import_tasks: install.yml\n  tags: [web]\n"
+
+
+def _tool(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"tool_{name}", TOOLS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+role_readme = _tool("role_readme")
+check_roles = _tool("check_roles")
+measure_memory = _tool("measure_memory")
+
+
+@pytest.fixture
+def role(tmp_path: Path) -> Path:
+    files = {
+        "README.md": README,
+        "meta/argument_specs.yml": SPECS,
+        "defaults/main.yml": DEFAULTS,
+        "tasks/main.yml": MAIN,
+        "tasks/install.yml": "---\n- name: install | Go\n  ansible.builtin.ping:\n",
+    }
+    folder = tmp_path / "roles" / "web"
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return folder
+
+
+def _edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_table_shows_every_variable_with_type_default_and_description(role: Path, tmp_path: Path) -> None:
+    assert role_readme.main(["--root", str(tmp_path)]) == 0
+    text = (role / "README.md").read_text(encoding="utf-8")
+    assert text == (
+        "# web\n\n<!-- argument_specs:begin -->\n"
+        "| variable | type | default | what |\n|---|---|---|---|\n"
+        "| `web_port` | int | `80` | Port to listen on. |\n"
+        "| `web_name` | str | required | Name \\| of the site. |\n"
+        '| `web_mode` | str | `""` | Mode. One of `plain`, `tls`. |\n'
+        "| `web_users` | list of dict | `[]` | People. Who may log in. |\n"
+        "| `web_users.id` | int | none | Number. |\n"
+        "<!-- argument_specs:end -->\nAfter.\n"
+    )
+
+
+def test_check_names_a_stale_readme_and_changes_nothing(
+    role: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert role_readme.main(["--root", str(tmp_path), "--check"]) == 1
+    assert "roles/web/README.md" in capsys.readouterr().out
+    assert (role / "README.md").read_text(encoding="utf-8") == README
+
+
+def test_check_accepts_what_was_written(role: Path, tmp_path: Path) -> None:
+    role_readme.main(["--root", str(tmp_path)])
+    before = (role / "README.md").read_text(encoding="utf-8")
+    assert role_readme.main(["--root", str(tmp_path), "--check"]) == 0
+    assert role_readme.main(["--root", str(tmp_path)]) == 0
+    assert (role / "README.md").read_text(encoding="utf-8") == before
+
+
+def test_two_entry_points_get_a_table_each() -> None:
+    text = role_readme.table({"main": {"options": {}}, "remove": {"options": {"web_x": {"type": "str"}}}})
+    assert "Entry point `main`:\n\nNo variables." in text
+    assert "Entry point `remove`:" in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "none",
+        "<!-- argument_specs:begin -->",
+        "<!-- argument_specs:end -->\n<!-- argument_specs:begin -->",
+        README + README,
+    ],
+)
+def test_readme_without_its_markers_is_an_error(
+    role: Path, tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (role / "README.md").write_text(text, encoding="utf-8")
+    assert role_readme.main(["--root", str(tmp_path)]) == 2
+    assert "argument_specs:begin" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", [None, "a: [", "- list\n", "argument_specs: 3\n"])
+def test_unreadable_specification_is_an_error(role: Path, tmp_path: Path, text: str | None) -> None:
+    path = role / "meta" / "argument_specs.yml"
+    if text is None:
+        path.unlink()
+    else:
+        path.write_text(text, encoding="utf-8")
+    assert role_readme.main(["--root", str(tmp_path)]) == 2
+
+
+def test_well_formed_role_has_no_finding(role: Path, tmp_path: Path) -> None:
+    assert check_roles.check(role) == []
+    assert check_roles.main(["--root", str(tmp_path)]) == 0
+
+
+def test_folder_without_roles_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check_roles.main(["--root", str(tmp_path)]) == 1
+    assert "has no role; set --root" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "finding"),
+    [
+        ("defaults/main.yml", "web_port: 80\n", "", "specs: web_port is in the specification"),
+        ("defaults/main.yml", "# web_name:\n", "", "specs: web_name is in the specification"),
+        ("defaults/main.yml", "# web_name:\n", "  # web_name:\n", "specs: web_name is in the specification"),
+        ("defaults/main.yml", "web_port: 80", "web_port: 80\nweb_extra: 1", "specs: web_extra is in the defaults"),
+        ("defaults/main.yml", "# web_name:", "# web_name:\n# web_more:", "specs: web_more is in the defaults"),
+        ("defaults/main.yml", "# web_name:", "web_name: x", "required: web_name is required and has a default"),
+        ("defaults/main.yml", "web_port: 80", "# web_port: 80", "required: web_port has no default"),
+        ("meta/argument_specs.yml", "argument_specs:", "specs:", "specs: meta/argument_specs.yml has no mapping"),
+        ("tasks/main.yml", "---\n", "---\n" + "# x\n" * 40, "main: tasks/main.yml has 44 lines"),
+        ("tasks/main.yml", "import_tasks", "include_tasks", "main: task 'Install'"),
+        ("tasks/main.yml", "  tags", "  when: true\n  tags", "main: task 'Install'"),
+        ("tasks/install.yml", "---\n", "---\n" + "# x\n" * 120, "tasks: tasks/install.yml has 123 lines"),
+        ("README.md", "<!-- argument_specs:begin -->", "", "readme: README.md has not once"),
+        ("README.md", "<!-- argument_specs:end -->", "", "readme: README.md has not once"),
+    ],
+)
+def test_broken_role_is_found(role: Path, tmp_path: Path, *, file: str, old: str, new: str, finding: str) -> None:
+    _edit(role / file, old, new)
+    findings = check_roles.check(role)
+    assert [found for found in findings if found.startswith(finding)], findings
+    assert check_roles.main(["--root", str(tmp_path)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "finding"),
+    [
+        ("meta/argument_specs.yml", "specs: meta/argument_specs.yml is missing"),
+        ("tasks/main.yml", "main: tasks/main.yml is missing"),
+        ("README.md", "readme: README.md is missing"),
+        ("defaults/main.yml", "specs: web_port is in the specification, not in the defaults"),
+    ],
+)
+def test_missing_file_is_found(role: Path, file: str, finding: str) -> None:
+    (role / file).unlink()
+    assert finding in check_roles.check(role)
+
+
+def test_what_only_an_engines_log_says_is_read() -> None:
+    text = (Path(__file__).parents[1] / "data" / "h200" / "engine_start.log").read_text(encoding="utf-8")
+    assert measure_memory.logged(text) == {"tokens": 1111600, "concurrency": 135.69, "compiled": True}
+    assert measure_memory.logged("") == {"tokens": None, "concurrency": None, "compiled": False}
+
+
+def test_an_engine_that_does_not_start_has_no_figures(tmp_path: Path) -> None:
+    run = {"name": "x", "model": "m", "engine": {}, "environment": {"PYTHONPATH": str(tmp_path)}}
+    (tmp_path / "vllm.py").write_text("raise RuntimeError('no GPU')")
+    log = tmp_path / "x.log"
+    assert measure_memory.in_process(run, {}, log) is None
+    assert "Error" in log.read_text()
