@@ -118,7 +118,7 @@ def test_a_play_whose_instance_cannot_start_fails_and_leaves_it_stopped(host: Ho
     done = play("molecule/vllm/converge.yml", {"vllm_instances": [instance], "vllm_start_timeout": 30})
     words = " ".join(done.stdout.split())
     assert done.returncode != 0
-    assert "stopped on gpu1: tiny; mend the cause" in words
+    assert "stopped on gpu1: tiny; fix the cause" in words
     assert "/nowhere" in words.rpartition("Its last lines:")[2]
     assert not host.service("vllm@tiny").is_running
     assert host.check_output("ls /etc/vllm/instances").split() == ["tiny.env", "tiny.probe.json", "tiny.yaml"]
