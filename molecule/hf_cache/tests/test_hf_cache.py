@@ -79,7 +79,7 @@ def test_what_no_instance_uses_is_listed_and_stays(
     done = play("molecule/hf_cache/converge.yml")
     words = " ".join(done.stdout.split())
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"old/unused at {'1' * 40}, 7.00 Bytes: no instance uses it; a play with hf_cache_prune: true" in words
+    assert f"old/unused at {'1' * 40}, 7.00 Bytes: no instance uses it; set hf_cache_prune: true" in words
     assert "old/running" not in words
     assert all(host.file(path).is_directory for path in stale.values())
 
