@@ -70,7 +70,7 @@ def said(host: Host) -> str:
 @pytest.fixture(scope="module")
 def canary(host: Host, said: str) -> Iterator[str]:
     """Return a line of the key, which the run has brought."""
-    assert "Place the private key" in said
+    assert "Copy the private key" in said
     line = host.check_output(f"cat {CANARY}")
     assert line in host.check_output(f"cat {KEY}")
     assert len(line) > 20

@@ -104,7 +104,7 @@ local function identify()
     local hash = sha256(given)
     local key = known.keys[hash]
     if not key then
-        return unauthorized("The API key is not known here.")
+        return unauthorized("Unknown API key.")
     end
     ngx.var.rackserve_client, ngx.var.rackserve_key = key.client, hash:sub(1, 12)
     if key.revoked then
