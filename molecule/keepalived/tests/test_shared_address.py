@@ -160,7 +160,7 @@ def test_a_wrong_answer_of_the_check_is_told(host: Host) -> None:
     [
         ({"keepalived_address": "192.0.2.20"}, "set a free one of that network"),
         ({"keepalived_hosts": ["192.0.2.21"]}, "name two edges or more, this one among them"),
-        ({"keepalived_secret_src": "LONG"}, "must hold one word of 1 to 8"),
+        ({"keepalived_secret_src": "LONG"}, "must contain one password of 1 to 8"),
         ({"keepalived_adress": "x"}, "is it keepalived_address?"),
     ],
     ids=["another network", "one host", "a long word", "a typing error"],
