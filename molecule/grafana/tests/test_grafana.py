@@ -160,14 +160,14 @@ def test_a_dashboard_of_an_earlier_version_is_removed(host: Host) -> None:
     ("variables", "reason"),
     [
         ({"grafana_stand_in": False}, "grafana_package is empty and grafana_stand_in is false"),
-        ({"grafana_package": __file__, "grafana_package_sha256": "0" * 64}, "grafana_package_sha256 says 0000"),
+        ({"grafana_package": __file__, "grafana_package_sha256": "0" * 64}, "grafana_package_sha256 is 0000"),
         ({"grafana_package": "/nowhere.deb", "grafana_package_sha256": "0" * 64}, "has sha256 missing"),
-        ({"grafana_listen_address": "10.0.0.1"}, "which others reach, and there is no certificate"),
+        ({"grafana_listen_address": "10.0.0.1"}, "which other hosts can reach, and there is no certificate"),
         (
             {"grafana_tls_certificate_src": "{{ stack_pki_dir }}/edge1.crt", "grafana_tls_key_src": __file__},
             "are not a certificate and its own, unencrypted key",
         ),
-        ({"grafana_admin_password_src": "/dev/null"}, "/dev/null holds a password of 0 characters"),
+        ({"grafana_admin_password_src": "/dev/null"}, "/dev/null contains a password of 0 characters"),
     ],
     ids=["neither", "another package", "no such package", "in clear", "no pair", "no password"],
 )
