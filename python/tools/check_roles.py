@@ -7,6 +7,8 @@ Rules:
     main       tasks/main.yml has 40 lines at most and holds import_tasks only.
     tasks      every other task file has 120 lines at most.
     readme     README.md is there and has the two markers of the generated table.
+    names      the name of every play, task, block and handler is a verb of VERBS and its object, without a pronoun in
+               place of the object: Ansible's output shows the name alone. Holds for playbooks and molecule's plays too.
 
     python python/tools/check_roles.py   # exit 1 names every finding
 """
@@ -16,15 +18,33 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MAIN_LINES = 40
 TASK_LINES = 120
 MARKERS = ("<!-- argument_specs:begin -->", "<!-- argument_specs:end -->")
 IMPORTS = {"ansible.builtin.import_tasks"}
 BESIDE_IMPORT = {"name", "tags"}
+_VERBS = """
+    Allow Apply Blacklist Build Check Collect Compare Configure Converge Copy Create Destroy Disable Enable End
+    Enrol Exclude Export Fail Find Flush Forbid Generate Import Install Issue Link List Load Mask Monitor Order
+    Place Prepare Read Reboot Refresh Refuse Reject Reload Remove Replace Report Request Require Reset Restart
+    Restore Run Serve Set Skip Start Stop Switch Transfer Update Validate Verify Wait Write
+"""
+VERBS = frozenset(_VERBS.split())
+# Refused as the first and as the last word of the object.
+_PRONOUNS = "it its them their this these those that one each all both"
+PRONOUNS = frozenset(_PRONOUNS.split())
+# Refused everywhere.
+_VAGUE = "it them what whatever who whom something somebody anything anybody nothing nobody everything"
+VAGUE = frozenset(_VAGUE.split())
+NESTED = ("tasks", "pre_tasks", "post_tasks", "handlers", "block", "rescue", "always")
+PLAYS = ("site.yml", "playbooks/*.yml", "molecule/*/*.yml")
 
 
 def _load(path: Path) -> Any:  # noqa: ANN401  YAML may hold anything
@@ -87,6 +107,51 @@ def _check_tasks(role: Path) -> list[str]:
     return found
 
 
+def _names(items: Any) -> Iterator[str]:  # noqa: ANN401  YAML may hold anything
+    """Yields the names of plays, tasks, blocks and handlers, those inside of others too."""
+    for item in items if isinstance(items, list) else []:
+        if not isinstance(item, dict):
+            continue
+        if "name" in item:
+            yield str(item["name"])
+        for key in NESTED:
+            yield from _names(item.get(key))
+
+
+def name_problem(name: str) -> str:
+    """Checks one name of a play, task, block or handler.
+
+    Returns:
+        What is wrong with it, or an empty string.
+    """
+    words = name.rpartition(" | ")[2].split()
+    verb, objects = words[0] if words else "", [word.strip(",;:.").lower() for word in words[1:]]
+    if verb not in VERBS:
+        return f"it starts with '{verb}', which is not a verb of VERBS in check_roles.py; start with one, or add it"
+    if not objects:
+        return "it has no object; name what the task changes or reads"
+    vague = [word for word in objects if word in VAGUE]
+    # "Verify that ..." states a fact, so "that" is not a pronoun there.
+    if objects[0] in PRONOUNS and not (objects[0] == "that" and verb in {"Check", "Validate", "Verify"}):
+        vague.insert(0, objects[0])
+    if objects[-1] in PRONOUNS:
+        vague.append(objects[-1])
+    return f"'{vague[0]}' stands for its object; name the object" if vague else ""
+
+
+def check_names(path: Path) -> list[str]:
+    """Checks the names in one file of plays, tasks or handlers.
+
+    Args:
+        path: The YAML file.
+
+    Returns:
+        The findings, each starting with the name of the rule.
+    """
+    problems = {name: name_problem(name) for name in _names(_load(path))}
+    return [f"names: '{name}' in {path.name}: {problem}" for name, problem in problems.items() if problem]
+
+
 def _check_readme(role: Path) -> list[str]:
     readme = role / "README.md"
     if not readme.is_file():
@@ -104,11 +169,13 @@ def check(role: Path) -> list[str]:
     Returns:
         The findings, each starting with the name of its rule.
     """
-    return [*_check_specs(role), *_check_tasks(role), *_check_readme(role)]
+    files = sorted(path for folder in ("tasks", "handlers") for path in role.glob(f"{folder}/**/*.yml"))
+    names = [finding for path in files for finding in check_names(path)]
+    return [*_check_specs(role), *_check_tasks(role), *_check_readme(role), *names]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Checks every role of the repository.
+    """Checks every role of the repository, and the names in its plays.
 
     Args:
         argv: Arguments, or None for those of the process.
@@ -121,6 +188,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     roles = sorted(path for path in args.root.glob("roles/*") if path.is_dir())
     findings = [f"{role.relative_to(args.root)}: {finding}" for role in roles for finding in check(role)]
+    plays = sorted(path for pattern in PLAYS for path in args.root.glob(pattern))
+    findings += [f"{path.parent.relative_to(args.root)}: {finding}" for path in plays for finding in check_names(path)]
     for finding in findings:
         print(finding)
     if not roles:

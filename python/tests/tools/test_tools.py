@@ -44,7 +44,7 @@ argument_specs:
             description: Number.
 """
 DEFAULTS = '---\n# Note: a port.\nweb_port: 80\n# A required input.\n# web_name:\nweb_mode: ""\nweb_users: []\n'
-MAIN = "---\n- name: Install\n  ansible.builtin.import_tasks: install.yml\n  tags: [web]\n"
+MAIN = "---\n- name: Install pages\n  ansible.builtin.import_tasks: install.yml\n  tags: [web]\n"
 
 
 def _tool(name: str) -> ModuleType:
@@ -69,7 +69,7 @@ def role(tmp_path: Path) -> Path:
         "meta/argument_specs.yml": SPECS,
         "defaults/main.yml": DEFAULTS,
         "tasks/main.yml": MAIN,
-        "tasks/install.yml": "---\n- name: install | Go\n  ansible.builtin.ping:\n",
+        "tasks/install.yml": "---\n- name: install | Write the pages\n  ansible.builtin.ping:\n",
     }
     folder = tmp_path / "roles" / "web"
     for name, text in files.items():
@@ -171,8 +171,8 @@ def test_folder_without_roles_fails(tmp_path: Path, capsys: pytest.CaptureFixtur
         ("defaults/main.yml", "web_port: 80", "# web_port: 80", "required: web_port has no default"),
         ("meta/argument_specs.yml", "argument_specs:", "specs:", "specs: meta/argument_specs.yml has no mapping"),
         ("tasks/main.yml", "---\n", "---\n" + "# x\n" * 40, "main: tasks/main.yml has 44 lines"),
-        ("tasks/main.yml", "import_tasks", "include_tasks", "main: task 'Install'"),
-        ("tasks/main.yml", "  tags", "  when: true\n  tags", "main: task 'Install'"),
+        ("tasks/main.yml", "import_tasks", "include_tasks", "main: task 'Install pages'"),
+        ("tasks/main.yml", "  tags", "  when: true\n  tags", "main: task 'Install pages'"),
         ("tasks/install.yml", "---\n", "---\n" + "# x\n" * 120, "tasks: tasks/install.yml has 123 lines"),
         ("README.md", "<!-- argument_specs:begin -->", "", "readme: README.md has not once"),
         ("README.md", "<!-- argument_specs:end -->", "", "readme: README.md has not once"),
@@ -183,6 +183,78 @@ def test_broken_role_is_found(role: Path, tmp_path: Path, *, file: str, old: str
     findings = check_roles.check(role)
     assert [found for found in findings if found.startswith(finding)], findings
     assert check_roles.main(["--root", str(tmp_path)]) == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Install nginx",
+        "service | Restart nginx",
+        "verify | Verify that /metrics answers",
+        "preflight | Validate that the private key matches the certificate",
+        "preflight | Require the certificate and its private key",
+        "Start stand-ins of {{ engine }}",
+    ],
+)
+def test_a_name_of_verb_and_object_passes(name: str) -> None:
+    assert check_roles.name_problem(name) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("Run it", "'it' stands for its object"),
+        ("configure | Write its options", "'its' stands for"),
+        ("configure | Remove those of an earlier version", "'those' stands for"),
+        ("mig | Configure them at every boot", "'them' stands for"),
+        ("Copy that", "'that' stands for"),
+        ("verify | Wait for a token of each", "'each' stands for"),
+        ("configure | Write what nginx reads", "'what' stands for"),
+        ("install | Start nginx unless something computes", "'something' stands for"),
+        ("See it answer", "it starts with 'See'"),
+        ("The hosts", "it starts with 'The'"),
+        ("install | install nginx", "it starts with 'install'"),
+        ("service | Reboot", "it has no object"),
+        ("", "it starts with ''"),
+    ],
+)
+def test_a_name_without_verb_or_object_is_refused(name: str, problem: str) -> None:
+    assert check_roles.name_problem(name).startswith(problem)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        "- name: Run it\n  ansible.builtin.ping:\n",
+        "- name: Run the checks\n  block:\n    - name: Run it\n      ansible.builtin.ping:\n",
+        "- name: Run the checks\n  block: []\n  rescue:\n    - name: Run it\n      ansible.builtin.ping:\n",
+    ],
+    ids=["task", "in a block", "in a rescue"],
+)
+@pytest.mark.parametrize("file", ["tasks/more.yml", "handlers/main.yml"])
+def test_names_of_tasks_and_handlers_are_checked(role: Path, file: str, task: str) -> None:
+    (role / file).parent.mkdir(exist_ok=True)
+    (role / file).write_text(f"---\n{task}")
+    assert [found for found in check_roles.check(role) if found.startswith("names: 'Run it'")]
+
+
+@pytest.mark.parametrize("file", ["site.yml", "playbooks/run_it.yml", "molecule/web/converge.yml"])
+@pytest.mark.parametrize(
+    "play",
+    ["- name: Run it\n  hosts: all\n", "- name: Run the checks\n  hosts: all\n  tasks:\n    - name: Run it\n"],
+    ids=["play", "task of a play"],
+)
+def test_names_of_plays_are_checked(
+    role: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, play: str
+) -> None:
+    assert role.is_dir()
+    path = tmp_path / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("---\n- name: Run the checks\n  hosts: all\n")
+    assert check_roles.main(["--root", str(tmp_path)]) == 0
+    path.write_text(f"---\n{play}")
+    assert check_roles.main(["--root", str(tmp_path)]) == 1
+    assert f"names: 'Run it' in {path.name}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
