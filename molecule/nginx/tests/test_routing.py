@@ -101,7 +101,7 @@ def test_a_model_is_asked_by_the_paths_of_its_task_and_release(host: Host) -> No
         ("/v1/embeddings", {"model": "small"}, 400, "it can by /v1/chat/completions, /v1/completions, /v1/responses"),
         ("/v1/responses", {"model": "small", "previous_response_id": "resp_1"}, 400, "without 'previous_response_id'"),
         ("/v1/responses", {"model": "small", "background": True}, 400, "without 'background'"),
-        ("/v1/messages", {"model": "large"}, 400, "cannot be asked by /v1/messages"),
+        ("/v1/messages", {"model": "large"}, 400, "is not served at /v1/messages"),
         ("/v1/messages/count_tokens", {"model": "small"}, 404, "Unknown path."),
     )
     with engines(host):

@@ -1,5 +1,5 @@
--- What the edge decides for each request: whose key it is, whether it may come in, and which instances answer its model.
--- Everything it knows stands in one table that is read when nginx loads its configuration.
+-- Authentication, limits and routing of a request: the client of its key, the limits, and the instances of its model.
+-- All data comes from one table that is read when nginx loads its configuration.
 local cjson = require "cjson.safe"
 local ffi = require "ffi"
 
@@ -13,7 +13,7 @@ local known, generation
 local counts = ngx.shared.rackserve
 local digest = ffi.new("unsigned char[32]")
 
--- Read the table and return it. An error here fails `nginx -t`, and nginx goes on with what it has.
+-- Read the table and return it. An error here fails `nginx -t`, and a running nginx keeps its old configuration.
 function edge.load(path)
     local file = assert(io.open(path, "r"))
     known = assert(cjson.decode(file:read("*a")))
@@ -52,7 +52,7 @@ local function open_keys(name)
     return total, total .. "/" .. generation .. "/" .. ngx.worker.id()
 end
 
--- Give back what a worker held that was killed; this one has its place.
+-- Release the open requests of a killed worker whose ID this worker has now.
 function edge.start_worker()
     if not ngx.worker.id() then
         return
@@ -67,7 +67,7 @@ function edge.start_worker()
     end
 end
 
--- Anthropic's API, whose clients send the key in a header of its own and read errors of another shape.
+-- Anthropic's API: its clients send the key in another header and expect another error format.
 local function is_messages()
     return ngx.var.uri:find("^/v1/messages") ~= nil
 end
@@ -94,7 +94,7 @@ local function unauthorized(message)
     return refuse(401, "invalid_request_error", "invalid_api_key", message, { ["WWW-Authenticate"] = "Bearer" })
 end
 
--- A key is looked up by its hash, so that the time it takes tells nothing of the keys that exist.
+-- A key is looked up by its hash, so the time of a lookup reveals nothing about existing keys.
 local function identify()
     local given = (ngx.var.http_authorization or ""):match("^[Bb][Ee][Aa][Rr][Ee][Rr] +(%S+) *$")
         or is_messages() and ngx.var.http_x_api_key
@@ -119,7 +119,7 @@ local function identify()
     end
     local shown = ngx.var.ssl_client_verify == "SUCCESS" and ngx.var.ssl_client_s_dn or ""
     if client.certificates and not client.certificates[shown] then
-        local message = "This key holds only with a certificate of its client."
+        local message = "This API key requires a certificate of its client."
         return refuse(403, "permission_error", "certificate_required", message)
     end
     return client, key.client
@@ -133,11 +133,11 @@ end
 
 local function too_many(what, seconds)
     local wait = math.max(1, math.ceil(seconds))
-    local message = what .. "; come back in " .. wait .. " s."
+    local message = what .. "; retry in " .. wait .. " s."
     return refuse(429, "rate_limit_error", "rate_limit_exceeded", message, { ["Retry-After"] = wait })
 end
 
--- Generic cell rate: `due` is when the steady rate would have let this request come. Every step is atomic among workers.
+-- Generic cell rate algorithm: `due` is the request's theoretical arrival time. Every step is atomic across workers.
 local function wait_of(client, name)
     local now, step = ngx.now(), client.seconds_per_request
     local due = assert(counts:incr("due/" .. name, step, now, step))
@@ -156,12 +156,12 @@ local function admit(client, name)
     counts:incr(mine, 1, 0)
     if open > client.concurrent then
         release(name)
-        return too_many("This client has " .. client.concurrent .. " requests open, as many as it may", 1)
+        return too_many("This client has " .. client.concurrent .. " requests open, the most it may have", 1)
     end
     local wait = wait_of(client, name)
     if wait > 0 then
         release(name)
-        return too_many("This client sends more requests than it may", wait)
+        return too_many("This client exceeds its request rate", wait)
     end
     ngx.var.rackserve_open = name
 end
@@ -170,8 +170,8 @@ local function bad_request(message, param)
     return refuse(400, "invalid_request_error", "invalid_request", message, nil, param)
 end
 
--- Read a body of a known length into memory. Its time is for the whole of it: a trickle does not prolong it, as it does
--- nginx's own, which besides hangs up without an answer.
+-- Read a body of a known length into memory. The timeout covers the whole body; nginx's own timeout restarts with every
+-- packet, and closes the connection without a response.
 local function receive(length)
     local socket = assert(ngx.req.socket())
     local deadline = ngx.now() + BODY_SECONDS + length / BODY_BYTES_PER_SECOND
@@ -211,16 +211,16 @@ local function asked_body()
         return bad_request("The body is not a JSON object.")
     end
     if type(asked.model) ~= "string" then
-        return bad_request("The body has no 'model'; name one as text.", "model")
+        return bad_request("The body has no 'model'; set it to a string.", "model")
     end
     return asked
 end
 
--- An answer that is to be found again, or ends later, would be on one instance only, and the next request on another.
+-- Stored and background responses exist on one instance only, and the next request may go to another instance.
 local function refuse_state(asked)
     for _, key in ipairs({ "previous_response_id", "conversation", "background" }) do
         if asked[key] and asked[key] ~= cjson.null then
-            return bad_request("No response is kept here: send the whole input, without '" .. key .. "'.", key)
+            return bad_request("Responses are not stored: send the whole input, without '" .. key .. "'.", key)
         end
     end
 end
@@ -229,11 +229,11 @@ local function has(asked, key)
     return asked[key] ~= nil and asked[key] ~= cjson.null
 end
 
--- An engine with adapters ends when it is asked for those of a prompt beside another request, and where it does not, its
--- numbers are wrong: issues 16668, 29955 and 51594 of vLLM. With `echo` the others are those of the prompt too.
+-- An engine with adapters crashes or returns wrong numbers on a request for prompt log-probabilities concurrent with
+-- another request: issues 16668, 29955 and 51594 of vLLM. `echo` makes `logprobs` include those of the prompt.
 local function refuse_prompt_logprobs(asked)
     if has(asked, "prompt_logprobs") or asked.echo and (has(asked, "logprobs") or has(asked, "top_logprobs")) then
-        local message = "This model's instances have adapters and give no log-probabilities of a prompt: send no "
+        local message = "This model's instances have adapters and support no log-probabilities of a prompt: send no "
             .. "'prompt_logprobs', and no 'echo' with 'logprobs'."
         return bad_request(message, "prompt_logprobs")
     end
@@ -255,8 +255,8 @@ local function text_of(content)
     return table.concat(parts, " ")
 end
 
--- How a prompt begins: what the operator of the client tells the model, and the user's first message. Later turns of a
--- conversation do not change it.
+-- The prefix of a prompt: the system prompt and the user's first message. Later turns of a conversation do not change
+-- it.
 local function opening_of(asked)
     local pieces = { text_of(asked.system), text_of(asked.instructions), text_of(asked.prompt) }
     local turns = asked.messages or asked.input
@@ -271,8 +271,8 @@ local function opening_of(asked)
     return table.concat(pieces):sub(1, known.affinity.prefix)
 end
 
--- Choose the upstream within a group: by what requests share, or by open requests where nothing is shared or too many
--- share it. What a killed worker held is forgotten after an hour.
+-- Choose the upstream within a group: by key or prefix, or by open requests if there is neither or too many requests
+-- share one. Counts of a killed worker expire after an hour.
 local function upstream_of(group, name, asked)
     local rule = known.affinity
     if not rule or not rule.groups[group] then
@@ -292,14 +292,14 @@ local function upstream_of(group, name, asked)
     return group .. "_affine"
 end
 
--- Let a request in, or answer it.
+-- Accept a request or reject it with an error.
 function edge.enter()
     local client, name = identify()
     admit(client, name)
     return client, name
 end
 
--- Let a request in and choose the group of instances that serves its model by this path.
+-- Accept a request and choose the group of instances that serves its model at this path.
 function edge.route(path)
     local client, name = edge.enter()
     local asked = asked_body()
@@ -310,7 +310,7 @@ function edge.route(path)
         return refuse(404, "invalid_request_error", "model_not_found", message, nil, "model")
     end
     if not known.models[model].has[path] then
-        local message = "The model '" .. model .. "' cannot be asked by " .. path .. "; it can by "
+        local message = "The model '" .. model .. "' is not served at " .. path .. "; it is served at "
             .. table.concat(known.models[model].paths, ", ") .. "."
         return refuse(400, "invalid_request_error", "model_not_supported", message, nil, "model")
     end
@@ -324,7 +324,7 @@ function edge.route(path)
     ngx.var.rackserve_group = upstream_of(known.models[model].group, name, asked)
 end
 
--- Answer with the models that the key may use. No engine is asked.
+-- Respond with the models that the key may use, without a request to an engine.
 function edge.models()
     local client = edge.enter()
     local list = {}
@@ -335,7 +335,7 @@ function edge.models()
     ngx.say(cjson.encode({ object = "list", data = list }))
 end
 
--- Count a request as ended, whichever way it did.
+-- Count a request as finished, whatever its outcome.
 function edge.leave()
     local name = ngx.var.rackserve_open
     if name and name ~= "" then

@@ -1,13 +1,13 @@
--- What the access log tells, as Prometheus's counters and histograms, kept in a shared dictionary of their own. Labels come
--- from the edge's table alone, never from a request, so there are no more series than clients, models and servers.
+-- Prometheus counters and histograms of the requests in the access log, in a separate shared dictionary. Label values
+-- come only from the edge's table, never from a request, so clients, models and servers bound the number of series.
 local counts = ngx.shared.rackserve_metrics
 local metrics = {}
 local known, labels = nil, { client = {}, model = {}, upstream = {} }
 
--- The bounds of vLLM's own time to first token, so that the edge can be held to the same limit.
+-- The buckets of vLLM's own time to first token, so that the same limit applies to the edge.
 local FIRST_BYTE = { "0.05", "0.1", "0.25", "0.5", "0.75", "1.0", "2.5", "5.0", "7.5", "10.0", "30.0", "60.0", "120.0" }
 local WHOLE = { "0.1", "0.25", "0.5", "1.0", "2.5", "5.0", "10.0", "30.0", "60.0", "120.0", "300.0", "600.0" }
--- A counter that first appears at 1 has no increase; those that alerts read are told as 0 before.
+-- A counter that first appears with value 1 shows no increase; counters used in alerts are initialised with 0.
 local TOLD_AS_ZERO = { "200", "500", "502", "503", "504" }
 local MANY_PAIRS = 500
 local NOBODY = "none"
@@ -44,7 +44,7 @@ function metrics.load(table_of_edge)
     metrics.zeros = #pairs_of <= MANY_PAIRS and pairs_of or {}
 end
 
--- Nothing is ever thrown out for something new: what finds no room is counted as lost.
+-- A full dictionary never evicts a series: a sample without space is counted as lost.
 local function add(key, value)
     for _ = 1, 2 do
         local sum, reason = counts:incr(key, value)
@@ -65,7 +65,7 @@ local function add(key, value)
     counts:incr("lost", 1, 0)
 end
 
--- A histogram keeps what fell between two bounds; they are added up when they are told.
+-- Buckets are stored non-cumulative; /metrics adds them up.
 local function observe(family, bounds, series, seconds)
     local place = "+Inf"
     for _, bound in ipairs(bounds) do
@@ -90,7 +90,7 @@ local function split(text)
     return values
 end
 
--- The parts of what nginx joins when it asked more than one server: "a, b : c".
+-- Split the values that nginx joins for several upstream servers: "a, b : c".
 local function parts(text)
     local found = {}
     for part in (text or ""):gmatch("[^%s,]+") do
@@ -101,7 +101,7 @@ local function parts(text)
     return found
 end
 
--- Note when the first byte of an engine's answer was handed on; called for each piece of it.
+-- Record the time of the first byte of an engine's response; called for every chunk.
 function metrics.piece()
     local context = ngx.ctx
     if not context.first_byte and #ngx.arg[1] > 0 then
@@ -140,7 +140,7 @@ local function count()
     end
 end
 
--- Count a request that has ended.
+-- Count a finished request.
 function metrics.count()
     if not pcall(count) then
         counts:incr("lost", 1, 0)
@@ -160,7 +160,7 @@ local function written(names, values, more)
     return "{" .. table.concat(found, ",") .. "}"
 end
 
--- Whether a series is of a client, model or server that there still is.
+-- Whether the client, model or server of a series still exists.
 local function still_there(names, values)
     for number, name in ipairs(names) do
         if labels[name] and values[number] ~= NOBODY and not labels[name][values[number]] then
@@ -170,7 +170,7 @@ local function still_there(names, values)
     return true
 end
 
--- All series by family; those of what is gone are forgotten.
+-- All series by family; series of removed clients, models and servers are deleted.
 local function gathered()
     local found, names_of = {}, {}
     for _, family in ipairs(families) do
@@ -214,7 +214,7 @@ local function tell_histogram(say, name, names, bounds, series)
     end
 end
 
--- Answer with all of it, in Prometheus's text format.
+-- Respond with all series in Prometheus's text format.
 function metrics.tell()
     local lines, found = {}, gathered()
     local function say(line)
