@@ -23,6 +23,7 @@ static:
 	mypy
 	mypy python/tools
 	python python/tools/check_roles.py
+	python python/tools/check_docs.py
 	python python/tools/role_readme.py --check
 	python python/tools/dashboards.py --check
 
