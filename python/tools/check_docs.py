@@ -4,7 +4,7 @@ Rules:
     sentence   a line of prose holds one sentence, so that a diff shows the sentence that changed.
     length     a line of prose has 450 characters at most, link targets not counted. Tables, headings and code are free.
     link       a relative link leads to a file that exists, and its anchor to a heading of that page.
-    mention    `docs/….md` in any other file leads to a page, and an anchor behind it to a heading of that page.
+    mention    `docs/….md` in any file leads to a page, and an anchor behind it to a heading of that page.
 
     python python/tools/check_docs.py   # exit 1 names every finding
 """
@@ -118,7 +118,7 @@ def check_page(page: Path) -> list[str]:
 
 
 def check_mentions(root: Path, file: Path) -> list[str]:
-    """Checks the mentions of pages in a file that is not Markdown.
+    """Checks the mentions of pages in a file.
 
     Args:
         root: The repository.
@@ -161,7 +161,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     failed = False
     for file in _files(args.root):
-        for finding in check_page(file) if file.suffix == ".md" else check_mentions(args.root, file):
+        for finding in [*(check_page(file) if file.suffix == ".md" else []), *check_mentions(args.root, file)]:
             failed = True
             print(f"{file.relative_to(args.root)}:{finding}")
     return int(failed)

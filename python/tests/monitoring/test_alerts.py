@@ -16,7 +16,7 @@ from expressions import metrics_of
 from promtool import CASES, GPUS
 from series import ROOT, RULES, SUFFIXES, recorded, told
 
-DOCS = (ROOT / "docs/alerts.md").read_text(encoding="utf-8")
+DOCS = (ROOT / "docs/how-to/alerts.md").read_text(encoding="utf-8")
 H200 = ROOT / "python/tests/data/h200"
 ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
 
@@ -37,7 +37,7 @@ def test_an_alert_says_how_bad_it_is_what_it_is_why_and_what_to_do(name: str) ->
     assert alert["labels"]["severity"] in {"critical", "warning", "none"}
     assert sorted(alert["annotations"]) == ["cause", "runbook", "summary"]
     assert alert["annotations"]["cause"].endswith(".")
-    assert alert["annotations"]["runbook"] == f"docs/alerts.md#{name.lower()}"
+    assert alert["annotations"]["runbook"] == f"docs/how-to/alerts.md#{name.lower()}"
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.get("alert") or rule["record"])

@@ -1,4 +1,4 @@
-"""A short, bounded load of streamed chats, and what a client sees of it; docs/bench.md defines every number."""
+"""A short, bounded load of streamed chats as a client sees it; docs/reference/bench.md defines every number."""
 
 from rackserve.bench._drive import Progress, run_bench
 from rackserve.bench._load import Load, Pattern, Target

@@ -60,8 +60,8 @@ class CapacityRequest:
 def problem_of(wanted: CapacityRequest) -> str | None:
     """Return why an instance cannot hold one request of its max_model_len, and what to set; None when it can.
 
-    A prediction refuses only what would not fit even if it were as wrong as it may be; see docs/capacity.md. What
-    cannot be computed is left to vLLM's own check at its start.
+    A prediction refuses only what would not fit even if it were as wrong as it may be; see docs/reference/capacity.md.
+    What cannot be computed is left to vLLM's own check at its start.
     """
     label = f"instance {wanted.name!r}"
     if _NOT_COMPUTED.intersection(wanted.extra_args):

@@ -196,7 +196,7 @@ def _expect(own: Mapping[str, Any]) -> str:
 def _raw_instances(own: Mapping[str, Any]) -> list[dict[str, Any]]:
     raw = plain(own.get("vllm_instances") or [])
     if not isinstance(raw, list) or not all(isinstance(item, dict) for item in raw):
-        raise InputError(f"vllm_instances must be a list of instances, found {raw!r}; see docs/instances.md")
+        raise InputError(f"vllm_instances must be a list of instances, found {raw!r}; see docs/reference/instances.md")
     return raw
 
 

@@ -51,7 +51,7 @@ _GLANCE: Final = Row(
         ),
         number(
             "Alerts firing",
-            "Of severity critical and warning, in the whole site. docs/alerts.md says what to do.",
+            "Of severity critical and warning, in the whole site. docs/how-to/alerts.md says what to do.",
             "none",
             Query('count(ALERTS{alertstate="firing", severity=~"critical|warning"}) or vector(0)'),
             steps=GOOD_UNLESS_ANY,
@@ -168,7 +168,7 @@ _INSTANCES: Final = Row(
         ),
         states(
             "State of each instance",
-            "What the probe on its host says, which asks it for a token every few seconds; see docs/health.md.",
+            "What the probe on its host says, which asks it for a token every few seconds: docs/reference/health.md.",
             Query(state_code(HERE), NAME),
             STATE_NAMES,
             width=10,

@@ -104,7 +104,7 @@ _PROBE: Final = Row(
     (
         states(
             "State",
-            "What the probe says, which asks for a token every few seconds; see docs/health.md.",
+            "What the probe says, which asks for a token every few seconds: docs/reference/health.md.",
             Query(state_code(ONE), NAME),
             STATE_NAMES,
             width=10,

@@ -28,7 +28,7 @@ SAYINGS: Final = (
         re.compile(r"unrecognized arguments|error: argument --|Extra inputs are not permitted"),
         95,
         "an argument that this release of vLLM does not have",
-        "take it out of extra_args, or run the release that has it: docs/vllm-releases.md",
+        "take it out of extra_args, or run the release that has it: docs/reference/vllm-releases.md",
     ),
     # systemd's own words about the unit, in its journal: systemd 252, src/core/service.c and unit.c.
     Saying(
@@ -81,7 +81,7 @@ SAYINGS: Final = (
         re.compile(r"driver version is insufficient|unsupported display driver|Driver/library version mismatch"),
         96,
         "the GPU driver does not fit the CUDA of this release",
-        "install the driver that docs/vllm-releases.md names for it and boot the host",
+        "install the driver that docs/reference/vllm-releases.md names for it and boot the host",
     ),
     Saying(
         "no-kernel-image",
@@ -95,7 +95,7 @@ SAYINGS: Final = (
         re.compile(r"version `GLIBC_[\d.]+' not found"),
         96,
         "the host's glibc is older than the wheel needs",
-        "run a release whose glibc fits (docs/vllm-releases.md), or a newer Debian",
+        "run a release whose glibc fits (docs/reference/vllm-releases.md), or a newer Debian",
     ),
     Saying(
         "model-not-there",
@@ -120,7 +120,7 @@ SAYINGS: Final = (
         re.compile(r"No space left on device"),
         92,
         "a disk of the host is full",
-        "see docs/alerts.md#diskfull",
+        "see docs/how-to/alerts.md#diskfull",
     ),
     # 44548
     Saying(

@@ -8,7 +8,7 @@ on a hung engine.
     vllm_probe.py check NAME    every ten seconds, as root: decide the state, close or open the entry, restart
 
 It reads /etc/vllm/instances/NAME.probe.json: `engine` (a socket's path or host:port) and `model`, and what else stands
-in `Settings`. docs/health.md has the states as a picture, and says what this cannot see.
+in `Settings`. docs/reference/health.md has the states as a picture, and says what this cannot see.
 """
 
 from __future__ import annotations

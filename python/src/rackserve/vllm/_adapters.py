@@ -67,7 +67,7 @@ class Sources:
             raise InputError(
                 f"adapter {lora.name!r}: {lora.repo} at {lora.revision} is not in the bundle; add it to models in "
                 f"bundle.yml, with repo: {lora.repo}, revision: {lora.revision} and its source, and build the bundle "
-                "again (docs/lora.md)"
+                "again (docs/how-to/lora.md)"
             )
         label = f"adapter {lora.name!r}: {CONFIG} of {lora.repo}"
         try:

@@ -188,7 +188,7 @@ def environment_of(instance: Instance, release: Release, flavour: str, cpu_kvcac
             **found,
             "VLLM_CPU_KVCACHE_SPACE": str(cpu_kvcache_gib),
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            # Instances share the cores: a thread that waits by spinning keeps off the one it waits for (docs/lab.md).
+            # Instances share the cores: a thread that spins keeps off the one it waits for (docs/measurements/lab.md).
             "OMP_WAIT_POLICY": "passive",
         }
     return {
@@ -196,6 +196,6 @@ def environment_of(instance: Instance, release: Release, flavour: str, cpu_kvcac
         # By bus: CUDA's own order is by speed, so an index could mean another GPU than nvidia-smi's.
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": ",".join(str(gpu) for gpu in instance.gpus),
-        # FlashInfer compiles its sampler at the first start: 95 s with nvcc, the end of it without (docs/gpu.md).
+        # FlashInfer compiles its sampler at a first start: 95 s with nvcc, fatal without (docs/measurements/gpu.md).
         "VLLM_USE_FLASHINFER_SAMPLER": "0",
     }
