@@ -5,8 +5,8 @@
 
 The model must have this one instance only, or the edge asks others too, and this machine must be one of its
 `vllm_allowed_clients`. Times and tokens per second are defined as those of `rackserve bench` (docs/reference/bench.md),
-whose client is not used: it needs 0.3 ms for a token, which is more than an edge does. A connection is open, and has had
-a request, before it is timed. In a round both ways are measured, each first in every other round; a ratio is of two
+whose client is not used: it needs 0.3 ms for a token, which is more than an edge does. A connection is open, and has
+had a request, before it is timed. In a round both ways are measured, each first in every other round; a ratio is of two
 figures of one round, and the table has the median of all rounds, the least and the largest.
 """
 
