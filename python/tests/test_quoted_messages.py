@@ -1,0 +1,174 @@
+"""Every message that the documentation quotes is one that the source can write."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+from pydantic_core._pydantic_core import list_all_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+# What a template fills in.
+GAP = "\x00"
+# What a quotation leaves open: "…", a name in capitals, an example in quotes, a number, a path or a repository.
+_NAMES = "DAY|DIR|FILE|HOST|KEY|NAME|PATH|REASON|REPO|REVISION|[A-Z]"
+OPEN = re.compile(rf"…|'[^']*'|\S*\b(?:{_NAMES})\b\S*|\S*\d\S*|\S*\w/\w\S*")
+# Where one message is put into another.
+SEAM = re.compile(r": |; | \(|\n")
+
+
+def quoted(page: str) -> Iterator[str]:
+    """Yields the messages of a page: first cells of tables headed `message`, spans with "…", blocks ```message."""
+    yield from re.findall(r"```message\n(.*?)\n```", page, re.DOTALL)
+    page = re.sub(r"```.*?```", "", page, flags=re.DOTALL)
+    for table in re.findall(r"(?m)^\| message \|.*\n\|-.*\n((?:\|.*\n)+)", page):
+        for row in table.splitlines():
+            yield from re.findall(r"`([^`]+)`", row.split(" | ")[0])
+    prose = "\n".join(line for line in page.splitlines() if not line.startswith("|"))
+    yield from (span for span in re.findall(r"`([^`]+)`", prose) if "…" in span and len(span.split()) > 2)
+
+
+def _python(tree: ast.AST, known: Mapping[str, object]) -> Iterator[str]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Constant(value=str() as text):
+                yield text
+            case ast.JoinedStr(values=values):
+                yield "".join(_part(value, known) for value in values)
+
+
+def _constants(tree: ast.AST) -> Iterator[tuple[str, object]]:
+    for node in ast.walk(tree):
+        match node:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant(value=value))
+                | ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=value))
+            ) if name.isupper():
+                yield name, value
+
+
+def _part(value: ast.expr, known: Mapping[str, object]) -> str:
+    match value:
+        case ast.Constant(value=text):
+            return str(text)
+        case ast.FormattedValue(value=ast.Name(id=name)) if name in known:
+            return str(known[name])
+    return GAP
+
+
+def _scalars(value: object) -> Iterator[str]:
+    match value:
+        case str():
+            yield re.sub(r"{{.*?}}|{%.*?%}", GAP, value, flags=re.DOTALL)
+            yield from re.findall(r"'([^']{8,})'", value)
+        case dict():
+            for inner in value.values():
+                yield from _scalars(inner)
+        case list():
+            for inner in value:
+                yield from _scalars(inner)
+
+
+@cache
+def source() -> str:
+    """Returns every text that the project can write, one a line."""
+    texts: list[str] = [error["message_template_python"] for error in list_all_errors()]
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "python/src").rglob("*.py")]
+    known = dict(pair for tree in trees for pair in _constants(tree))
+    texts.extend(text for tree in trees for text in _python(tree, known))
+    for path in (ROOT / "roles").glob("*/tasks/*.yml"):
+        texts.extend(_scalars(yaml.safe_load(path.read_text(encoding="utf-8"))))
+    for path in (ROOT / "roles").rglob("*.lua"):
+        text = re.sub(r"\"\s*\.\.\s*\"", "", path.read_text(encoding="utf-8"))
+        texts.extend(re.sub(r"\"\s*\.\..*?\.\.\s*\"", GAP, line) for line in text.splitlines())
+    return "\n".join(" ".join(text.split()) for text in texts)
+
+
+def unknown(message: str, texts: str) -> list[str]:
+    """Returns the parts of a message that no text has; the message itself when it leaves everything open."""
+    parts = [" ".join(part.split()) for part in SEAM.split(message)]
+    spoken = [part for part in parts if len(re.findall(r"\w{2,}", OPEN.sub(" ", part))) > 1]
+    return [part for part in spoken if not _pattern(part).search(texts)] if spoken else [message]
+
+
+def _pattern(part: str) -> re.Pattern[str]:
+    literals = [re.escape(piece.strip(" ")) for piece in OPEN.split(part)]
+    return re.compile(r"[^\n]{0,90}?".join(literals))
+
+
+MESSAGES = [(page, message) for page in PAGES for message in quoted(page.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize(
+    ("page", "message"), MESSAGES, ids=lambda value: value.stem if isinstance(value, Path) else None
+)
+def test_a_quoted_message_is_in_the_source(page: Path, message: str) -> None:
+    assert unknown(message, source()) == [], f"{page.name} quotes what nothing writes"
+
+
+def test_the_troubleshooting_page_is_read() -> None:
+    assert sum(page.name == "troubleshooting.md" for page, _ in MESSAGES) > 30
+
+
+PAGE = """# Page
+
+| message | do |
+|---|---|
+| `disk PATH has N GB free`, `no such model` | Free it. |
+
+| seen | means |
+|---|---|
+| `of another program` | no |
+
+Then `it is version … of NAME` appears, `a command with options` does not.
+
+```message
+instance 'chat': GPU 3 is gone
+```
+
+```
+a block of something else …
+```
+"""
+
+
+def test_what_is_quoted() -> None:
+    assert set(quoted(PAGE)) == {
+        "disk PATH has N GB free",
+        "no such model",
+        "it is version … of NAME",
+        "instance 'chat': GPU 3 is gone",
+    }
+
+
+def _texts(template: str) -> str:
+    tree = ast.parse(template)
+    return "\n".join(_python(tree, dict(_constants(tree))))
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ('raise Refused(f"disk {path} has {free} GB free; free more")', "disk PATH has N GB free"),
+        ('LIMIT = 3\nfail(f"at most {LIMIT} of them " f"for {name!r}")', "at most 3 of them for 'chat'"),
+        ('text = f"{label}: {why}"\nwhy = "the key is unknown"', "instance 'N': the key is unknown"),
+    ],
+)
+def test_a_message_that_the_source_writes_is_found(template: str, message: str) -> None:
+    assert unknown(message, _texts(template)) == []
+
+
+@pytest.mark.parametrize(
+    "message", ["disk PATH has N MB free", "the disk is full", "N GB …", "disk PATH … gone for good"]
+)
+def test_a_message_that_the_source_does_not_write_is_named(message: str) -> None:
+    assert unknown(message, _texts('raise Refused(f"disk {path} has {free} GB free; free more")')) == [message]
