@@ -6,7 +6,7 @@ import ast
 import re
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import pytest
 import yaml
@@ -23,7 +23,7 @@ GAP = "\x00"
 _NAMES = "DAY|DIR|FILE|HOST|KEY|NAME|PATH|REASON|REPO|REVISION|[A-Z]"
 OPEN = re.compile(rf"…|'[^']*'|\S*\b(?:{_NAMES})\b\S*|\S*\d\S*|\S*\w/\w\S*")
 # Where one message is put into another.
-SEAM = re.compile(r": |; | \(|\n")
+SEAM = re.compile(r": |; | \(")
 
 
 def quoted(page: str) -> Iterator[str]:
@@ -37,31 +37,48 @@ def quoted(page: str) -> Iterator[str]:
     yield from (span for span in re.findall(r"`([^`]+)`", prose) if "…" in span and len(span.split()) > 2)
 
 
-def _python(tree: ast.AST, known: Mapping[str, object]) -> Iterator[str]:
+def _python(tree: ast.AST, known: Mapping[str, ast.expr]) -> Iterator[str]:
     for node in ast.walk(tree):
         match node:
             case ast.Constant(value=str() as text):
                 yield text
-            case ast.JoinedStr(values=values):
-                yield "".join(_part(value, known) for value in values)
+            case ast.JoinedStr():
+                yield _text(node, known)
+            case ast.FunctionDef():
+                yield from (_text(inner, {**known, **_local(node)}) for inner in ast.walk(node) if _is_text(inner))
 
 
-def _constants(tree: ast.AST) -> Iterator[tuple[str, object]]:
+def _is_text(node: ast.AST) -> TypeGuard[ast.JoinedStr]:
+    return isinstance(node, ast.JoinedStr)
+
+
+def _constants(tree: ast.AST) -> dict[str, ast.expr]:
+    """Returns the constants of a module, which have names in capitals."""
+    return {name: value for name, value in _assigned(tree) if name.isupper() and isinstance(value, ast.Constant)}
+
+
+def _local(function: ast.FunctionDef) -> dict[str, ast.expr]:
+    """Returns the texts that a function puts into others by a name, such as a label."""
+    return {name: value for name, value in _assigned(function) if _is_text(value)}
+
+
+def _assigned(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
     for node in ast.walk(tree):
         match node:
-            case (
-                ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant(value=value))
-                | ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=value))
-            ) if name.isupper():
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                yield name, value
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 yield name, value
 
 
-def _part(value: ast.expr, known: Mapping[str, object]) -> str:
+def _text(value: ast.expr, known: Mapping[str, ast.expr]) -> str:
     match value:
         case ast.Constant(value=text):
             return str(text)
+        case ast.JoinedStr(values=values):
+            return "".join(_text(inner, known) for inner in values)
         case ast.FormattedValue(value=ast.Name(id=name)) if name in known:
-            return str(known[name])
+            return _text(known[name], {key: text for key, text in known.items() if key != name})
     return GAP
 
 
@@ -83,7 +100,7 @@ def source() -> str:
     """Returns every text that the project can write, one a line."""
     texts: list[str] = [error["message_template_python"] for error in list_all_errors()]
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "python/src").rglob("*.py")]
-    known = dict(pair for tree in trees for pair in _constants(tree))
+    known = {name: value for tree in trees for name, value in _constants(tree).items()}
     texts.extend(text for tree in trees for text in _python(tree, known))
     for path in (ROOT / "roles").glob("*/tasks/*.yml"):
         texts.extend(_scalars(yaml.safe_load(path.read_text(encoding="utf-8"))))
@@ -95,13 +112,13 @@ def source() -> str:
 
 def unknown(message: str, texts: str) -> list[str]:
     """Returns the parts of a message that no text has; the message itself when it leaves everything open."""
-    parts = [" ".join(part.split()) for part in SEAM.split(message)]
+    parts = [part.strip() for part in SEAM.split(" ".join(message.split()))]
     spoken = [part for part in parts if len(re.findall(r"\w{2,}", OPEN.sub(" ", part))) > 1]
     return [part for part in spoken if not _pattern(part).search(texts)] if spoken else [message]
 
 
 def _pattern(part: str) -> re.Pattern[str]:
-    literals = [re.escape(piece.strip(" ")) for piece in OPEN.split(part)]
+    literals = [re.escape(piece.strip()) for piece in OPEN.split(part) if piece.strip()]
     return re.compile(r"[^\n]{0,90}?".join(literals))
 
 
@@ -152,7 +169,7 @@ def test_what_is_quoted() -> None:
 
 def _texts(template: str) -> str:
     tree = ast.parse(template)
-    return "\n".join(_python(tree, dict(_constants(tree))))
+    return "\n".join(_python(tree, _constants(tree)))
 
 
 @pytest.mark.parametrize(
