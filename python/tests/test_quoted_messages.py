@@ -113,13 +113,21 @@ def source() -> str:
 def unknown(message: str, texts: str) -> list[str]:
     """Returns the parts of a message that no text has; the message itself when it leaves everything open."""
     parts = [part.strip() for part in SEAM.split(" ".join(message.split()))]
-    spoken = [part for part in parts if len(re.findall(r"\w{2,}", OPEN.sub(" ", part))) > 1]
-    return [part for part in spoken if not _pattern(part).search(texts)] if spoken else [message]
+    spoken = [part for part in parts if len(re.findall(r"\w{2,}\S*(?:\s|$)", OPEN.sub(" ", part))) > 1]
+    return [part for part in spoken if not _is_written(part, texts)] if spoken else [message]
 
 
-def _pattern(part: str) -> re.Pattern[str]:
+def _is_written(part: str, texts: str) -> bool:
+    """Tells whether a text has the part, read as a pattern; or the part is an example of what a text makes."""
     literals = [re.escape(piece.strip()) for piece in OPEN.split(part) if piece.strip()]
-    return re.compile(r"[^\n]{0,90}?".join(literals))
+    if re.search(r"[^\n]{0,90}?".join(literals), texts):
+        return True
+    pieces = (piece for text in texts.splitlines() for piece in SEAM.split(text) if GAP in piece)
+    return any(
+        re.fullmatch(".+".join(map(re.escape, piece.split(GAP))), part)
+        for piece in pieces
+        if len(re.findall(r"\w{2,}", piece)) > 2  # one of fewer words would make anything
+    )
 
 
 MESSAGES = [(page, message) for page in PAGES for message in quoted(page.read_text(encoding="utf-8"))]
@@ -177,6 +185,10 @@ def _texts(template: str) -> str:
     [
         ('raise Refused(f"disk {path} has {free} GB free; free more")', "disk PATH has N GB free"),
         ('LIMIT = 3\nfail(f"at most {LIMIT} of them " f"for {name!r}")', "at most 3 of them for 'chat'"),
+        (
+            'fail(f"extra_args.{key} is {value!r}, which {version} does not have: {why}")',
+            "extra_args.a is b, which c does not have",
+        ),
         ('text = f"{label}: {why}"\nwhy = "the key is unknown"', "instance 'N': the key is unknown"),
     ],
 )
