@@ -134,7 +134,7 @@ def test_the_matrix_in_the_documentation_is_the_data(version: str) -> None:
     release = release_of(version)
     python = f"{release.python.first} to below {release.python.below}" if release.python.below else "from 3.9"
     cells = (version, python, release.torch, release.cuda, str(release.driver), release.glibc)
-    page = (Path(__file__).parents[2] / "docs/reference/vllm-releases.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs/reference/vllm-releases.md").read_text(encoding="utf-8")
     assert f"| {' | '.join(cells)} |" in page
     for bad in release.known_bad:
         assert f"| {version} | `{bad.pin}` |" in page
