@@ -153,11 +153,11 @@ def test_the_exporter_waits_for_its_address(host: Host) -> None:
         ({"prometheus_retention_size": "much"}, "prometheus_retention_size is much"),
         (
             {"alertmanager_receivers": [{"name": "on-call", "severities": ["critical"]}]},
-            "receiver on-call: it: Value error, neither mail nor webhook is set; set one",
+            "receiver 'on-call': neither mail nor webhook is set; set one",
         ),
         (
             {"prometheus_remote_write": [{"name": "far", "url": "http://site:secret@far/w"}]},
-            "prometheus_remote_write: receiver far: url: Value error, it is no http:// or https:// address",
+            "prometheus_remote_write: receiver 'far': url: not an http:// or https:// URL",
         ),
     ],
     ids=["ttft", "itl", "slo", "disk", "retention", "receiver", "remote"],

@@ -2,10 +2,94 @@
 
 from __future__ import annotations
 
+import difflib
+import typing
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
 from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 
 class Strict(BaseModel):
-    """A schema that takes no key that it does not know; its values do not change."""
+    """A schema that takes no key that it does not know and converts no value; its values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+
+
+class Converting(Strict):
+    """A strict schema that converts values: a list to a tuple, a text to a path or a date."""
+
+    model_config = ConfigDict(strict=False)
+
+
+def label_of(item: object, what: str, position: int) -> str:
+    """Return how messages name an item of a list: by its own name, else by its number, from 1."""
+    if isinstance(item, Mapping) and isinstance(item.get("name"), str):
+        return f"{what} {item['name']!r}"
+    return f"{what} number {position + 1}"
+
+
+def sentences(
+    error: ValidationError, model: type[BaseModel], *, shown: Collection[str] | None = None, prefix: str = ""
+) -> list[str]:
+    """Return one sentence for each thing that is wrong: the key, what was found, and what to set.
+
+    Args:
+        error: what pydantic said.
+        model: the schema that was validated.
+        shown: types of errors (https://docs.pydantic.dev/latest/errors/validation_errors/) whose value may be shown,
+            for input that may hold secrets; None shows every value.
+        prefix: what stands before every key.
+    """
+    return [_sentence(details, model, shown, prefix) for details in error.errors()]
+
+
+def _sentence(error: ErrorDetails, model: type[BaseModel], shown: Collection[str] | None, prefix: str) -> str:
+    key = prefix + _path(error["loc"])
+    message = error["msg"].removeprefix("Value error, ")
+    found = f" (found {error['input']!r})" if shown is None or error["type"] in shown else ""
+    if error["type"] == "extra_forbidden":
+        known = _keys_at(model, error["loc"])
+        return f"unknown key {key!r}{found}{_likely(str(error['loc'][-1]), known)}; known keys are {', '.join(known)}"
+    if error["type"] == "missing":
+        return f"{key!r} is missing; set it"
+    if not key:
+        # A rule about several keys says itself what it found: its input is the whole item.
+        return message if error["type"] == "value_error" else f"{message}{found}"
+    return f"{key}: {message}{found}"
+
+
+def _path(place: Sequence[int | str]) -> str:
+    """Return a key as `lora.2.rank`; items of a list count from 1."""
+    return ".".join(str(part + 1) if isinstance(part, int) else part for part in place)
+
+
+def _likely(name: str, known: Sequence[str]) -> str:
+    likely = difflib.get_close_matches(name, known, n=1)
+    return f", is it {likely[0]!r}?" if likely else ""
+
+
+def _keys_at(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:
+    """Return the keys that a schema knows beside an unknown one."""
+    level = [model]
+    for part in place[:-1]:
+        inner = [m for one in level if isinstance(part, str) for m in _models_of(_annotation(one, part))]
+        level = inner or level  # a number, or the tag of a union, names no field
+    return list(dict.fromkeys(info.alias or name for one in level for name, info in one.model_fields.items()))
+
+
+def _annotation(model: type[BaseModel], key: str) -> Any:  # noqa: ANN401 - any type that a field can have
+    return next((info.annotation for name, info in model.model_fields.items() if key in (name, info.alias)), None)
+
+
+def _models_of(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in typing.get_args(annotation):
+        yield from _models_of(inner)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from rackserve._schema import sentences
 from rackserve.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,5 +34,4 @@ def read_model(path: Path, model: type[Model], purpose: str) -> Model:
     except yaml.YAMLError as bad:
         raise InputError(f"{path} is not YAML: {bad}") from bad
     except ValidationError as bad:
-        lines = (f"{'.'.join(map(str, e['loc']))}: {e['msg']} (found {e['input']!r})" for e in bad.errors())
-        raise InputError(f"{path} cannot be used; {purpose}:\n  " + "\n  ".join(lines)) from bad
+        raise InputError(f"{path} cannot be used; {purpose}:\n  " + "\n  ".join(sentences(bad, model))) from bad

@@ -43,12 +43,12 @@ def test_nothing_is_named_where_nobody_is_told() -> None:
 @pytest.mark.parametrize(
     ("receiver", "reason"),
     [
-        ({**FAR, "url": "https://site:hunter2@far.example/w"}, "receiver far: url: "),
-        ({**FAR, "basic_auth": {"password": "hunter2"}}, "receiver far: basic_auth: Extra inputs are not permitted"),
+        ({**FAR, "url": "https://site:hunter2@far.example/w"}, "receiver 'far': url: "),
+        ({**FAR, "basic_auth": {"password": "hunter2"}}, "receiver 'far': unknown key 'basic_auth'"),
         ({**FAR, "username": "site"}, "username and password_src belong together"),
         ({**WITH_PASSWORD, "token_src": "/c/t"}, "username and token_src are both set"),
-        ({"url": FAR["url"]}, "receiver number 1: name: Field required"),
-        ("hunter2", "receiver number 1: it: "),
+        ({"url": FAR["url"]}, "receiver number 1: 'name' is missing; set it"),
+        ("hunter2", "receiver number 1: "),
     ],
 )
 def test_what_is_wrong_is_named_and_no_secret_told(receiver: object, reason: str) -> None:

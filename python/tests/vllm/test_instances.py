@@ -58,8 +58,8 @@ def test_the_served_name_is_the_repository_unless_given() -> None:
         ([instance(api_server_count=0)], ["api_server_count", "found 0"]),
         ([instance(lora=[{**LORA, "path": "/l"}])], ["adapter 'x' has to have either repo and revision", "or path"]),
         ([instance(lora=[{"name": "x", "repo": "o/x"}])], ["adapter 'x' has to have either repo and revision"]),
-        ([instance(lora=[{**LORA, "rank": 8}])], ["unknown key 'lora.0.rank'", "known keys are name, path, repo"]),
-        ([instance(lora=[{"name": "x", "path": "l"}])], ["lora.0.path", "found 'l'"]),
+        ([instance(lora=[{**LORA, "rank": 8}])], ["unknown key 'lora.1.rank'", "known keys are name, path, repo"]),
+        ([instance(lora=[{"name": "x", "path": "l"}])], ["lora.1.path", "found 'l'"]),
         ([instance(lora=[LORA, LORA])], ["instance 'a' has 2 adapters of the name 'x'"]),
         ([instance(lora=[{**LORA, "name": "o/m"}])], ["'o/m' is also a served name of instance 'a'"]),
         (

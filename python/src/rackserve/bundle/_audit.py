@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic import Field
 
 from rackserve._process import run
-from rackserve._schema import Strict
+from rackserve._schema import Converting
 from rackserve.bundle._locks import pins
 from rackserve.bundle._waivers import Finding, NotAudited, Waiver
 from rackserve.errors import BundleError, InputError
@@ -30,7 +30,7 @@ _TIMEOUT_S: Final = 900.0
 _SHOWN: Final = 5
 
 
-class Audit(Strict):
+class Audit(Converting):
     """What was asked, what was answered, and the judgement: `ok` is None when it cannot be said, which is no pass."""
 
     tool: str

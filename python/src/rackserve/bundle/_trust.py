@@ -9,9 +9,10 @@ from datetime import date  # noqa: TC003 - pydantic reads it
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rackserve._paths import state_dir
+from rackserve._schema import Converting
 from rackserve._yaml import read_model
 from rackserve.errors import InputError
 from rackserve.programs.verify_bundle import ATTESTED, NAMESPACE
@@ -25,10 +26,8 @@ _PUBLIC_KEY = r"^(ssh|sk-ssh|ecdsa|sk-ecdsa)-[a-z0-9@.-]+ [A-Za-z0-9+/=]+( .*)?$
 PublicKey = Annotated[str, Field(pattern=_PUBLIC_KEY)]
 
 
-class Signer(BaseModel):
+class Signer(Converting):
     """One who may sign: the key itself, or the file that holds it, under rackserve's state folder if relative."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9@._-]*$")
     key: PublicKey | None = None
@@ -61,9 +60,7 @@ class Signer(BaseModel):
         return f'{self.name} namespaces="{NAMESPACE},{ATTESTED}"{until} {key}'
 
 
-class _TrustFile(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _TrustFile(Converting):
     signers: tuple[Signer, ...] = Field(min_length=1)
     revoked: tuple[PublicKey, ...] = ()
 

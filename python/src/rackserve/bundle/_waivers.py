@@ -7,12 +7,12 @@ from typing import Final
 
 from pydantic import Field
 
-from rackserve._schema import Strict
+from rackserve._schema import Converting
 
 NOT_AUDITED: Final = "not-audited"  # the id that waives a package of which the service knows nothing
 
 
-class Finding(Strict):
+class Finding(Converting):
     """One known vulnerability of one pinned package."""
 
     package: str
@@ -23,7 +23,7 @@ class Finding(Strict):
     lock: str
 
 
-class NotAudited(Strict):
+class NotAudited(Converting):
     """A pinned package of which nothing was learnt."""
 
     package: str
@@ -32,7 +32,7 @@ class NotAudited(Strict):
     reason: str
 
 
-class Waiver(Strict):
+class Waiver(Converting):
     """A risk that the operator accepts until a day: a finding, or with `not-audited` a gap of the audit."""
 
     package: str

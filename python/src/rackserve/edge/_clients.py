@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
+from rackserve._schema import Strict, label_of, sentences
 from rackserve.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# What may be shown of a wrong client: not a key in the place of its hash, nor what an unknown key holds.
+_SHOWN: Final = frozenset({"value_error", "greater_than_equal", "string_pattern_mismatch", "too_short", "model_type"})
 _NAME: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Key(_Part):
+class Key(Strict):
     """One key of a client, by its hash. Two at once, with an end for the older, make a rotation."""
 
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    sha256: str
     expires: dt.datetime | None = None
     revoked: bool = False
+
+    @field_validator("sha256")
+    @classmethod
+    def _a_hash(cls, value: str) -> str:
+        if not re.fullmatch(r"[0-9a-f]{64}", value):
+            raise PydanticCustomError(
+                "not_a_hash",
+                "not the hash of a key, which has 64 hex digits; `rackserve key new` and `key hash` print it",
+            )
+        return value
 
     @field_validator("expires", mode="before")
     @classmethod
@@ -47,7 +58,7 @@ class Key(_Part):
         return value
 
 
-class Client(_Part):
+class Client(Strict):
     """One client. `requests_per_minute` is its steady rate, `burst` what it may send at once above that.
 
     `certificates` are subjects as RFC 2253 writes them, `CN=search,O=Example`; its keys then hold only with one.
@@ -72,11 +83,11 @@ def parse_clients(raw: Sequence[dict[str, Any]], models: Sequence[str]) -> tuple
     problems: list[str] = []
     parsed: list[Client] = []
     for position, item in enumerate(raw):
-        label = f"client {item.get('name', f'number {position + 1}')!r}" if isinstance(item, dict) else f"{item!r}"
         try:
             parsed.append(Client.model_validate(item))
         except ValidationError as wrong:
-            problems += [f"{label}: {_sentence(error)}" for error in wrong.errors()]
+            label = label_of(item, "client", position)
+            problems += [f"{label}: {sentence}" for sentence in sentences(wrong, Client, shown=_SHOWN)]
     names = Counter(client.name for client in parsed)
     problems += [f"client name {name!r} is used {n} times; give each its own" for name, n in names.items() if n > 1]
     problems += [
@@ -103,17 +114,3 @@ def _shared_keys(clients: Sequence[Client]) -> list[str]:
         for sha256, names in owners.items()
         if len(names) > 1
     ]
-
-
-def _sentence(error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
-    place = list(error["loc"])
-    key = ".".join(str(part + 1) if isinstance(part, int) else part for part in place)
-    if error["type"] == "extra_forbidden":
-        known = ", ".join(Client.model_fields if len(place) == 1 else Key.model_fields)
-        return f"unknown key {key!r}; known keys are {known}"
-    if error["type"] == "missing":
-        return f"{key!r} is missing; set it"
-    if key.endswith("sha256"):
-        return f"{key}: not the hash of a key, which has 64 hex digits; `rackserve key new` and `key hash` print it"
-    found = f"{error['msg'].removeprefix('Value error, ')} (found {error['input']!r})"
-    return f"{key}: {found}" if key else found

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
+
+from rackserve._schema import Converting
 
 _DATA: Final = Path(__file__).parents[1] / "data" / "gpus.yml"
 Capability = tuple[int, int]
@@ -22,25 +24,21 @@ def _split(text: str) -> Capability:
 Dotted = Annotated[Capability, BeforeValidator(_split)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
-class Branches(_Part):
+class Branches(Converting):
     """Branches of the driver, such as 580; None is no limit."""
 
     first: int | None = Field(default=None, alias="from")
     until: int | None = None
 
 
-class Cuda(_Part):
+class Cuda(Converting):
     """The first release of CUDA that makes code for a generation, and the last major one; None is no limit."""
 
     first: Dotted | None = Field(default=None, alias="from")
     until: int | None = None
 
 
-class Generation(_Part):
+class Generation(Converting):
     """GPUs of one architecture.
 
     Attributes:
@@ -58,7 +56,7 @@ class Generation(_Part):
     source: str
 
 
-class KnownGpu(_Part):
+class KnownGpu(Converting):
     """One product by its PCI device id.
 
     Attributes:
@@ -74,7 +72,7 @@ class KnownGpu(_Part):
     source: str
 
 
-class Capabilities(_Part):
+class Capabilities(Converting):
     """A range of compute capabilities, from the first to below the last."""
 
     first: Dotted = Field(default=(0, 0), alias="from")
@@ -90,7 +88,7 @@ class Capabilities(_Part):
         return f"{dotted(self.first)}{upper}"
 
 
-class Backend(_Part):
+class Backend(Converting):
     """An attention backend of vLLM; `compiles` says that its kernels are built on the host."""
 
     capabilities: Capabilities = Capabilities()
@@ -98,7 +96,7 @@ class Backend(_Part):
     source: str
 
 
-class Hardware(_Part):
+class Hardware(Converting):
     """All of `gpus.yml`."""
 
     generations: tuple[Generation, ...]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from rackserve._schema import Strict
 from rackserve.errors import InputError
 from rackserve.monitoring._receivers import Named, Url, parse_receivers, without_password
 
@@ -33,11 +34,7 @@ _Text = Annotated[str, Field(min_length=1)]
 _Duration = Annotated[str, Field(pattern=r"^([0-9]+(ms|[smhdwy]))+$")]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class _Mail(_Part):
+class _Mail(Strict):
     to: _Text
     sender: _Text = Field(alias="from")
     smarthost: Annotated[str, Field(pattern=r"^[^\s:]+:\d+$")]
@@ -52,7 +49,7 @@ class _Mail(_Part):
         return self
 
 
-class _Webhook(_Part):
+class _Webhook(Strict):
     url: Url
     token_src: str = ""
 

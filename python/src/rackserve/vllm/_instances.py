@@ -6,8 +6,9 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from rackserve._schema import Strict, label_of, sentences
 from rackserve.errors import InputError
 from rackserve.gpu import stable_name
 
@@ -56,11 +57,7 @@ _RESERVED_ARGS: Final = {
 }
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class ModelRef(_Part):
+class ModelRef(Strict):
     """A model by repository and commit, and the names that clients use for it."""
 
     repo: str = Field(pattern=_REPO)
@@ -68,7 +65,7 @@ class ModelRef(_Part):
     served_names: list[str] = Field(default=[])
 
 
-class Lora(_Part):
+class Lora(Strict):
     """A LoRA adapter under the name that clients use for it: a repository and commit of the bundle, or a host's folder.
 
     `base` is the model that the adapter's own configuration names, where that is not the instance's repository: the
@@ -91,7 +88,7 @@ class Lora(_Part):
         return self
 
 
-class Instance(_Part):
+class Instance(Strict):
     """One vLLM server. Lengths are tokens, `max_num_seqs` is requests at once, utilisation a share of the GPU.
 
     `task` is what the model is for: `generate` text, `embed` texts as vectors, or `score` pairs (a cross-encoder).
@@ -186,9 +183,6 @@ class Instance(_Part):
         return frozenset({(self.model.repo, self.model.revision), *adapters})
 
 
-_PARTS: Final[dict[str | int, type[_Part]]] = {"model": ModelRef, "lora": Lora}
-
-
 def parse_instances(raw: Sequence[dict[str, Any]], port_base: int = PORT_BASE) -> tuple[Instance, ...]:
     """Check a host's `vllm_instances` and give every instance its port.
 
@@ -200,11 +194,11 @@ def parse_instances(raw: Sequence[dict[str, Any]], port_base: int = PORT_BASE) -
     problems: list[str] = []
     parsed: list[Instance] = []
     for position, item in enumerate(raw):
-        label = f"instance {item.get('name', f'number {position + 1}')!r}" if isinstance(item, dict) else f"{item!r}"
         try:
             parsed.append(Instance.model_validate(item))
         except ValidationError as wrong:
-            problems += [f"{label}: {_sentence(error)}" for error in wrong.errors()]
+            label = label_of(item, "instance", position)
+            problems += [f"{label}: {sentence}" for sentence in sentences(wrong, Instance)]
     problems += [f"instance name {name!r} is used {n} times; give each its own" for name, n in _twice(parsed, "name")]
     problems += [
         f"port {port} is used by {n} instances ({', '.join(i.name for i in parsed if i.port == port)}); "
@@ -216,19 +210,6 @@ def parse_instances(raw: Sequence[dict[str, Any]], port_base: int = PORT_BASE) -
     if problems:
         raise InputError("vllm_instances: " + "; ".join(problems))
     return _with_ports(parsed, port_base)
-
-
-def _sentence(error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
-    key = ".".join(str(part) for part in error["loc"])
-    if not key:
-        return str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        part = Instance if len(error["loc"]) == 1 else _PARTS.get(error["loc"][0], Instance)
-        known = ", ".join(part.model_fields)
-        return f"unknown key {key!r} (found {error['input']!r}); known keys are {known}"
-    if error["type"] == "missing":
-        return f"{key!r} is missing; set it"
-    return f"{key}: {error['msg'].removeprefix('Value error, ')} (found {error['input']!r})"
 
 
 def _name_clashes(instances: Sequence[Instance]) -> list[str]:

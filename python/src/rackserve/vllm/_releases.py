@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
+from rackserve._schema import Strict
 from rackserve.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,18 +28,14 @@ Pattern = Annotated[str, AfterValidator(_compiles)]
 Dotted = Annotated[str, Field(pattern=r"^\d+(\.\d+)+$")]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
-
-
-class PythonRange(_Part):
+class PythonRange(Strict):
     """Python releases that the wheels install on: `from` and newer, older than `below`."""
 
     first: Dotted = Field(alias="from")
     below: Dotted | None = None
 
 
-class KvLog(_Part):
+class KvLog(Strict):
     """Regular expressions for the lines in which an engine says how much KV cache it has.
 
     V1 engines give `tokens`, 0.6.4 gives `blocks`; all give the concurrency at `length` tokens a request.
@@ -49,7 +46,7 @@ class KvLog(_Part):
     concurrency: Pattern
 
 
-class BadPin(_Part):
+class BadPin(Strict):
     """Versions of a dependency that the release's own metadata allows and that do not work with it."""
 
     pin: str
@@ -57,7 +54,7 @@ class BadPin(_Part):
     source: str
 
 
-class Release(_Part):
+class Release(Strict):
     """One vLLM release. Defaults are what the newest releases do.
 
     Attributes:
@@ -116,7 +113,7 @@ class Release(_Part):
         return parser if parser in self.tool_parsers else None
 
 
-class _Span(_Part):
+class _Span(Strict):
     first: str | None = Field(default=None, alias="from")
     until: str | None = None
     but: tuple[str, ...] = Field(default=(), strict=False)
@@ -155,12 +152,12 @@ class ApiPath(_Span):
     optional: bool = False
 
 
-class _ModelParser(_Part):
+class _ModelParser(Strict):
     repo: Pattern
     parser: str
 
 
-class _File(_Part):
+class _File(Strict):
     releases: list[dict[str, Any]]
     flags: dict[str, _Flag]
     metrics: dict[str, list[_Metric]]

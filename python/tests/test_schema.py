@@ -1,0 +1,78 @@
+"""The one way to say what is wrong with an operator's input."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import Field, ValidationError, model_validator
+
+from rackserve._schema import Strict, label_of, sentences
+
+
+class Inner(Strict):
+    size: int = Field(ge=1)
+    source: Annotated[str, Field(alias="from")] = ""
+
+
+class Outer(Strict):
+    name: str
+    parts: list[Inner] = Field(default=[])
+    inner: Inner | None = None
+    kind: Literal["a", "b"] = "a"
+
+    @model_validator(mode="after")
+    def _rule(self) -> Outer:
+        if self.name == "both":
+            raise ValueError("name and kind exclude each other; set one")
+        return self
+
+
+def said(raw: object, **options: Any) -> list[str]:
+    with pytest.raises(ValidationError) as wrong:
+        Outer.model_validate(raw)
+    return sentences(wrong.value, Outer, **options)
+
+
+def test_an_unknown_key_is_named_with_its_value_the_likely_key_and_all_keys() -> None:
+    assert said({"name": "x", "partz": 1}) == [
+        "unknown key 'partz' (found 1), is it 'parts'?; known keys are name, parts, inner, kind"
+    ]
+    assert said({"name": "x", "zzz": 1}) == ["unknown key 'zzz' (found 1); known keys are name, parts, inner, kind"]
+
+
+@pytest.mark.parametrize("raw", [{"parts": [{"size": 1}, {"size": 1, "form": "x"}]}, {"inner": {"size": 1, "form": 0}}])
+def test_an_unknown_key_inside_is_told_the_keys_of_its_place(raw: dict[str, Any]) -> None:
+    (sentence,) = said({"name": "x", **raw})
+    assert "known keys are size, from" in sentence
+    assert "is it 'from'?" in sentence
+
+
+def test_items_of_a_list_count_from_one() -> None:
+    assert said({"name": "x", "parts": [{"size": 1}, {"size": 0}]}) == [
+        "parts.2.size: Input should be greater than or equal to 1 (found 0)"
+    ]
+
+
+def test_every_mistake_is_said_with_its_prefix() -> None:
+    assert said({"kind": "c"}, prefix="site.") == [
+        "'site.name' is missing; set it",
+        "site.kind: Input should be 'a' or 'b' (found 'c')",
+    ]
+
+
+def test_a_rule_about_several_keys_speaks_for_itself() -> None:
+    assert said({"name": "both"}) == ["name and kind exclude each other; set one"]
+
+
+def test_a_value_that_may_be_a_secret_is_not_shown_and_others_are() -> None:
+    shown = frozenset({"literal_error"})
+    assert "hunter2" not in " ".join(said({"name": "x", "password": "hunter2"}, shown=shown))
+    assert "hunter2" not in " ".join(said("hunter2", shown=shown))
+    assert "(found 'c')" in said({"name": "x", "kind": "c"}, shown=shown)[0]
+
+
+def test_an_item_is_named_by_its_own_name_or_its_number() -> None:
+    assert label_of({"name": "a"}, "client", 0) == "client 'a'"
+    assert label_of({"name": 1}, "client", 1) == "client number 2"
+    assert label_of("a", "client", 1) == "client number 2"
