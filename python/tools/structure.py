@@ -11,8 +11,9 @@ The longest chain of imports takes the components of a cycle as one.
 The arguments of a function are those that a caller gives: `self` and `cls` are not counted.
 All of it is read from the text of the files; only the filters are loaded, by another process.
 
-`--times` runs `make check` once and `rackserve --help` five times, with the tree's own `.venv`. What was measured in
-other ways, such as manifest reads (count_reads.py), comes in by `--measured FILE`: a JSON object of name and number.
+`--times` runs `make check` once and `rackserve --help` five times, with the tree's own `.venv`. The seconds of the last
+whole `.ci/test` are shown where the tree has them. What was measured in other ways, such as manifest reads
+(count_reads.py), comes in by `--measured FILE`: a JSON object of name and number.
 """
 
 from __future__ import annotations
@@ -203,13 +204,10 @@ def _seconds(command: Sequence[str], tree: Path) -> float:
     return round(time.monotonic() - started, 2)
 
 
-def parts_of_test(tree: Path) -> dict[str, float]:
-    """Return the seconds of all parts of the last `.ci/test`, added up; nothing when it did not run here."""
-    verdicts = tree / ".test-results" / "verdicts"
-    if not verdicts.is_file():
-        return {}
-    rows = (line.split() for line in verdicts.read_text(encoding="utf-8").splitlines())
-    return {".ci/test, s of all parts": sum(int(row[2]) for row in rows)}
+def seconds_of_test(tree: Path) -> dict[str, float]:
+    """Return how long the last `.ci/test` took; nothing when none ended here."""
+    took = tree / ".test-results" / "seconds"
+    return {".ci/test, s": int(took.read_text(encoding="utf-8"))} if took.is_file() else {}
 
 
 def text_of(counted: Mapping[str, Any]) -> str:
@@ -247,7 +245,7 @@ def main(argv: list[str] | None = None) -> int:
     tree = args.tree.absolute()
     try:
         counted = count(tree)
-        counted["figures"] |= {**(times(tree) if args.times else {}), **parts_of_test(tree)}
+        counted["figures"] |= {**(times(tree) if args.times else {}), **seconds_of_test(tree)}
         counted["figures"] |= json.loads(args.measured.read_text(encoding="utf-8")) if args.measured else {}
         before = json.loads(args.compare.read_text(encoding="utf-8")) if args.compare else None
     except (CannotCountError, OSError, ValueError) as wrong:
