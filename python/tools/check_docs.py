@@ -2,7 +2,7 @@
 
 Rules:
     sentence   a line of prose holds one sentence, so that a diff shows the sentence that changed.
-    length     a line of prose has 450 characters at most, link targets not counted. Tables, headings and code are free.
+    length     a line of prose has 200 characters at most, link targets not counted. Tables, headings and code are free.
     link       a relative link leads to a file that exists, and its anchor to a heading of that page.
     mention    `docs/….md` in any file leads to a page, and an anchor behind it to a heading of that page.
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from markdown_it.token import Token
 
-LENGTH: Final = 450
+LENGTH: Final = 200
 _MARKDOWN: Final = MarkdownIt("commonmark").enable("table")
 _ABBREVIATIONS: Final = ("e.g.", "i.e.", "etc.", "vs.", "No.")
 _END: Final = re.compile(r"[.!?][*\"')”]*\s+(?=[A-Z0-9\x01\[*\"(“])")
@@ -107,8 +107,8 @@ def check_page(page: Path) -> list[str]:
     for number, line in _prose(text):
         if sentences(line) > 1:
             found.append(f"{number}: sentence: {sentences(line)} sentences in one line; give each a line of its own")
-        if len(_TARGET.sub("", line)) > LENGTH:
-            found.append(f"{number}: length: {len(line)} characters, at most {LENGTH}; make two sentences of it")
+        if (length := len(_TARGET.sub("", line))) > LENGTH:
+            found.append(f"{number}: length: {length} characters, at most {LENGTH}; make two sentences of it")
     for link in _links(text):
         path, _, anchor = link.partition("#")
         wrong = _leads_nowhere(page.parent / path if path else page, anchor)
