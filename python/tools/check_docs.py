@@ -4,6 +4,7 @@ Rules:
     sentence   a line of prose holds one sentence, so that a diff shows the sentence that changed.
     length     a line of prose has 200 characters at most, link targets not counted. Tables, headings and code are free.
     link       a relative link leads to a file that exists, and its anchor to a heading of that page.
+    path       a path of the repository in code exists.
     mention    `docs/….md` in any file leads to a page, and an anchor behind it to a heading of that page.
 
     python python/tools/check_docs.py   # exit 1 names every finding
@@ -31,6 +32,7 @@ _ABBREVIATIONS: Final = ("e.g.", "i.e.", "etc.", "vs.", "No.")
 _END: Final = re.compile(r"[.!?][*\"')”]*\s+(?=[A-Z0-9\x01\[*\"(“])")
 _OPAQUE: Final = re.compile(r"`[^`]*`|(?<=\])\([^)]*\)")
 _TARGET: Final = re.compile(r"(?<=\])\([^)]*\)")
+_PATH: Final = re.compile(r"(?:docs|inventory|molecule|playbooks|python|roles)/[\w./-]*")
 _MENTION: Final = re.compile(r"(?<![\w./-])(docs/[\w./-]+\.md)(?:#([\w-]+))?")
 
 
@@ -84,6 +86,13 @@ def _links(text: str) -> Iterator[str]:
                 yield target
 
 
+def _paths(text: str) -> Iterator[str]:
+    for token in _MARKDOWN.parse(text):
+        for child in token.children or []:
+            if child.type == "code_inline" and _PATH.fullmatch(child.content):
+                yield child.content
+
+
 def _leads_nowhere(page: Path, anchor: str) -> str | None:
     """Returns what is wrong with a reference, or None."""
     if not page.exists():
@@ -93,10 +102,11 @@ def _leads_nowhere(page: Path, anchor: str) -> str | None:
     return None
 
 
-def check_page(page: Path) -> list[str]:
+def check_page(root: Path, page: Path) -> list[str]:
     """Checks one Markdown page.
 
     Args:
+        root: The repository.
         page: The page.
 
     Returns:
@@ -114,6 +124,7 @@ def check_page(page: Path) -> list[str]:
         wrong = _leads_nowhere(page.parent / path if path else page, anchor)
         if wrong:
             found.append(f"link: {link}: {wrong}")
+    found += [f"path: {path}: that file does not exist" for path in _paths(text) if not (root / path).exists()]
     return found
 
 
@@ -161,7 +172,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     failed = False
     for file in _files(args.root):
-        for finding in [*(check_page(file) if file.suffix == ".md" else []), *check_mentions(args.root, file)]:
+        for finding in [
+            *(check_page(args.root, file) if file.suffix == ".md" else []),
+            *check_mentions(args.root, file),
+        ]:
             failed = True
             print(f"{file.relative_to(args.root)}:{finding}")
     return int(failed)

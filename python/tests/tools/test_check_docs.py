@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 import check_docs
 
 PAGE = """# Page
@@ -30,13 +30,14 @@ Another, e.g. this one (see `a.md. B`, or vLLM 0.26.0. Both count).
 A block. Of code.
 ```
 
-See [above](#the-hosts-disk-again) and [the web](https://example.com/x).
+See [above](#the-hosts-disk-again), [the web](https://example.com/x), `docs/page.md`, `roles/<role>/` and `python/`.
 """
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     (tmp_path / "docs").mkdir()
+    (tmp_path / "python").mkdir()
     (tmp_path / "docs/page.md").write_text(PAGE)
     (tmp_path / "rules.yml").write_text("runbook: docs/page.md#the-hosts-disk-again\nother: https://x.y/docs/no.md\n")
     (tmp_path / "data.bin").write_bytes(b"\xff\xfe docs/none.md")
@@ -63,6 +64,7 @@ def test_a_good_page_passes(root: Path, capsys: pytest.CaptureFixture[str]) -> N
         ("[gone](other.md)", "link: other.md: that file does not exist"),
         ("[gone](page.md#nowhere)", "link: page.md#nowhere: that page has no such heading"),
         ("![gone](picture.svg)", "link: picture.svg: that file does not exist"),
+        ("Made by `python/tools/none.py`.", "path: python/tools/none.py: that file does not exist"),
     ],
 )
 def test_a_bad_line_is_named(root: Path, capsys: pytest.CaptureFixture[str], line: str, finding: str) -> None:
@@ -91,4 +93,4 @@ def test_repeated_headings_are_numbered() -> None:
 
 def test_the_length_of_a_link_s_target_does_not_count(root: Path) -> None:
     (root / "docs/page.md").write_text(f"# Page\n\nSee [this](https://example.com/{'x' * check_docs.LENGTH}).\n")
-    assert check_docs.check_page(root / "docs/page.md") == []
+    assert check_docs.check_page(root, root / "docs/page.md") == []
