@@ -224,6 +224,26 @@ def rackserve_program(name: str) -> str:
     return str(program_file(name))
 
 
+def rackserve_scrape_plan(
+    fleet: dict[str, Any], site_jobs: list[object], target_dir: str, secret_dir: str, inventory: str
+) -> dict[str, Any]:
+    """Return what Prometheus scrapes; see `rackserve.monitoring.scrape_plan`."""
+    plan = monitoring.scrape_plan(
+        fleet, site_jobs, target_dir=target_dir, secret_dir=secret_dir, inventory=Path(inventory)
+    )
+    return asdict(plan)
+
+
+def rackserve_rule_files(paths: list[object], inventory: str) -> dict[str, str]:
+    """Return the rule files of a site by their name on the host; see `rackserve.monitoring.rule_files`."""
+    return monitoring.rule_files(paths, Path(inventory))
+
+
+def rackserve_unsettled_targets(answer: dict[str, Any], targets: dict[str, Any]) -> list[str]:
+    """Return how what Prometheus scrapes differs from a plan; see `rackserve.monitoring.unsettled_targets`."""
+    return monitoring.unsettled_targets(answer, targets)
+
+
 def rackserve_sha256(path: str) -> str:
     """Return the sha256 of a file on the controller in hex; "missing" when it is not there."""
     return bundle.sha256_of(Path(path)) if Path(path).is_file() else "missing"
@@ -449,6 +469,9 @@ class FilterModule:
             rackserve_alert_secrets,
             rackserve_remote_write,
             rackserve_remote_write_files,
+            rackserve_rule_files,
+            rackserve_scrape_plan,
+            rackserve_unsettled_targets,
             rackserve_templates,
             rackserve_trust,
             rackserve_unknown,
