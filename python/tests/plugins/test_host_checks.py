@@ -183,6 +183,16 @@ def test_a_target_that_was_not_asked_yet_is_waited_for(monkeypatch: pytest.Monke
     assert (found, answers) == ((True, "1 targets up"), [])
 
 
+@pytest.mark.parametrize(
+    ("interval", "health", "ok"),
+    [("1m30s", "unknown", True), ("15s", "unknown", False), ("900ms", "unknown", False), ("1m30s", "down", False)],
+)
+def test_a_target_that_is_scraped_rarely_may_await_its_first_scrape(interval: str, health: str, *, ok: bool) -> None:
+    row = {"scrapeUrl": "http://pdu:9116/snmp", "health": health, "lastError": "", "scrapeInterval": interval}
+    body = json.dumps({"data": {"activeTargets": [row]}})
+    assert judges.judge_targets(200, body, [])[0] is ok
+
+
 def test_prometheus_without_any_target_fails() -> None:
     assert not judges.judge_targets(200, targets(), [])[0]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import urllib.parse
 from typing import Any, Dict, List, Mapping, Sequence, Tuple  # noqa: UP035 - Python 3.9 runs this
 
@@ -17,6 +18,7 @@ Check = Mapping[str, Any]
 HTTP_OK = 200
 MIN_STREAM_CHUNKS = 2
 PROBE_STALE_S = 60.0  # it looks every ten seconds, and for half a minute at most
+FIRST_SCRAPE_S = 20  # Prometheus spreads its first requests over its interval, 15 s
 EXCERPT = 120
 ROUTE_UP = 0x1
 ROUTE_REJECT = 0x200
@@ -140,6 +142,13 @@ def judge_metrics(status: int, body: str, names: Sequence[str]) -> Verdict:
     return True, f"{len(have)} metrics, {len(names)} of {len(names)} required"
 
 
+def awaits_first_scrape(target: Mapping[str, Any]) -> bool:
+    """Return whether a target is scraped too rarely to wait for its first scrape."""
+    interval = re.findall(r"(\d+)([dhms])(?![a-z])", target.get("scrapeInterval", ""))
+    seconds = sum(int(count) * {"d": 86400, "h": 3600, "m": 60, "s": 1}[unit] for count, unit in interval)
+    return target["health"] == "unknown" and seconds > FIRST_SCRAPE_S
+
+
 def judge_targets(status: int, body: str, expected: Sequence[Sequence[str]]) -> Verdict:
     """All of Prometheus' targets are up, and none that the inventory calls for is missing.
 
@@ -150,7 +159,7 @@ def judge_targets(status: int, body: str, expected: Sequence[Sequence[str]]) -> 
     try:
         active = json.loads(body)["data"]["activeTargets"]
         seen = {urllib.parse.urlsplit(target["scrapeUrl"]).netloc for target in active}
-        down = [t for t in active if t["health"] != "up"]
+        down = [t for t in active if t["health"] != "up" and not awaits_first_scrape(t)]
         bad = [f"{t['scrapeUrl']} is {t['health']} ({excerpt(t.get('lastError') or '-')})" for t in down]
     except (ValueError, KeyError, TypeError):
         return False, f"not an answer of Prometheus: {excerpt(body)}"

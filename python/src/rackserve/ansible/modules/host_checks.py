@@ -61,6 +61,7 @@ from typing import Any, Callable, Dict, Mapping, Optional  # noqa: UP035 - Pytho
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.rackserve_judges import (
+    FIRST_SCRAPE_S,
     HTTP_OK,
     Check,
     Verdict,
@@ -79,7 +80,6 @@ from ansible.module_utils.rackserve_judges import (
     unit_state,
 )
 
-FIRST_SCRAPE_S = 20  # Prometheus spreads its first requests over its interval, 15 s
 GET_TIMEOUT_S = 10.0
 CHAT_TIMEOUT_S = 120.0
 SAMPLE_PAUSE_S = 1.0
