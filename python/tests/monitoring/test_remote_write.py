@@ -29,15 +29,15 @@ def test_secrets_are_named_by_file() -> None:
             "queue_config": {"max_shards": 2},
         },
     ]
-    assert remote_write_files([WITH_PASSWORD, WITH_TOKEN]) == {
-        "far.password": "/c/p",
-        "far.ca": "/c/ca.crt",
-        "near.token": "/c/t",
+    assert remote_write_files([WITH_PASSWORD, WITH_TOKEN], "/etc/r") == {
+        "/etc/r/far.password": "/c/p",
+        "/etc/r/far.ca": "/c/ca.crt",
+        "/etc/r/near.token": "/c/t",
     }
 
 
 def test_nothing_is_named_where_nobody_is_told() -> None:
-    assert (remote_write_entries([], "/etc/r"), remote_write_files([FAR])) == ([], {})
+    assert (remote_write_entries([], "/etc/r"), remote_write_files([FAR], "/etc/r")) == ([], {})
 
 
 @pytest.mark.parametrize(
@@ -60,4 +60,4 @@ def test_what_is_wrong_is_named_and_no_secret_told(receiver: object, reason: str
 
 def test_a_name_is_of_one() -> None:
     with pytest.raises(InputError, match="the name far is taken"):
-        remote_write_files([FAR, FAR])
+        remote_write_files([FAR, FAR], "/etc/r")

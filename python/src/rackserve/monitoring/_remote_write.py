@@ -7,44 +7,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
+from rackserve.monitoring._client import HttpClient
 from rackserve.monitoring._receivers import Named, Url, parse_receivers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class _Receiver(Named):
+class _Receiver(Named, HttpClient):
     url: Url
-    username: str = ""
-    password_src: str = ""
-    token_src: str = ""
-    ca_src: str = ""
     write_relabel_configs: list[dict[str, Any]] = Field(default_factory=list)
     queue_config: dict[str, Any] = Field(default_factory=dict)
 
-    @model_validator(mode="after")
-    def _one_way_to_be_known(self) -> _Receiver:
-        if bool(self.username) != bool(self.password_src):
-            raise ValueError("username and password_src belong together; set both or neither")
-        if self.username and self.token_src:
-            raise ValueError("username and token_src are both set; set one")
-        return self
-
-    @property
-    def files(self) -> dict[str, str]:
-        found = {"password": self.password_src, "token": self.token_src, "ca": self.ca_src}
-        return {f"{self.name}.{kind}": path for kind, path in found.items() if path}
+    def placed(self, folder: str) -> dict[str, str]:
+        """Return the path of each of its files on the host."""
+        return {kind: f"{folder}/{self.name}.{kind}" for kind in self.files()}
 
     def entry(self, folder: str) -> dict[str, Any]:
-        found: dict[str, Any] = {"name": self.name, "url": self.url}
-        if self.username:
-            found["basic_auth"] = {"username": self.username, "password_file": f"{folder}/{self.name}.password"}
-        if self.token_src:
-            found["authorization"] = {"credentials_file": f"{folder}/{self.name}.token"}
-        if self.ca_src:
-            found["tls_config"] = {"ca_file": f"{folder}/{self.name}.ca"}
+        found: dict[str, Any] = {"name": self.name, "url": self.url, **self.http_config(self.placed(folder))}
         if self.write_relabel_configs:
             found["write_relabel_configs"] = self.write_relabel_configs
         if self.queue_config:
@@ -65,9 +47,9 @@ def remote_write_entries(raw: Sequence[object], folder: str) -> list[dict[str, A
     return [receiver.entry(folder) for receiver in _parse(raw)]
 
 
-def remote_write_files(raw: Sequence[object]) -> dict[str, str]:
-    """Return their files on the controller, by the name that they get on the host."""
-    return {name: path for receiver in _parse(raw) for name, path in receiver.files.items()}
+def remote_write_files(raw: Sequence[object], folder: str) -> dict[str, str]:
+    """Return their files on the controller, by their path on the host."""
+    return {receiver.placed(folder)[kind]: path for receiver in _parse(raw) for kind, path in receiver.files().items()}
 
 
 def _parse(raw: Sequence[object]) -> list[_Receiver]:

@@ -214,9 +214,9 @@ def rackserve_remote_write(receivers: list[object], folder: str) -> list[dict[st
     return monitoring.remote_write_entries(receivers, folder)
 
 
-def rackserve_remote_write_files(receivers: list[object]) -> dict[str, str]:
-    """Return the files of those receivers on the controller, by the name that they get on the host."""
-    return monitoring.remote_write_files(receivers)
+def rackserve_remote_write_files(receivers: list[object], folder: str) -> dict[str, str]:
+    """Return the files of those receivers on the controller, by their path on the host."""
+    return monitoring.remote_write_files(receivers, folder)
 
 
 def rackserve_program(name: str) -> str:
