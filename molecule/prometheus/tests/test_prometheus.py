@@ -68,7 +68,15 @@ def test_targets_are_up_and_down_as_they_are(host: Host) -> None:
         found = {f"{t['labels']['job']} {t['labels'].get('host', '')}".strip(): t["health"] for t in active}
         time.sleep(1)
     up, down = "up", "down"
-    assert found == {"prometheus": up, "alertmanager": up, "node edge1": up, "node gone": down, "vllm gone": down}
+    assert found == {
+        "prometheus": up,
+        "alertmanager": up,
+        "node edge1": up,
+        "node gone": down,
+        "vllm gone": down,
+        "site edge1": up,
+        "site-with-token edge1": down,
+    }
 
 
 def test_it_never_scraped_what_debians_configuration_names(host: Host) -> None:
@@ -124,8 +132,10 @@ def test_samples_are_sent_on_with_the_token_of_a_file(host: Host, receiver: Call
     assert host.file("/etc/prometheus/remote-write").mode == 0o750
 
 
-@pytest.mark.parametrize("folder", ["remote-write", "alertmanager-secrets"])
-def test_secrets_of_receivers_that_are_gone_are_gone(host: Host, folder: str) -> None:
+@pytest.mark.parametrize(
+    "folder", ["remote-write", "alertmanager-secrets", "rackserve", "site-rules", "targets", "scrape-secrets"]
+)
+def test_files_that_are_no_longer_in_the_inventory_are_removed(host: Host, folder: str) -> None:
     assert host.file(f"/etc/prometheus/{folder}").is_directory
     assert not host.file(f"/etc/prometheus/{folder}/gone.token").exists, "the preparation placed it"
 
@@ -146,8 +156,11 @@ def test_the_exporter_waits_for_its_address(host: Host) -> None:
 @pytest.mark.parametrize(
     ("variables", "reason"),
     [
-        ({"prometheus_ttft_limit": 3}, "prometheus_ttft_limit is 3, which is no bound of vLLM's histogram; set one of"),
-        ({"prometheus_itl_limit": 0.25}, "prometheus_itl_limit is 0.25, which is no bound"),
+        (
+            {"prometheus_ttft_limit": 3},
+            "prometheus_ttft_limit is 3, which is not a bound of vLLM's histogram; set one of",
+        ),
+        ({"prometheus_itl_limit": 0.25}, "prometheus_itl_limit is 0.25, which is not a bound"),
         ({"prometheus_slo": 95}, "prometheus_slo is 95"),
         ({"prometheus_disk_free_critical": 0.5}, "prometheus_disk_free_critical 0.5"),
         ({"prometheus_retention_size": "much"}, "prometheus_retention_size is much"),
