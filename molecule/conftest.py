@@ -11,10 +11,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from testing.lab import ROOT, SSH_CONFIG
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROOT = Path(__file__).parents[1]
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have testinfra reach the hosts of the lab that this run is for."""
+    config.option.ssh_config = config.option.ssh_config or str(SSH_CONFIG)
 
 
 @pytest.fixture(scope="session")

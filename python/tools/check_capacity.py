@@ -30,7 +30,6 @@ from typing import TYPE_CHECKING, Any, Final
 from unittest.mock import MagicMock
 
 from capacity_cases import CASES, Case
-
 from rackserve.capacity import GIB, Attention, Settings, Source, Weights, arithmetic_of, plan, read_shape
 
 if TYPE_CHECKING:

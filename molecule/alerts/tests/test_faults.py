@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
+from testing.lab import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[3]
-LAB = yaml.safe_load((ROOT / "molecule/inventory/group_vars/all/lab.yml").read_text(encoding="utf-8"))["stack_lab_name"]
 TOKEN = Path(__file__).parents[1].joinpath("files/pager.token").read_text(encoding="utf-8").strip()
 LOG = logging.getLogger(__name__)
 CERTIFICATE = "/etc/nginx/tls/server.crt"
@@ -116,7 +116,7 @@ def rackserve(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def on(host: str, line: str) -> str:
-    return rackserve("lab", "ssh", "--name", LAB, host, "--", line).stdout
+    return rackserve("lab", "ssh", "--name", NAME, host, "--", line).stdout
 
 
 def pages() -> list[dict[str, Any]]:
@@ -228,7 +228,7 @@ def test_a_host_that_is_off_pages_once_and_silences_what_is_on_it() -> None:
     LOG.warning("MEASURED host off: %.0f s", page["at"] - began)
     time.sleep(90)
     since = [page["alertname"] for page in pages() if page["at"] >= began and page.get("host") == HOST_OFF.host]
-    assert rackserve("lab", "up", "--name", LAB).returncode == 0
+    assert rackserve("lab", "up", "--name", NAME).returncode == 0
     back = time.time()
     assert set(since) == {"HostDown"}
     cleared = came(HOST_OFF.alert, HOST_OFF.host, "resolved", back, CLEARS_WITHIN_S)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from testinfra import get_host
 
-ROOT = Path(__file__).parents[3]
-sys.path.insert(0, str(ROOT / "python/tests/bundle"))
-
-import making  # noqa: E402 - the ways to tamper, that the unit tests use too
+from testing import bundles as making
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from testinfra.host import Host
 

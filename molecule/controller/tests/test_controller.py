@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -14,19 +13,16 @@ import pytest
 import yaml
 
 from rackserve.bundle import read_trust, split
+from testing.lab import BUNDLE, FOLDER, INVENTORY, NAME, PREFIX, ROOT
 
 if TYPE_CHECKING:
     from testinfra.host import Host
 
-ROOT = Path(__file__).parents[3]
-INVENTORY = ROOT / "molecule/inventory"
-STATE = Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local/state")) / "rackserve"
-LAB = STATE / "labs/molecule"
 MEDIA = "/media/usb"
 UNPACKED = "/srv/bundle"
 SITE = "/root/site"
 RACKSERVE = "/opt/rackserve/.venv/bin/rackserve"
-GPU1 = "10.89.1.11"
+GPU1 = f"{PREFIX}.11"
 TINY = {
     "name": "tiny",
     "model": {"repo": "rackserve/tiny-random-llama", "revision": "d88aadc75415c0ec9d71cb4d2a82c133e537634f"},
@@ -37,7 +33,7 @@ TINY = {
 
 
 def left_lab() -> dict[str, int]:
-    argv = [str(Path(sys.executable).with_name("rackserve")), "lab", "status", "--name", "molecule", "--json"]
+    argv = [str(Path(sys.executable).with_name("rackserve")), "lab", "status", "--name", NAME, "--json"]
     shown = json.loads(subprocess.check_output(argv))
     return {host["name"]: host["packets_left_lab"] for host in shown["hosts"]}
 
@@ -54,7 +50,7 @@ def send(host: Host, path: Path, into: str) -> None:
 def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give what an operator carries over: the bundle in parts, the verifier and the public key by another way."""
     folder = tmp_path_factory.mktemp("media")
-    split(STATE / "bundles/current", 650_000_000, folder / "usb")
+    split(BUNDLE, 650_000_000, folder / "usb")
     (folder / "apart").mkdir()
     (folder / "apart/signers").write_text(read_trust(INVENTORY / "trust.yml").signers)
     (folder / "apart/verify_bundle.py").write_bytes(
@@ -101,7 +97,7 @@ def test_it_takes_the_bundle_in(host: Host) -> None:
 
 
 def test_it_provisions_a_host_until_a_token_comes_out(host: Host) -> None:
-    send(host, LAB / "ssh", "/root/.ssh")
+    send(host, FOLDER / "ssh", "/root/.ssh")
     host.check_output(f"rm -f /root/.ssh/config && ssh-keyscan -t ed25519 {GPU1} >/root/.ssh/known_hosts 2>/dev/null")
     applied = host.run(f"{RACKSERVE} apply --json -i {SITE}")
     assert applied.rc == 0, applied.stdout[-3000:] + applied.stderr[-3000:]

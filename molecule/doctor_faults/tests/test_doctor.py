@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-import yaml
+
+from testing.lab import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[3]
-LAB = yaml.safe_load((ROOT / "molecule/inventory/group_vars/all/lab.yml").read_text(encoding="utf-8"))["stack_lab_name"]
 JOURNALS = ROOT / "python/tests/data/journals"
 DROP_IN = "/run/systemd/system/vllm@smollm2.service.d"
 CERTIFICATE = "/etc/nginx/tls/server.crt"
@@ -138,7 +138,7 @@ def rackserve(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def on(host: str, line: str) -> None:
-    rackserve("lab", "ssh", "--name", LAB, host, "--", line)
+    rackserve("lab", "ssh", "--name", NAME, host, "--", line)
 
 
 def findings() -> list[dict[str, Any]]:
@@ -206,6 +206,6 @@ def test_a_host_that_is_off_comes_first_and_is_gone_when_it_is_back() -> None:
         LOG.warning("MEASURED host off: %s after %.0f s, of %d", first(found), time.monotonic() - began, len(found))
         assert (first(found), found[0]["host"]) == ("no-host", "gpu2"), found
     finally:
-        assert rackserve("lab", "up", "--name", LAB).returncode == 0
+        assert rackserve("lab", "up", "--name", NAME).returncode == 0
         on("gpu2", "systemctl start vllm@smollm2")
     assert await_nothing() == []

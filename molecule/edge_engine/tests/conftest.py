@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import yaml
 from testinfra import get_host
+
+from testing.lab import FOLDER, PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
     from testinfra.host import Host
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
-sys.path.insert(0, str(HERE.parents[1] / "nginx" / "tests"))  # edge_lab, and what it sends to a host
-sys.path.insert(0, str(ROOT / "python" / "tools"))  # proxy_cost
 UNIT, ENTRY = "vllm@smollm2.service", "vllm-entry@smollm2.socket"
 # As a small model on one GPU: milliseconds to the first token, and between tokens.
 PACE = (40, 20)
@@ -53,19 +49,13 @@ def gpus(request: pytest.FixtureRequest) -> Gpus:
 @pytest.fixture(scope="session")
 def network() -> str:
     """Return the first three numbers of the lab's addresses."""
-    return str(_lab()["stack_lab_prefix"])
+    return PREFIX
 
 
 @pytest.fixture(scope="session")
 def authority() -> Path:
     """Return the certificate that clients of the lab trust."""
-    state = Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local/state")) / "rackserve"
-    return state / "labs" / str(_lab()["stack_lab_name"]) / "pki/ca.crt"
-
-
-def _lab() -> dict[str, object]:
-    text = (ROOT / "molecule/inventory/group_vars/all/lab.yml").read_text(encoding="utf-8")
-    return dict(yaml.safe_load(text))
+    return FOLDER / "pki/ca.crt"
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from proxy_cost import turn
 
+from proxy_cost import turn
 from rackserve.bench import Level, Load, Target
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from edge_lab import in_flight, request
+
+from testing.edge import in_flight, request
 
 if TYPE_CHECKING:
     import subprocess

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -17,8 +15,6 @@ if TYPE_CHECKING:
     from testinfra.host import Host
 
     Connect = Callable[..., OpenAI]
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "nginx" / "tests"))  # edge_lab, and what it sends to a host
 
 SERVER_NAME = "rackserve.lab"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from edge_lab import configured
+
+from testing.edge import configured
+from testing.lab import FOLDER
 
 if TYPE_CHECKING:
     from testinfra.host import Host
@@ -37,9 +38,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def sslyze(host: Host, programs: Path) -> subprocess.CompletedProcess[str]:
     """Hold the edge's TLS against Mozilla's intermediate profile, and its certificate against the lab's authority."""
-    inventory = yaml.safe_load((ROOT / "molecule/inventory/group_vars/all/lab.yml").read_text(encoding="utf-8"))
-    state = Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local/state")) / "rackserve"
-    authority = state / "labs" / inventory["stack_lab_name"] / "pki/ca.crt"
+    authority = FOLDER / "pki/ca.crt"
     address = host.check_output("hostname -I").split()[0]
     options = ["--mozilla_config", "intermediate", "--sni", "rackserve.lab", "--certinfo_ca_file", str(authority)]
     return subprocess.run(

@@ -6,7 +6,8 @@ import secrets
 from typing import TYPE_CHECKING
 
 import pytest
-from edge_lab import ROOMY, ask, completion, configured, engines, in_flight
+
+from testing.edge import ROOMY, ask, completion, configured, engines, in_flight
 
 if TYPE_CHECKING:
     from testinfra.host import Host

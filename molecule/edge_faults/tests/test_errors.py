@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
-from edge_lab import ENGINES, configured, engines
+
+from testing.edge import ENGINES, configured, engines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

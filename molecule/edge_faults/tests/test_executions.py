@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import openai
 import pytest
-from edge_lab import ENGINES, ask, completion, configured, engines, seen
+
+from testing.edge import ENGINES, ask, completion, configured, engines, seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable

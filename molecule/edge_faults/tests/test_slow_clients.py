@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from edge_lab import ROOMY, configured, engines
+
+from testing.edge import ROOMY, configured, engines
 
 if TYPE_CHECKING:
     from testinfra.host import Host

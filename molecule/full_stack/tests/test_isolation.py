@@ -7,13 +7,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from conftest import command
+from testing.lab import NAME
 
 if TYPE_CHECKING:
     from openai import OpenAI
     from testinfra.host import Host
 
 testinfra_hosts = ["ssh://edge1", "ssh://gpu1", "ssh://gpu2"]
-LAB = "molecule"
 SERVES_AGAIN_WITHIN_S = 240
 ASK = (
     "import json, urllib.request as u;"
@@ -24,12 +24,12 @@ ASK = (
 
 
 def lab() -> dict[str, dict[str, Any]]:
-    shown = command("rackserve", "lab", "status", "--name", LAB, "--json")
+    shown = command("rackserve", "lab", "status", "--name", NAME, "--json")
     return {host["name"]: host for host in json.loads(shown.stdout)["hosts"]}
 
 
 def on(name: str, line: str) -> str:
-    done = command("rackserve", "lab", "ssh", "--name", LAB, name, "--", line)
+    done = command("rackserve", "lab", "ssh", "--name", NAME, name, "--", line)
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
@@ -63,7 +63,7 @@ def test_nothing_leaves_the_lab_when_every_unit_is_restarted(openai: OpenAI) -> 
 
 def test_a_rebooted_host_serves_again_with_no_operator() -> None:
     boots = lab()["gpu2"]["boots"]
-    assert command("rackserve", "lab", "reboot", "--name", LAB, "gpu2").returncode == 0
+    assert command("rackserve", "lab", "reboot", "--name", NAME, "gpu2").returncode == 0
     assert serves_again("gpu2")
     assert lab()["gpu2"]["boots"] == boots + 1
     assert lab()["gpu2"]["packets_left_lab"] == 0

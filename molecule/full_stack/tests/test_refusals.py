@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from conftest import INVENTORY, command
+from testing.lab import BUNDLE, NAME, PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-LAB = "molecule"
 HOSTS = ("gpu1", "gpu2", "edge1")
 STATE = (
     # The probe writes what it saw every ten seconds.
@@ -34,14 +34,13 @@ SMALL = "/run/small"
 
 
 def states() -> dict[str, str]:
-    shown = {name: command("rackserve", "lab", "ssh", "--name", LAB, name, "--", STATE) for name in HOSTS}
+    shown = {name: command("rackserve", "lab", "ssh", "--name", NAME, name, "--", STATE) for name in HOSTS}
     assert all(answer.returncode == 0 for answer in shown.values())
     return {name: answer.stdout for name, answer in shown.items()}
 
 
 def bundle_copy(into: Path) -> Path:
-    current = Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local/state")) / "rackserve/bundles/current"
-    shutil.copytree(current.resolve(), into, copy_function=os.link)
+    shutil.copytree(BUNDLE.resolve(), into, copy_function=os.link)
     return into
 
 
@@ -103,7 +102,7 @@ CASES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
         "GPU an NVIDIA GPU none on the PCI bus refused",
     ),
     "too little disk": (lambda _: {"preflight_releases": SMALL}, f"disk {SMALL}"),
-    "host unreachable": (nobody_at("10.89.1.99"), "10.89.1.99 port 22"),
+    "host unreachable": (nobody_at(f"{PREFIX}.99"), f"{PREFIX}.99 port 22"),
     "not root": (lambda _: {"ansible_user": "plain"}, "cannot be read as root by user plain"),
     "a role's variable misspelt": (lambda _: {"nginx_burts": 1}, "unknown variable(s) nginx_burts"),
 }
@@ -119,10 +118,10 @@ def before() -> Iterator[dict[str, str]]:
             " install -D -m 600 -o plain /root/.ssh/authorized_keys /home/plain/.ssh/authorized_keys;"
             " chown plain /home/plain/.ssh"
         )
-        assert command("rackserve", "lab", "ssh", "--name", LAB, name, "--", prepare).returncode == 0
+        assert command("rackserve", "lab", "ssh", "--name", NAME, name, "--", prepare).returncode == 0
     yield states()
     for name in HOSTS:
-        command("rackserve", "lab", "ssh", "--name", LAB, name, "--", f"umount {SMALL}; userdel --remove plain")
+        command("rackserve", "lab", "ssh", "--name", NAME, name, "--", f"umount {SMALL}; userdel --remove plain")
 
 
 @pytest.mark.parametrize(("make", "message"), CASES.values(), ids=CASES)

@@ -5,7 +5,6 @@ Every search is shown to find what lies in its place: a text that each control p
 
 from __future__ import annotations
 
-import os
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from conftest import INVENTORY, command
+from testing.lab import STATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ testinfra_hosts = ["ssh://edge1"]
 KEY = "/etc/nginx/tls/server.key"
 # A line of the key, and the text of the controls, in files for root: no command line names what is searched for.
 CANARY, CONTROL = "/run/canary-of-the-test", "/run/control-of-the-test"
-RECORDS = Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local/state")) / "rackserve/runs"
+RECORDS = STATE / "runs"
 GREP = "-print0 | xargs -0 grep --files-with-matches --fixed-strings --file={}"
 # How a place is searched for the lines of a file, how a control gets there, and how it goes away.
 PLACES = {

@@ -6,21 +6,23 @@ import itertools
 import shlex
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import testinfra
 
+from testing.lab import SSH_CONFIG
+
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from testinfra.host import Host
 
     Play = Callable[..., subprocess.CompletedProcess[str]]
 
-CONFIG = str(Path(__file__).parents[2] / "shared" / "ssh_config")
+CONFIG = str(SSH_CONFIG)
 # Seconds without an answer that a client may see; 3 to 5 were measured.
 MOST = 12
 # Asks for the edge's health ten times a second, and says when it was answered.

@@ -7,18 +7,19 @@ import json
 import socket
 import ssl
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from edge_lab import ROOMY, ask, completion, engines, error, in_flight, request
 
 from rackserve import pki
+from testing.edge import ROOMY, ask, completion, engines, error, in_flight, request
+from testing.lab import FOLDER
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from testinfra.host import Host
 
@@ -26,14 +27,12 @@ if TYPE_CHECKING:
 
 NOW = dt.datetime.now(dt.UTC)
 SEALED = "rsk-sealed"
-HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
 def authority() -> pki.Pair:
     """Return the lab's own authority."""
-    lab = (HERE / "../../shared/ssh_config").resolve().parents[1]
-    pair = pki.load(lab / "pki", "ca")
+    pair = pki.load(FOLDER / "pki", "ca")
     assert pair
     return pair
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from edge_lab import HERE, ROOMY, TIGHT, ask, completion, engines, error, in_flight, request, seen, together
+
+from testing.edge import ROOMY, TIGHT, ask, completion, engines, error, in_flight, request, seen, together
 
 if TYPE_CHECKING:
     import subprocess
@@ -76,7 +78,7 @@ def test_a_key_has_no_more_open_requests_than_it_may_and_gets_them_back(host: Ho
 
 
 def test_a_key_is_rotated_and_no_stream_breaks(host: Host, play: Play) -> None:
-    variables = yaml.safe_load((HERE.parent / "vars.yml").read_text(encoding="utf-8"))
+    variables = yaml.safe_load((Path(__file__).parents[1] / "vars.yml").read_text(encoding="utf-8"))
     clients: list[dict[str, Any]] = variables["nginx_clients"]
     fresh = {"sha256": hashlib.sha256(b"rsk-fresh").hexdigest()}
     clients[0]["keys"] = [{"sha256": hashlib.sha256(ROOMY.encode()).hexdigest(), "revoked": True}, fresh]

@@ -7,7 +7,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
-from edge_lab import ask, completion, engines, in_flight, request
+from testing.edge import ask, completion, engines, in_flight, request
 
 if TYPE_CHECKING:
     from testinfra.host import Host

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from edge_lab import ROOMY, address, ask, completion, engines, error, request, seen
+
+from testing.edge import ROOMY, address, ask, completion, engines, error, request, seen
 
 if TYPE_CHECKING:
     import subprocess

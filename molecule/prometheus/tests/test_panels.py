@@ -6,9 +6,7 @@ import dataclasses
 import json
 import re
 import shlex
-import sys
 from collections import defaultdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,10 +14,8 @@ import yaml
 
 from rackserve.dashboards import panels
 from rackserve.vllm import releases
-
-sys.path.insert(0, str(Path(__file__).parents[3] / "python/tests/alerts"))
-from promtool import INSTANCE
-from series import ROOT, recorded
+from testing.alerts.promtool import INSTANCE
+from testing.alerts.series import ROOT, recorded
 
 if TYPE_CHECKING:
     from testinfra.backend.base import CommandResult

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "python/tests/alerts"))
-from promtool import CASES, GPUS, gpu_test, rule_test, turned
+from testing.alerts.promtool import CASES, GPUS, gpu_test, rule_test, turned
 
 if TYPE_CHECKING:
     import subprocess

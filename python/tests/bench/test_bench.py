@@ -10,7 +10,6 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import pytest
-from stand_in import Behaviour, serving
 
 from rackserve.bench import (
     BenchResult,
@@ -24,6 +23,7 @@ from rackserve.bench import (
     summarise,
 )
 from rackserve.errors import InputError, RunError
+from testing.stand_in_server import Behaviour, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,13 +7,13 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from stand_in import Behaviour, serving
 
 from rackserve.bench import read_result
 from rackserve.checks.evidence import read_evidence
 from rackserve.cli import _bench, build_parser, main
 from rackserve.errors import InputError
 from rackserve.run import Fleet, FleetHost
+from testing.stand_in_server import Behaviour, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import making
 import pytest
+
+from testing import bundles as making
 
 if TYPE_CHECKING:
     from pathlib import Path

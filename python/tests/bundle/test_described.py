@@ -5,12 +5,12 @@ from __future__ import annotations
 import subprocess
 from typing import TYPE_CHECKING
 
-import making
 import pytest
 
 from rackserve.bundle import fingerprint_of, sha256_of
 from rackserve.programs.verify_bundle import MANIFEST, SIGNATURE
 from rackserve.report import describe_bundle
+from testing import bundles as making
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,11 +6,11 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
-import making
 import pytest
 
 from rackserve.bundle import import_bundle, problems, split
 from rackserve.errors import BundleError
+from testing import bundles as making
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,13 +9,13 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-import making
 import pytest
 
 from rackserve.bundle import diff, import_bundle, problems, read_manifest, split, verify
 from rackserve.errors import BundleError, InputError
 from rackserve.programs import verify_bundle
 from rackserve.programs.verify_bundle import MANIFEST, SIGNATURE
+from testing import bundles as making
 
 if TYPE_CHECKING:
     from pathlib import Path

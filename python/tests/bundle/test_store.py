@@ -11,13 +11,13 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-import making
 import pytest
 
 from rackserve.bundle import import_bundle, problems, prune, read_manifest, read_trust, split
 from rackserve.bundle._sign import attest
 from rackserve.bundle._store import Store
 from rackserve.errors import BundleError, InputError
+from testing import bundles as making
 
 if TYPE_CHECKING:
     from pathlib import Path

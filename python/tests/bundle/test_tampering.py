@@ -9,7 +9,6 @@ import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import making
 import pytest
 
 from rackserve.bundle import import_bundle, problems, read_manifest, split, verify
@@ -17,6 +16,7 @@ from rackserve.bundle._sign import sign
 from rackserve.errors import BundleError
 from rackserve.programs import verify_bundle
 from rackserve.programs.verify_bundle import MANIFEST, SIGNATURE, Refused
+from testing import bundles as making
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import sys
-from pathlib import Path
 from typing import Any
 
 import promql_parser
@@ -17,10 +15,8 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from rackserve.dashboards import grafana, live, panels
 from rackserve.dashboards.boards import BOARDS
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "alerts"))
-from expressions import metrics_of
-from series import ROOT, told
+from testing.alerts.expressions import metrics_of
+from testing.alerts.series import ROOT, told
 
 FOLDER = ROOT / "roles/grafana/files/dashboards"
 FILES = panels.read(FOLDER)

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import re
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rackserve.vllm import releases
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "alerts"))
-from expressions import metrics_of
-from promtool import CASES, GPUS
-from series import ROOT, RULES, SUFFIXES, recorded, told
+from testing.alerts.expressions import metrics_of
+from testing.alerts.promtool import CASES, GPUS
+from testing.alerts.series import ROOT, RULES, SUFFIXES, recorded, told
 
 DOCS = (ROOT / "docs/how-to/alerts.md").read_text(encoding="utf-8")
 H200 = ROOT / "python/tests/data/h200"

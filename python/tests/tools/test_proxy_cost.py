@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
-from stand_in import Behaviour, serving
+from testing.stand_in_server import Behaviour, serving
 
 if TYPE_CHECKING:
     from types import ModuleType

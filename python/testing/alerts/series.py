@@ -14,7 +14,7 @@ from rackserve.vllm import releases
 
 ROOT = Path(__file__).parents[3]
 ROLE = ROOT / "roles/prometheus"
-EXPORTERS = Path(__file__).parents[1] / "data/exporter_metrics"
+EXPORTERS = ROOT / "python/tests/data/exporter_metrics"
 RECHECK = ROOT / "roles/bundle/templates/rackserve-recheck.service.j2"
 SUFFIXES = ("", "_bucket", "_count", "_sum")
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from testinfra.host import Host
 
-HERE = Path(__file__).parent
+CLIENTS = Path(__file__).with_name("edge_clients.py").read_text(encoding="utf-8")
+STAND_INS = Path(__file__).with_name("stand_in_engines.py").read_text(encoding="utf-8")
 ROOMY, TIGHT = "rsk-roomy", "rsk-tight"
 ENGINES = (7001, 7002, 7003, 7004)
 # Requests from one address share a limit; every test sends from addresses of its own.
@@ -37,7 +38,7 @@ def request(
     source: str | None = None,
     start: float = 0,
 ) -> dict[str, Any]:
-    """Describe a request for clients.py."""
+    """Describe a request for edge_clients.py."""
     text = body if body is None or isinstance(body, str) else json.dumps(body)
     given = {"Authorization": f"Bearer {key}"} if key else {}
     if text is not None:
@@ -58,8 +59,7 @@ def completion(model: str = "small", *, key: str | None = ROOMY, **asked: object
 
 
 def _clients(requests: Sequence[dict[str, Any]], *arguments: str) -> str:
-    code = shlex.quote((HERE / "clients.py").read_text(encoding="utf-8"))
-    return f"printf %s {shlex.quote(json.dumps(requests))} | python3 -c {code} {' '.join(arguments)}"
+    return f"printf %s {shlex.quote(json.dumps(requests))} | python3 -c {shlex.quote(CLIENTS)} {' '.join(arguments)}"
 
 
 def ask(host: Host, *requests: dict[str, Any]) -> list[dict[str, Any]]:
@@ -91,10 +91,9 @@ def in_flight(host: Host, requests: Sequence[dict[str, Any]]) -> Iterator[list[d
 @contextmanager
 def engines(host: Host, *ports: int) -> Iterator[None]:
     """Have stand-ins for engines listen."""
-    code = shlex.quote((HERE / "stand_in_engines.py").read_text(encoding="utf-8"))
     chosen = " ".join(map(str, ports or ENGINES))
     host.check_output("rm -f /run/engines; touch /run/engines")
-    host.check_output(f"systemd-run --quiet --unit=engines python3 -c {code} {chosen}")
+    host.check_output(f"systemd-run --quiet --unit=engines python3 -c {shlex.quote(STAND_INS)} {chosen}")
     try:
         host.check_output("sleep 1; systemctl reload nginx; sleep 1")  # it forgets which of them were down before
         yield

@@ -27,7 +27,7 @@ class Engine(http.server.BaseHTTPRequestHandler):
     def answer(self) -> None:
         """Stream `max_tokens` tokens, `pause` seconds apart; `fail` says how the engine of a port fails instead."""
         asked = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
-        port = self.server.server_address[1]
+        port = self.connection.getsockname()[1]
         with open(SEEN, "a", encoding="utf-8") as seen:  # noqa: PTH123 - one small write, appended as a whole
             seen.write(json.dumps([port, self.command, self.path, dict(self.headers)]) + "\n")
         failure = asked.get("fail", {}).get(str(port))

@@ -185,6 +185,14 @@ def _plant(name: str) -> Callable[[Path], None]:
 
 
 # What is done to the bytes of a bundle in either layout, and what the refusal says.
+def _both(first: Callable[[Path], object], second: Callable[[Path], object]) -> Callable[[Path], None]:
+    def act(bundle: Path) -> None:
+        first(bundle)
+        second(bundle)
+
+    return act
+
+
 TAMPERINGS: dict[str, tuple[Callable[[Path], object], str]] = {
     "flipped byte": (flip_a_byte, "was altered"),
     "truncated": (_replace(b"whe"), "has 3 bytes"),
@@ -211,12 +219,12 @@ TAMPERINGS: dict[str, tuple[Callable[[Path], object], str]] = {
     "manifest missing": (lambda b: (b / MANIFEST).unlink(), "is missing"),
     "manifest edited": (edit(lambda m: m.update(version=99)), "not a signature of manifest.json"),
     "manifest and wheel edited": (
-        lambda b: (flip_a_byte(b), edit(lambda m: m["files"][-1].update(size=7))(b)),
+        _both(flip_a_byte, edit(lambda m: m["files"][-1].update(size=7))),
         "not a signature of manifest.json",
     ),
     "manifest not JSON": (lambda b: (_alone(b / MANIFEST), (b / MANIFEST).write_bytes(b"\xff{")), "not a signature"),
     "manifest of a pipe": (
-        lambda b: ((b / MANIFEST).unlink(), (b / MANIFEST).symlink_to("/dev/zero")),
+        _both(lambda b: (b / MANIFEST).unlink(), lambda b: (b / MANIFEST).symlink_to("/dev/zero")),
         "is not a plain file",
     ),
 }

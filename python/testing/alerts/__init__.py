@@ -1,0 +1,1 @@
+"""The cases of the alerts, and which series there are."""
