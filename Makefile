@@ -2,7 +2,7 @@
 PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PATH
 
-.PHONY: demo test setup check static unit hosts scenario faults engine_faults alert_faults edge_faults edge_engine doctor_faults driver driver_bundles edge_pair pooling docs lab-up lab-down clean
+.PHONY: demo test nightly setup check static unit hosts scenario docs lab-up lab-down clean
 
 demo:
 	.ci/demo
@@ -40,44 +40,10 @@ scenario: hosts
 	molecule reset --scenario-name $(NAME)
 	molecule test --scenario-name $(NAME) --destroy never
 
-# Kills and fills disks in the middle of an installation, twenty and ten times: most of an hour.
-faults: NAME = bundle_faults
-faults: scenario
-
-# Kills an engine ten times: a quarter of an hour.
-engine_faults: NAME = vllm_faults
-engine_faults: scenario
-
-# Breaks a fleet of stand-in engines in nine ways and waits for the pages: a quarter of an hour.
-alert_faults: NAME = alerts
-alert_faults: scenario
-
-# Fails engines behind the edge in six ways, starves it, and audits it: a quarter of an hour.
-edge_faults: NAME = edge_faults
-edge_faults: scenario
-
-# What the edge costs, a flood, and 300 streams of two real engines through reloads and a drain: a quarter of an hour.
-edge_engine: NAME = edge_engine
-edge_engine: scenario
-
-# Breaks a small fleet in seventeen ways and asks `rackserve doctor` for the cause: a quarter of an hour.
-doctor_faults: NAME = doctor_faults
-doctor_faults: scenario
-
-# Debian's own NVIDIA drivers on a host without a GPU: built, held, changed, gone back, removed. Three builds of modules.
-driver: NAME = nvidia_driver
-driver: driver_bundles scenario
-
-driver_bundles:
-	.ci/driver_bundles
-
-# Takes one of two edges away in several ways and sees the address that they share move: ten minutes.
-edge_pair: NAME = keepalived
-edge_pair: scenario
-
-# Serves vectors with a real engine: five minutes.
-pooling: NAME = vllm_pooling
-pooling: scenario
+# The scenarios that `make test` leaves out: some hours; `make nightly NAMES="keepalived alerts"` runs those two.
+# Their verdicts are in docs/measurements/nightly.md.
+nightly:
+	.ci/nightly $(NAMES)
 
 docs:
 	python python/tools/role_readme.py

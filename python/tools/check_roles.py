@@ -9,6 +9,7 @@ Rules:
     readme     README.md is there and has the two markers of the generated table.
     names      the name of every play, task, block and handler is a verb of VERBS and its object, without a pronoun in
                place of the object: Ansible's output shows the name alone. Holds for playbooks and molecule's plays too.
+    scenario   a scenario in molecule/ has the role's name, or another one has it among the roles of its converge.yml.
 
     python python/tools/check_roles.py   # exit 1 names every finding
 """
@@ -160,6 +161,20 @@ def _check_readme(role: Path) -> list[str]:
     return [f"readme: README.md has not once the line '{marker}'" for marker in MARKERS if text.count(marker) != 1]
 
 
+def _converged(scenario: Path) -> set[str]:
+    """Returns the roles that the plays of a scenario's converge.yml name; not those of playbooks that it imports."""
+    path = scenario / "converge.yml"
+    plays = _load(path) if path.is_file() else []
+    return {role["role"] for play in plays for role in play.get("roles", [])}
+
+
+def _check_scenario(role: Path) -> list[str]:
+    scenarios = [path.parent for path in role.parents[1].glob("molecule/*/molecule.yml")]
+    if any(path.name == role.name or role.name in _converged(path) for path in scenarios):
+        return []
+    return [f"scenario: no scenario in molecule/ is named {role.name} or has it in its converge.yml; add one"]
+
+
 def check(role: Path) -> list[str]:
     """Checks one role.
 
@@ -171,7 +186,7 @@ def check(role: Path) -> list[str]:
     """
     files = sorted(path for folder in ("tasks", "handlers") for path in role.glob(f"{folder}/**/*.yml"))
     names = [finding for path in files for finding in check_names(path)]
-    return [*_check_specs(role), *_check_tasks(role), *_check_readme(role), *names]
+    return [*_check_specs(role), *_check_tasks(role), *_check_readme(role), *_check_scenario(role), *names]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -76,6 +76,9 @@ def role(tmp_path: Path) -> Path:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+    scenario = tmp_path / "molecule" / "web"
+    scenario.mkdir(parents=True)
+    (scenario / "molecule.yml").write_text("---\n", encoding="utf-8")
     return folder
 
 
@@ -269,6 +272,24 @@ def test_names_of_plays_are_checked(
 def test_missing_file_is_found(role: Path, file: str, finding: str) -> None:
     (role / file).unlink()
     assert finding in check_roles.check(role)
+
+
+@pytest.mark.parametrize(
+    ("converge", "found"),
+    [
+        ("- hosts: all\n  roles:\n    - role: web\n", False),
+        ("- hosts: all\n  roles:\n    - role: other\n", True),
+        ("- name: All of it\n  ansible.builtin.import_playbook: ../../site.yml\n", True),
+        (None, True),
+    ],
+    ids=["in another's", "not in another's", "only by an import", "in none"],
+)
+def test_a_role_without_a_scenario_is_found(role: Path, tmp_path: Path, converge: str | None, *, found: bool) -> None:
+    other = (tmp_path / "molecule/web").rename(tmp_path / "molecule/other")
+    if converge is not None:
+        (other / "converge.yml").write_text(converge, encoding="utf-8")
+    expected = ["scenario: no scenario in molecule/ is named web or has it in its converge.yml; add one"]
+    assert check_roles.check(role) == (expected if found else [])
 
 
 def test_what_only_an_engines_log_says_is_read() -> None:
