@@ -86,6 +86,48 @@ def test_up_takes_hosts_and_releases_and_says_whether_it_changed_anything(
     assert answer["hosts"][0]["packets_left_lab"] == 0
 
 
+def test_reset_takes_a_snapshot_and_bare_hosts_without_one(
+    parser: argparse.ArgumentParser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, list[str], str | None]] = []
+
+    def reset(name: str, hosts: list[str], _progress: object, *, origin: str | None) -> LabStatus:
+        asked.append((name, hosts, origin))
+        return STATUS
+
+    monkeypatch.setattr(lab, "reset", reset)
+    call(parser, "reset", "--name", "mine", "gpu1", "--from", "release")
+    call(parser, "reset", "--name", "mine")
+    assert asked == [("mine", ["gpu1"], "release"), ("mine", [], None)]
+
+
+def test_a_snapshot_is_made_of_a_host(parser: argparse.ArgumentParser, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def snapshot(name: str, host: str, snapshot_name: str, _progress: object) -> LabStatus:
+        asked.append((name, host, snapshot_name))
+        return STATUS
+
+    monkeypatch.setattr(lab, "snapshot", snapshot)
+    call(parser, "snapshot", "--name", "mine", "gpu1", "release")
+    assert asked == [("mine", "gpu1", "release")]
+
+
+def test_snapshots_are_listed_after_one_was_removed(
+    parser: argparse.ArgumentParser, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = {"old": lab.Snapshot("old", 12, ()), "release": lab.Snapshot("release", 13, ())}
+    monkeypatch.setattr(lab, "load_snapshots", lambda: list(kept.values()))
+    monkeypatch.setattr(lab, "remove_snapshot", kept.pop)
+    call(parser, "snapshots", "--remove", "old")
+    assert capsys.readouterr().out == "release  Debian 13\n"
+    call(parser, "snapshots", "--json")
+    assert json.loads(capsys.readouterr().out) == [{"name": "release", "debian_release": 13}]
+    kept.clear()
+    call(parser, "snapshots")
+    assert "no snapshots" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "command"),
     [([], []), (["uname -a | cat"], ["uname -a | cat"]), (["echo", "a b"], ["echo 'a b'"])],

@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NAME = "labtest"
+SNAPSHOT = "labtest"
 pytestmark = pytest.mark.lab
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _lab() -> Iterator[None]:
     lab.down(NAME)
+    if SNAPSHOT in {found.name for found in lab.load_snapshots()}:
+        lab.remove_snapshot(SNAPSHOT)
     lab.up(lab.lab_spec(NAME, prefix="10.89.7"), only=["gpu1", "edge1"])
     yield
     lab.down(NAME)
@@ -93,6 +96,32 @@ def test_a_reset_gives_a_fresh_disk() -> None:
     ssh("edge1", "touch /root/gone")
     lab.reset(NAME, ["edge1"])
     assert ssh("edge1", "test -e /root/gone || echo fresh") == "fresh"
+
+
+def test_a_clone_has_the_disk_of_the_host_and_no_identity_of_it() -> None:
+    identity = "cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub; hostname -I"
+    ssh("gpu1", "echo kept >/root/installed; rm /etc/debian_version; systemctl mask --quiet e2scrub_all.timer")
+    before = ssh("gpu1", identity).split("\n")
+    lab.snapshot(NAME, "gpu1", SNAPSHOT)
+    lab.reset(NAME, ["edge1"], origin=SNAPSHOT)
+    identities = [before, *(ssh(name, identity).split("\n") for name in ("gpu1", "edge1"))]
+    for name in ("gpu1", "edge1"):
+        assert (
+            ssh(name, "cat /root/installed; test -e /etc/debian_version || echo gone; hostname")
+            == f"kept\ngone\n{name}"
+        )
+        assert ssh(name, "systemctl is-enabled e2scrub_all.timer || :") == "masked"
+        assert (host(name).packets_left_lab, host(name).has_default_route) == (0, False)
+    for row in zip(*(found[:2] for found in identities), strict=True):
+        assert len(set(row)) == 3, "machine ids and host keys differ"
+    assert [found[2].split()[0] for found in identities] == ["10.89.7.11", "10.89.7.11", "10.89.7.21"]
+    ssh("gpu1", "echo more >>/root/installed")
+    assert ssh("edge1", "cat /root/installed") == "kept", "clones share nothing that they write"
+    with pytest.raises(LabError, match=f"{SNAPSHOT} is in use by host edge1 of lab {NAME}, host gpu1 of lab"):
+        lab.remove_snapshot(SNAPSHOT)
+    lab.reset(NAME)
+    assert ssh("gpu1", "test -e /root/installed || echo bare") == "bare"
+    lab.remove_snapshot(SNAPSHOT)
 
 
 def test_a_killed_container_comes_back_by_up() -> None:

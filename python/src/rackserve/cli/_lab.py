@@ -43,8 +43,20 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
     reset = _add(actions, "reset", "give hosts a fresh root")
     reset.add_argument("hosts", nargs="*", metavar="HOST", help="all by default")
+    reset.add_argument("--from", dest="origin", metavar="SNAPSHOT", help="make them clones of it, not bare hosts")
     reset.add_argument("--json", action="store_true", help="print the status as JSON")
     reset.set_defaults(handler=_reset)
+
+    snapshot = _add(actions, "snapshot", "power a host off, keep its root, and boot it as a clone of that")
+    snapshot.add_argument("host", metavar="HOST")
+    snapshot.add_argument("snapshot", metavar="SNAPSHOT", help="a new name")
+    snapshot.add_argument("--json", action="store_true", help="print the status as JSON")
+    snapshot.set_defaults(handler=_snapshot)
+
+    snapshots = _add(actions, "snapshots", "list the snapshots, of all labs")
+    snapshots.add_argument("--remove", metavar="SNAPSHOT", help="remove one that no host and no other snapshot needs")
+    snapshots.add_argument("--json", action="store_true", help="print them as JSON")
+    snapshots.set_defaults(handler=_snapshots)
 
     reboot = _add(actions, "reboot", "reboot a host and wait for it")
     reboot.add_argument("host", metavar="HOST")
@@ -91,7 +103,25 @@ def _ssh(args: argparse.Namespace) -> int:
 
 
 def _reset(args: argparse.Namespace) -> int:
-    _show(lab.reset(args.name, args.hosts, _progress), as_json=args.json)
+    _show(lab.reset(args.name, args.hosts, _progress, origin=args.origin), as_json=args.json)
+    return EXIT_OK
+
+
+def _snapshot(args: argparse.Namespace) -> int:
+    _show(lab.snapshot(args.name, args.host, args.snapshot, _progress), as_json=args.json)
+    return EXIT_OK
+
+
+def _snapshots(args: argparse.Namespace) -> int:
+    if args.remove:
+        lab.remove_snapshot(args.remove)
+    found = lab.load_snapshots()
+    if args.json:
+        print(json.dumps([{"name": each.name, "debian_release": each.debian_release} for each in found], indent=2))
+    elif not found:
+        print("no snapshots; rackserve lab snapshot HOST SNAPSHOT makes one")
+    for each in () if args.json else found:
+        print(f"{each.name}  Debian {each.debian_release}")
     return EXIT_OK
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,17 +17,20 @@ from rackserve._process import run
 from rackserve.errors import LabError
 
 from ._network import make_namespace, remove_namespace
-from ._processes import SUPERVISOR_MODULE, find, own_cgroup, stop
+from ._processes import SUPERVISOR_MODULE, find, own_cgroup, send, stop
 from ._spec import EDGE_HOST, SERVER_NAME
 from ._ssh import ensure_key, make_key
 from ._state import load_run, remove_tree
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ._state import HostRecord, LabRecord
 
 NSPAWN_DIR: Final = Path("/run/systemd/nspawn")
 _NSPAWN_SOURCE: Final = "rackserve-lab"
 _BOOT_LIMIT_S: Final = 90.0
+_POWER_OFF_LIMIT_S: Final = 150.0  # a unit may take systemd's 90 s to stop
 _SETTLE_S: Final = 10.0
 _STEP_S: Final = 0.05
 _TAIL_LINES: Final = 10
@@ -69,18 +73,18 @@ def is_prepared(host: HostRecord) -> bool:
     return (host.folder / "prepared").exists()
 
 
-def prepared_tree(host: HostRecord) -> Path:
-    """Return the base tree below a prepared host: the one it was made on, whatever today's recipe is."""
-    return Path((host.folder / "prepared").read_text().strip())
+def prepared_layers(host: HostRecord) -> list[Path]:
+    """Return the layers below a prepared host, top first: those it was made on, whatever today's recipe is."""
+    return [Path(line) for line in (host.folder / "prepared").read_text().splitlines()]
 
 
-def prepare(lab: LabRecord, host: HostRecord, tree: Path) -> None:
-    """Give a host a fresh copy-on-write root with its name, address and keys in it."""
+def prepare(lab: LabRecord, host: HostRecord, layers: Sequence[Path]) -> None:
+    """Give a host a fresh copy-on-write root over these layers, with its own name, address and keys in it."""
     discard(host)
     for name in ("upper", "work"):
         remove_tree(host.folder / name)
         (host.folder / name).mkdir(mode=0o755, parents=True)
-    mount_root(host, tree)
+    mount_root(host, layers)
     root = host.folder / "root"
     _write(root / "etc/hostname", f"{host.name}\n")
     _write(root / "etc/hosts", hosts_file(lab, host.name))
@@ -92,10 +96,11 @@ def prepare(lab: LabRecord, host: HostRecord, tree: Path) -> None:
     for old in (root / "etc/ssh").glob("ssh_host_*"):
         old.unlink()
     make_key(root / "etc/ssh/ssh_host_ed25519_key", host.name)
+    (root / "var/lib/systemd/random-seed").unlink(missing_ok=True)  # of the host that a layer was kept from
     link = root / _UNITS / "systemd-networkd.service"
     link.unlink(missing_ok=True)
     link.symlink_to("/lib/systemd/system/systemd-networkd.service")
-    write_text(host.folder / "prepared", f"{tree}\n")
+    write_text(host.folder / "prepared", "".join(f"{layer}\n" for layer in layers))
 
 
 def discard(host: HostRecord) -> None:
@@ -112,15 +117,17 @@ def _write(path: Path, text: str, mode: int = 0o644) -> None:
     path.chmod(mode)
 
 
-def mount_root(host: HostRecord, tree: Path) -> None:
+def mount_root(host: HostRecord, below: Sequence[Path]) -> None:
     """Mount a host's overlay; nothing to do if it is mounted."""
     root = host.folder / "root"
     root.mkdir(mode=0o755, parents=True, exist_ok=True)
     if root.is_mount():
         return
-    if not tree.is_dir():
-        raise LabError(f"the base tree {tree} of {host.machine} is gone; run rackserve lab reset {host.name}")
-    layers = f"lowerdir={tree},upperdir={host.folder / 'upper'},workdir={host.folder / 'work'}"
+    for layer in below:
+        if not layer.is_dir():
+            raise LabError(f"the layer {layer} of {host.machine} is gone; run rackserve lab reset {host.name}")
+    lower = ":".join(map(str, below))
+    layers = f"lowerdir={lower},upperdir={host.folder / 'upper'},workdir={host.folder / 'work'}"
     try:
         words = ["mount", "-t", "overlay", host.machine, "-o", layers, str(root)]
         run(words, error=LabError, what=f"mount the root of {host.machine}")
@@ -153,7 +160,7 @@ def start(lab: LabRecord, host: HostRecord) -> None:
     """Start a prepared host, detached from this process and its terminal; return at once."""
     halt(host)
     ensure_nspawn_dir()
-    mount_root(host, prepared_tree(host))
+    mount_root(host, prepared_layers(host))
     make_namespace(lab, host)
     (host.folder / "run.json").unlink(missing_ok=True)
     words = [sys.executable, "-m", SUPERVISOR_MODULE, host.uuid, lab.name, host.name]
@@ -194,6 +201,18 @@ def _tail(host: HostRecord) -> str:
         if path.exists():
             lines += [f"last lines of {path}:", *path.read_text(errors="replace").splitlines()[-_TAIL_LINES:]]
     return "\n".join(lines)
+
+
+def power_off(host: HostRecord) -> None:
+    """Have a running host power itself off, as its own `systemctl poweroff` would: its services end what they write."""
+    limit = time.monotonic() + _POWER_OFF_LIMIT_S
+    leader = find(host.uuid).leader
+    if leader is not None:
+        send(leader, host.uuid, signal.SIGRTMIN + 4)  # systemd(1): starts poweroff.target
+    while find(host.uuid).any:
+        if time.monotonic() > limit:
+            raise LabError(f"{host.machine} did not power off within {_POWER_OFF_LIMIT_S:.0f} s\n{_tail(host)}")
+        time.sleep(_STEP_S)
 
 
 def halt(host: HostRecord) -> None:

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Final
 
 from rackserve.errors import LabError
 
-from . import _host, _network, _ssh
+from . import _host, _network, _snapshot, _ssh
 from ._inotify import check_room
 from ._pki import ensure_pki
 from ._processes import find, send
 from ._spec import EDGE_HOST, LabSpec, make_spec
-from ._state import LabRecord, lab_dir, load, load_run, locked, merge, remove_tree, save
+from ._state import HostRecord, LabRecord, lab_dir, load, load_run, locked, merge, remove_tree, save
 from ._tree import base_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
 _TOOLS: Final = {
     "systemd-nspawn": "systemd-container",
@@ -102,7 +103,7 @@ def up(spec: LabSpec, progress: Callable[[str], None] = _quiet, *, only: Sequenc
                 continue
             if not _host.is_prepared(host):
                 progress(f"{host.name}: a fresh Debian {host.debian_release} root")
-                _host.prepare(record, host, trees[host.debian_release])
+                _host.prepare(record, host, [trees[host.debian_release]])
             _host.start(record, host)
         _ssh.write_client_files(record)
         for host in chosen:  # one that an interrupted command started may still be booting
@@ -131,13 +132,23 @@ def down(name: str, progress: Callable[[str], None] = _quiet) -> bool:
     return True
 
 
-def reset(name: str, hosts: Sequence[str] = (), progress: Callable[[str], None] = _quiet) -> LabStatus:
-    """Give hosts (all by default) a fresh root, as if the machine had been installed anew, and boot them."""
+def reset(
+    name: str, hosts: Sequence[str] = (), progress: Callable[[str], None] = _quiet, *, origin: str | None = None
+) -> LabStatus:
+    """Give hosts (all by default) a fresh root, as if the machine had been installed anew, and boot them.
+
+    Args:
+        name: the lab.
+        hosts: names of the hosts.
+        progress: told each step.
+        origin: the snapshot that the roots lie on; a bare Debian without it.
+    """
     _check_machine()
     _existing(name)
     with locked(lab_dir(name)):
         record = _existing(name)
         chosen = [record.host(host).name for host in dict.fromkeys(hosts)] or [host.name for host in record.hosts]
+        layers = {host_name: _layers(record.host(host_name), origin, progress) for host_name in chosen}
         _network.ensure_bridge(record, lab_dir(record.name))
         for host_name in chosen:
             old = record.host(host_name)
@@ -145,13 +156,38 @@ def reset(name: str, hosts: Sequence[str] = (), progress: Callable[[str], None] 
             new = replace(old, uuid=str(uuid.uuid4()))
             record = record.with_host(new)
             save(record)
-            _host.prepare(record, new, base_tree(new.debian_release, progress))
+            _host.prepare(record, new, layers[host_name])
             _host.start(record, new)
         _ssh.write_client_files(record)
         for host_name in chosen:
             host = record.host(host_name)
-            progress(f"{host.name}: fresh at {host.address}, booted in {_host.wait_up(host):.1f} s")
+            made = f"a clone of {origin}" if origin else "fresh"
+            progress(f"{host.name}: {made} at {host.address}, booted in {_host.wait_up(host):.1f} s")
     return replace(status(name), changed=True)
+
+
+def _layers(host: HostRecord, origin: str | None, progress: Callable[[str], None]) -> Sequence[Path]:
+    if origin is None:
+        return [base_tree(host.debian_release, progress)]
+    snapshot = _snapshot.load_snapshot(origin)
+    if snapshot.debian_release != host.debian_release:
+        raise LabError(
+            f"snapshot {origin} is of Debian {snapshot.debian_release}, {host.name} of lab {host.lab} is Debian "
+            f"{host.debian_release}; take a snapshot of a host with that release"
+        )
+    return snapshot.layers
+
+
+def snapshot(name: str, host: str, snapshot_name: str, progress: Callable[[str], None] = _quiet) -> LabStatus:
+    """Power a host off, keep what it wrote as a snapshot, and boot it anew as the first clone of that."""
+    _check_machine()
+    _existing(name)
+    with locked(lab_dir(name)):
+        record = _existing(name).host(host)
+        progress(f"{host}: powering off")
+        kept = _snapshot.keep(record, snapshot_name)
+        progress(f"{host}: kept as {kept.name}")
+    return reset(name, [host], progress, origin=snapshot_name)
 
 
 def reboot(name: str, host: str) -> float:

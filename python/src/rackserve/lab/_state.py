@@ -95,7 +95,12 @@ class RunRecord:
 def lab_dir(name: str) -> Path:
     """Return the folder of a lab, whether it exists or not."""
     check_lab_name(name)
-    return state_dir() / "labs" / name
+    return labs_dir() / name
+
+
+def labs_dir() -> Path:
+    """Return the folder of all labs."""
+    return state_dir() / "labs"
 
 
 def load(name: str) -> LabRecord | None:
