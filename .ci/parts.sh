@@ -19,8 +19,10 @@ part() {
   printf '=== %s: %s (%d s)\n' "$name" "$([ "$code" -eq 0 ] && echo ok || echo FAILED)" "$((SECONDS - started))"
 }
 
-# scenario NAME: one that hangs is ended after `limit` seconds, so that its log is shown and the others are run.
+# scenario NAME: one that hangs is ended after `limit` seconds, so that its log is shown and the others are run. With `fresh`
+# set to yes it begins on bare hosts; else on what the one before it in its lane left.
 scenario() {
+  if [ "$fresh" = yes ]; then rackserve lab reset || return; fi
   molecule reset --scenario-name "$1" &&
     timeout --kill-after=30 "$limit" molecule test --scenario-name "$1" --destroy never
 }
@@ -68,6 +70,13 @@ run_lanes() {
   wait
   # shellcheck disable=SC2086
   for row in "${alone[@]}"; do lane $row; done
+}
+
+# Provisions one host with release and models, and keeps it as the snapshot `release`: what molecule/shared/release_hosts.yml
+# clones.
+release_snapshot() {
+  rackserve lab up --name molecule --host gpu1 &&
+    ansible-playbook -i molecule/inventory molecule/shared/release_snapshot.yml
 }
 
 # Prints the verdicts as a table.
