@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from testing.lab import ROOT, SSH_CONFIG
+from testing.lab import SSH_CONFIG, command
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable
+
+# The longest builds the modules of a driver.
+PLAY_LIMIT_S = 3600
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -29,14 +29,7 @@ def play() -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(
         playbook: str, variables: dict[str, object] | None = None, *options: str
     ) -> subprocess.CompletedProcess[str]:
-        program = str(Path(sys.executable).with_name("ansible-playbook"))
-        return subprocess.run(
-            [program, playbook, "-i", "molecule/inventory", "-e", json.dumps(variables or {}), *options],
-            cwd=ROOT,
-            env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        inventory, given = ("-i", "molecule/inventory"), ("-e", json.dumps(variables or {}))
+        return command("ansible-playbook", playbook, *inventory, *given, *options, timeout=PLAY_LIMIT_S)
 
     return run

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 from rackserve._paths import state_dir
@@ -16,3 +18,10 @@ STATE = state_dir()
 BUNDLE = Path(os.environ.get("RACKSERVE_BUNDLE") or STATE / "bundles/current")
 FOLDER = lab_dir(NAME)
 SSH_CONFIG = FOLDER / "ssh/config"
+
+
+def command(*argv: str, timeout: int = 600) -> subprocess.CompletedProcess[str]:
+    """Run one of the controller's commands in the project's folder."""
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "ANSIBLE_FORCE_COLOR": "0"}
+    env["ANSIBLE_CONFIG"] = str(ROOT / "ansible.cfg")
+    return subprocess.run(argv, capture_output=True, text=True, check=False, cwd=ROOT, env=env, timeout=timeout)

@@ -165,7 +165,8 @@ def _converged(scenario: Path) -> set[str]:
     """Returns the roles that the plays of a scenario's converge.yml name; not those of playbooks that it imports."""
     path = scenario / "converge.yml"
     plays = _load(path) if path.is_file() else []
-    return {role["role"] for play in plays for role in play.get("roles", [])}
+    roles = [role for play in plays for role in play.get("roles", [])]
+    return {role["role"] if isinstance(role, dict) else role for role in roles}
 
 
 def _check_scenario(role: Path) -> list[str]:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import ssl
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,23 +13,16 @@ import pytest
 import yaml
 from openai import OpenAI
 
+from testing.lab import INVENTORY, command
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from testinfra.host import Host
 
-ROOT = Path(__file__).parents[3]
-INVENTORY = ROOT / "molecule" / "inventory"
 SERVER_NAME = "rackserve.lab"
 # Last number of a host's address, and port: two instances on gpu1, one on gpu2.
 ENGINES = ((11, 8000), (11, 8001), (12, 8000))
-
-
-def command(*argv: str, timeout: int = 600) -> subprocess.CompletedProcess[str]:
-    """Run one of the controller's commands in the project's folder."""
-    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "ANSIBLE_FORCE_COLOR": "0"}
-    env["ANSIBLE_CONFIG"] = str(ROOT / "ansible.cfg")
-    return subprocess.run(argv, capture_output=True, text=True, check=False, cwd=ROOT, env=env, timeout=timeout)
 
 
 def measured(edge: Host, metric: str) -> dict[tuple[int, int], float]:

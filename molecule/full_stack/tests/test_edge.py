@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from conftest import SERVER_NAME, command, measured
+from conftest import SERVER_NAME, measured
+from testing.lab import command
 
 if TYPE_CHECKING:
     from openai import OpenAI

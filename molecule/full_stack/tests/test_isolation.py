@@ -6,8 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from conftest import command
-from testing.lab import NAME
+from testing.lab import NAME, command
 
 if TYPE_CHECKING:
     from openai import OpenAI

@@ -13,8 +13,8 @@ from urllib.parse import quote
 import promql_parser
 import pytest
 
-from conftest import ROOT
 from rackserve.dashboards import live, panels
+from testing.lab import ROOT
 
 if TYPE_CHECKING:
     from openai import OpenAI

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from conftest import INVENTORY, command
-from testing.lab import STATE
+from testing.lab import INVENTORY, STATE, command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

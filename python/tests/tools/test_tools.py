@@ -278,11 +278,12 @@ def test_missing_file_is_found(role: Path, file: str, finding: str) -> None:
     ("converge", "found"),
     [
         ("- hosts: all\n  roles:\n    - role: web\n", False),
+        ("- hosts: all\n  roles: [web]\n", False),
         ("- hosts: all\n  roles:\n    - role: other\n", True),
         ("- name: All of it\n  ansible.builtin.import_playbook: ../../site.yml\n", True),
         (None, True),
     ],
-    ids=["in another's", "not in another's", "only by an import", "in none"],
+    ids=["in another's", "in another's by name", "not in another's", "only by an import", "in none"],
 )
 def test_a_role_without_a_scenario_is_found(role: Path, tmp_path: Path, converge: str | None, *, found: bool) -> None:
     other = (tmp_path / "molecule/web").rename(tmp_path / "molecule/other")

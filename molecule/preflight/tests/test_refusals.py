@@ -1,4 +1,7 @@
-"""Wrong input stops the whole run with one clear message, and no host has changed by a byte."""
+"""Wrong input stops the whole run with one clear message, and no host has changed by a byte.
+
+The hosts are bare, so that a task of any other role would show.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from conftest import INVENTORY, command
-from testing.lab import BUNDLE, NAME, PREFIX
+from testing.lab import BUNDLE, INVENTORY, NAME, PREFIX, command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
