@@ -8,6 +8,12 @@ rm -rf "$results"
 mkdir "$results"
 touch "$results/verdicts"
 
+# Ticks of all cores since the machine's start: all of them, and those idle.
+ticks() {
+  awk '$1 == "cpu" { for (i = 2; i <= 9; i++) sum += $i; print sum, $5 + $6 }' /proc/stat
+}
+read -r ticks_before idle_before < <(ticks)
+
 # part NAME COMMAND...: runs one part, keeps its output, and appends its name, exit code and seconds to the verdicts.
 part() {
   local name=$1 started=$SECONDS code=0
@@ -79,9 +85,12 @@ release_snapshot() {
     ansible-playbook -i molecule/inventory molecule/shared/release_snapshot.yml
 }
 
-# Prints the verdicts as a table.
+# Prints the verdicts as a table, and how much of the cores was used meanwhile, by whoever.
 print_verdicts() {
+  local all idle
+  read -r all idle < <(ticks)
   printf '\n%-24s %-7s %s\n' part result seconds
   awk '{ printf "%-24s %-7s %7d\n", $1, $2 ? "FAILED" : "ok", $3 }' "$results/verdicts"
-  printf '%-32s %7d\n\n' "by the clock" "$SECONDS"
+  printf '%-32s %7d\n' "by the clock" "$SECONDS"
+  printf '%-32s %6d%%\n\n' "cores busy" "$((100 - 100 * (idle - idle_before) / (all - ticks_before + 1)))"
 }
