@@ -3,6 +3,10 @@
 # after .ci/setup.
 unset PYTHONDONTWRITEBYTECODE # with it, every start of Ansible compiles anew what it imports
 export PATH="$PWD/.venv/bin:$PATH" ANSIBLE_FORCE_COLOR=0 NO_COLOR=1
+limit=2400 # seconds after which a scenario hangs
+fresh=no   # whether each scenario begins on bare hosts, or on what the one before it in its lane left
+beside=()  # lanes that run at the same time
+alone=()   # lanes that follow one by one
 results="$PWD/.test-results"
 rm -rf "$results"
 mkdir "$results"
@@ -25,16 +29,15 @@ part() {
   printf '=== %s: %s (%d s)\n' "$name" "$([ "$code" -eq 0 ] && echo ok || echo FAILED)" "$((SECONDS - started))"
 }
 
-# scenario NAME: one that hangs is ended after `limit` seconds, so that its log is shown and the others are run. With `fresh`
-# set to yes it begins on bare hosts; else on what the one before it in its lane left.
+# scenario NAME: one that hangs is ended, so that its log is shown and the others are run.
 scenario() {
   if [ "$fresh" = yes ]; then rackserve lab reset || return; fi
   molecule reset --scenario-name "$1" &&
     timeout --kill-after=30 "$limit" molecule test --scenario-name "$1" --destroy never
 }
 
-# A row is a lane: LAB NETWORK HOST,HOST... SCENARIO... A lab with hosts of its own, and scenarios that run there one after
-# the other. These two set `beside`, the rows that run at the same time, and `alone`, those that follow one by one.
+# A row of `beside` or `alone` is a lane: LAB NETWORK HOST,HOST... SCENARIO... It is a lab with hosts of its own, and scenarios
+# that run there one after the other.
 
 # choose NAME...: sets `wanted` to these scenarios, by default all of the rows; ends the script at one that no row has.
 choose() {
@@ -76,13 +79,6 @@ run_lanes() {
   wait
   # shellcheck disable=SC2086
   for row in "${alone[@]}"; do lane $row; done
-}
-
-# Provisions one host with release and models, and keeps it as the snapshot `release`: what molecule/shared/release_hosts.yml
-# clones.
-release_snapshot() {
-  rackserve lab up --name molecule --host gpu1 &&
-    ansible-playbook -i molecule/inventory molecule/shared/release_snapshot.yml
 }
 
 # Prints the verdicts as a table, and how much of the cores was used meanwhile, by whoever.
