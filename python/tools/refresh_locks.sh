@@ -2,7 +2,8 @@
 # Makes the lock files in python/locks/. Run it on a machine that reaches the package index; uv's own configuration says
 # which one. Nothing is fetched at deploy time: hosts install what these files pin, by hash.
 #
-#   python/tools/refresh_locks.sh controller           controller.txt, from controller.in
+#   python/tools/refresh_locks.sh controller           controller.txt, from controller.in, and then dev.txt
+#   python/tools/refresh_locks.sh dev                  dev.txt, from dev.in: what controller.txt does not have already
 #   python/tools/refresh_locks.sh edge-audit           edge-audit.txt, from edge-audit.in
 #   python/tools/refresh_locks.sh vllm                 vllm-*.txt: every row of vllm-releases.toml
 #   python/tools/refresh_locks.sh vllm 0.33.0 cuda     one row of it; a new release is a new row first
@@ -43,6 +44,15 @@ lock_controller() {
   publish "$scratch/controller.txt" controller.txt
 }
 
+lock_dev() { # both locks go into one environment, so what the controller has is the same version here, and is left out
+  local pins
+  local -a left_out
+  pins=$(sed -nE 's/^([a-z0-9._-]+==[^ ;]+).*/\1/p' "$locks/controller.txt")
+  mapfile -t left_out < <(sed 's/^/--no-emit-package=/; s/==.*//' <<<"$pins")
+  compile "$scratch/dev.txt" "$locks/dev.in" --python-version 3.11 --constraint - "${left_out[@]}" <<<"$pins"
+  publish "$scratch/dev.txt" dev.txt
+}
+
 lock_edge_audit() { # what the controller has too is the same version, but for the older cryptography that sslyze needs
   sed -nE 's/^([a-z0-9._-]+==[^ ;]+).*/\1/p' "$locks/controller.txt" | grep -v '^cryptography==' >"$scratch/constraints.txt"
   compile "$scratch/edge-audit.txt" "$locks/edge-audit.in" --python-version 3.11 --constraint "$scratch/constraints.txt"
@@ -77,10 +87,11 @@ lock_gpu_exporter() {
 
 command -v uv >/dev/null || die "uv is not on PATH; install it, then run this again"
 case "${1:-}/$#" in
-  controller/1) lock_controller ;;
+  controller/1) lock_controller; lock_dev ;;
+  dev/1) lock_dev ;;
   edge-audit/1) lock_edge_audit ;;
   vllm/[123]) python "$root/python/tools/lock_vllm.py" "${@:2}" ;;
   convert/3) lock_convert "$2" "$3" ;;
   gpu-exporter/1) lock_gpu_exporter ;;
-  *) die "say what to lock: controller | edge-audit | vllm [VLLM [FLAVOUR]] | convert PYTHON TORCH | gpu-exporter" ;;
+  *) die "say what to lock: controller | dev | edge-audit | vllm [VLLM [FLAVOUR]] | convert PYTHON TORCH | gpu-exporter" ;;
 esac
