@@ -47,7 +47,7 @@ def run(
             words, env=env, cwd=cwd, input=stdin, timeout=timeout_s, capture_output=True, text=True, check=False
         )
     except FileNotFoundError as missing:
-        raise error(f"cannot {what}: {words[0]} is not installed; run .ci/setup, which installs it") from missing
+        raise error(f"cannot {what}: {words[0]} is not installed; run .ci/setup lab, which installs it") from missing
     except subprocess.TimeoutExpired as late:
         raise error(f"cannot {what}: {words[0]} did not end within {timeout_s:.0f} s") from late
     if done.returncode != 0:

@@ -9,13 +9,15 @@ import pytest
 from testing import bundles as making
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from rackserve.bundle import Trust
 
 
 @pytest.fixture(scope="session")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def keys(needs: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    needs("ssh-keygen")
     folder = tmp_path_factory.mktemp("keys")
     return {name: making.make_key(folder, name) for name in ("lab", "stranger")}
 

@@ -21,6 +21,8 @@ from rackserve.errors import BundleError
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.needs("gpg")
+
 
 @pytest.fixture(scope="module")
 def key(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -16,7 +16,7 @@ from rackserve.bundle._supplied import unmet_dependencies
 from rackserve.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from rackserve.bundle._driver_choice import Available
@@ -93,12 +93,13 @@ def test_a_set_for_no_kernel_is_refused() -> None:
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> str:
+def source(needs: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> str:
+    needs("apt-ftparchive", "dpkg-deb", "gpg")
     mirror = tmp_path_factory.mktemp("mirror")
-    needs = {"libcuda1": "nvidia-alternative (= {})", "nvidia-open-kernel-dkms": "firmware-nvidia-gsp (= {})"}
+    depends = {"libcuda1": "nvidia-alternative (= {})", "nvidia-open-kernel-dkms": "firmware-nvidia-gsp (= {})"}
     for name, versions in {**BOOKWORM, "nvidia-alternative": (NEW, OLD)}.items():
         for version in versions:
-            make_deb(mirror, name, version, **({"Depends": needs[name].format(version)} if name in needs else {}))
+            make_deb(mirror, name, version, **({"Depends": depends[name].format(version)} if name in depends else {}))
     for name in (
         "dkms",
         "gcc",

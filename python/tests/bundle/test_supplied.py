@@ -16,6 +16,8 @@ from rackserve.errors import BundleError, InputError
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.needs("apt-ftparchive", "dpkg-deb", "gpg")
+
 
 def digest(path: Path) -> str:
     return sha256(path.read_bytes()).hexdigest()

@@ -88,6 +88,7 @@ def test_a_repository_index_gives_versions() -> None:
     assert rackserve_packages.parse_index(text) == {"a": "2-1", "c": "3"}
 
 
+@pytest.mark.needs("dpkg")
 @pytest.mark.parametrize(
     ("present", "carried", "older"),
     [(None, "1", True), ("1.0-1", "1.0-2", True), ("1.0-2", "1.0-2", False), ("1.0-3", "1.0-2", False)],

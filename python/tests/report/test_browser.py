@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-import shutil
 import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,11 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
-]
+pytestmark = pytest.mark.needs("chromium")
 FLAGS = (
     "--headless",
     "--no-sandbox",  # tests run as root, and open only pages of our own
@@ -62,12 +57,11 @@ def asked() -> Iterator[tuple[str, list[str]]]:
 
 def requests_of(text: str, folder: Path) -> set[str]:
     """Open a page and return the hosts that the browser asked, by its own log of its network."""
-    assert CHROMIUM
     page, log = folder / "page.html", folder / "net.json"
     page.write_text(text, encoding="utf-8")
     done = subprocess.run(
         [
-            CHROMIUM,
+            "chromium",
             *FLAGS,
             f"--user-data-dir={folder / 'profile'}",
             f"--log-net-log={log}",

@@ -258,4 +258,4 @@ def _check_machine() -> None:
     missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
     if missing:
         packages = " ".join(sorted({_TOOLS[tool] for tool in missing}))
-        raise LabError(f"the lab needs {', '.join(missing)}; run .ci/setup, or: apt-get install {packages}")
+        raise LabError(f"the lab needs {', '.join(missing)}; run .ci/setup lab, or: apt-get install {packages}")
