@@ -2,7 +2,7 @@
 PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PATH
 
-.PHONY: demo test nightly setup check static unit hosts scenario docs lab-up lab-down clean
+.PHONY: demo test nightly setup lab-setup bundle check static lint format unit hosts scenario docs lab-up lab-down clean
 
 demo:
 	.ci/demo
@@ -13,25 +13,44 @@ test:
 setup:
 	.ci/setup
 
+lab-setup:
+	.ci/setup lab
+
+# The lab's bundle, where an input of it has changed: what roles install, inventory/, the commit.
+bundle: lab-setup
+	.ci/bundle
+
 check: static unit
 
-static:
-	yamllint --strict .
+static: lint
 	ansible-lint --offline
-	ruff check .
-	ruff format --check .
 	mypy
 	mypy python/tools
+
+# The fast half of `static`, which is also the hook of pre-commit.
+lint:
+	yamllint --strict .
+	ruff check .
+	ruff format --check .
+	lint-imports --no-logo
+	shellcheck $$(git grep --untracked -lE '^#!.*[/ ](ba)?sh$$')
+	@# Debian has the only luacheck; CI installs it.
+	@if [ "$$CI" = true ] || command -v luacheck >/dev/null; then luacheck --quiet --no-color roles/nginx/files; \
+	else echo 'luacheck skipped: apt-get install lua-check'; fi
 	python python/tools/check_roles.py
 	python python/tools/check_docs.py
 	python python/tools/role_readme.py --check
 	python python/tools/dashboards.py --check
 
+format:
+	ruff check --fix .
+	ruff format .
+
 unit:
 	pytest
 
 # The hosts of every scenario. Molecule would believe its own record of what runs, even one that outlived the hosts.
-hosts:
+hosts: lab-setup
 	molecule reset --scenario-name default
 	molecule create --scenario-name default
 
@@ -49,11 +68,11 @@ docs:
 	python python/tools/role_readme.py
 	python python/tools/dashboards.py
 
-lab-up:
+lab-up: lab-setup
 	rackserve lab up
 
 lab-down:
 	rackserve lab down
 
 clean:
-	rm -rf .test-results .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .test-results .import_linter_cache .mypy_cache .ruff_cache .pytest_cache

@@ -21,8 +21,8 @@ function edge.load(path)
     generation = tostring(ngx.time()) .. "." .. ngx.worker.pid()
     for _, model in pairs(known.models) do
         model.has = {}
-        for _, path in ipairs(model.paths) do
-            model.has[path] = true
+        for _, served in ipairs(model.paths) do
+            model.has[served] = true
         end
     end
     for _, client in pairs(known.clients) do
@@ -115,7 +115,8 @@ local function identify()
     end
     local client = known.clients[key.client]
     if client.suspended then
-        return refuse(403, "permission_error", "client_suspended", "This client is suspended; ask the fleet's operator.")
+        return refuse(403, "permission_error", "client_suspended",
+            "This client is suspended; ask the fleet's operator.")
     end
     local shown = ngx.var.ssl_client_verify == "SUCCESS" and ngx.var.ssl_client_s_dn or ""
     if client.certificates and not client.certificates[shown] then

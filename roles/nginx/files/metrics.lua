@@ -13,7 +13,8 @@ local MANY_PAIRS = 500
 local NOBODY = "none"
 
 local families = {
-    { "requests_total", "counter", "Requests that ended, by what the client was told.", { "client", "model", "status" } },
+    { "requests_total", "counter", "Requests that ended, by what the client was told.",
+        { "client", "model", "status" } },
     { "sent_bytes_total", "counter", "Bytes sent to clients.", { "client", "model" } },
     { "received_bytes_total", "counter", "Bytes received from clients.", { "client", "model" } },
     { "first_byte_seconds", "histogram", "From a request's begin to the first byte of a streamed answer's body.",
@@ -24,7 +25,8 @@ local families = {
         { "upstream", "status" } },
     { "upstream_first_byte_seconds", "histogram", "As first_byte_seconds, from when this instance was asked.",
         { "upstream" }, FIRST_BYTE },
-    { "upstream_seconds", "histogram", "As request_seconds, from when this instance was asked.", { "upstream" }, WHOLE },
+    { "upstream_seconds", "histogram", "As request_seconds, from when this instance was asked.",
+        { "upstream" }, WHOLE },
 }
 
 -- Take the edge's table, as edge.load has read it.

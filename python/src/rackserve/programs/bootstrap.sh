@@ -29,6 +29,11 @@ bundle_apt() {
   APT_CONFIG=$scratch/apt.conf apt-get -qq "$@" >"$scratch/log" 2>&1
 }
 
+install_or_resume() { # the second try is for an installation that was cut off
+  bundle_apt install -y -- "$@" && return
+  dpkg --configure -a >"$scratch/log" 2>&1 && bundle_apt install -y -- "$@"
+}
+
 install_packages() {
   # shellcheck source=/dev/null
   release=$(. /etc/os-release && printf '%s-%s' "$ID" "${VERSION_ID:-unknown}")
@@ -57,12 +62,10 @@ DPkg::Lock::Timeout "120";
 APT
   export DEBIAN_FRONTEND=noninteractive
   started=$(date +%s)
-  # The second try is for an installation that was cut off.
-  bundle_apt update && { bundle_apt install -y -- "$@" ||
-    { dpkg --configure -a >"$scratch/log" 2>&1 && bundle_apt install -y -- "$@"; }; } || {
+  if ! { bundle_apt update && install_or_resume "$@"; }; then
     cat "$scratch/log" >&2
     refuse "cannot install $* from $repository"
-  }
+  fi
   printf '[controller] Debian packages %s: %d s\n' "$*" "$(($(date +%s) - started))" >&2
 }
 

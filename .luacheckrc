@@ -1,0 +1,2 @@
+-- The globals that nginx gives to Lua.
+std = "ngx_lua"
