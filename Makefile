@@ -47,7 +47,7 @@ format:
 	ruff format .
 
 unit:
-	pytest
+	pytest --numprocesses auto --dist worksteal
 
 # The hosts of every scenario. Molecule would believe its own record of what runs, even one that outlived the hosts.
 hosts: lab-setup
