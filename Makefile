@@ -2,7 +2,7 @@
 PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PATH
 
-.PHONY: demo test nightly setup lab-setup bundle check static lint format unit hosts scenario docs lab-up lab-down clean
+.PHONY: demo test nightly setup lab-setup bundle check static lint format new-role unit hosts scenario docs lab-up lab-down clean
 
 demo:
 	.ci/demo
@@ -45,6 +45,10 @@ lint:
 format:
 	ruff check --fix .
 	ruff format .
+
+# make new-role NAME=chrony
+new-role:
+	@python python/tools/new_role.py $(NAME)
 
 unit:
 	pytest --numprocesses auto --dist worksteal

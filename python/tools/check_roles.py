@@ -7,6 +7,7 @@ Rules:
     main       tasks/main.yml has 40 lines at most and holds import_tasks only.
     tasks      every other task file has 120 lines at most.
     readme     README.md is there and has the two markers of the generated table.
+    example    the YAML examples of README.md set no variable of the role that its specification does not have.
     names      the name of every play, task, block and handler is a verb of VERBS and its object, without a pronoun in
                place of the object: Ansible's output shows the name alone. Holds for playbooks and molecule's plays too.
     scenario   a scenario in molecule/ has the role's name, or another one has it among the roles of its converge.yml.
@@ -65,6 +66,17 @@ def _declared(role: str, defaults: Path) -> tuple[set[str], set[str]]:
     return set(_load(defaults) or {}), inputs
 
 
+def _options(role: Path) -> dict[str, dict[str, Any]]:
+    """Reads the options of every entry point; none where the specification cannot be read as such."""
+    path = role / "meta" / "argument_specs.yml"
+    loaded = _load(path) if path.is_file() else None
+    entries = loaded.get("argument_specs") if isinstance(loaded, dict) else None
+    options: dict[str, dict[str, Any]] = {}
+    for entry in entries.values() if isinstance(entries, dict) else []:
+        options |= entry.get("options") or {}
+    return options
+
+
 def _check_specs(role: Path) -> list[str]:
     path = role / "meta" / "argument_specs.yml"
     if not path.is_file():
@@ -73,9 +85,7 @@ def _check_specs(role: Path) -> list[str]:
     entries = loaded.get("argument_specs") if isinstance(loaded, dict) else None
     if not isinstance(entries, dict) or not entries:
         return ["specs: meta/argument_specs.yml has no mapping 'argument_specs'"]
-    options: dict[str, dict[str, Any]] = {}
-    for entry in entries.values():
-        options |= entry.get("options") or {}
+    options = _options(role)
     valued, inputs = _declared(role.name, role / "defaults" / "main.yml")
     found = [f"specs: {name} is in the specification, not in the defaults" for name in options.keys() - valued - inputs]
     found += [
@@ -158,7 +168,13 @@ def _check_readme(role: Path) -> list[str]:
     if not readme.is_file():
         return ["readme: README.md is missing"]
     text = readme.read_text(encoding="utf-8")
-    return [f"readme: README.md has not once the line '{marker}'" for marker in MARKERS if text.count(marker) != 1]
+    found = [f"readme: README.md has not once the line '{marker}'" for marker in MARKERS if text.count(marker) != 1]
+    examples = "\n".join(re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    set_there = dict.fromkeys(re.findall(rf"^({re.escape(role.name)}_\w+):", examples, re.MULTILINE))
+    siblings = tuple(f"{path.name}_" for path in role.parent.glob(f"{role.name}_*"))
+    unknown = [name for name in set_there if name not in _options(role) and not name.startswith(siblings)]
+    found += [f"example: README.md sets {name}, which is not in the specification" for name in unknown]
+    return found
 
 
 def _converged(scenario: Path) -> set[str]:

@@ -126,6 +126,21 @@ def test_two_entry_points_get_a_table_each() -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "findings"),
+    [
+        ("web_port: 8080", []),
+        ("web_prot: 8080", ["example: README.md sets web_prot, which is not in the specification"]),
+        ("web_cache_size: 1", []),  # of the role web_cache
+        ("other_port: 80", []),
+    ],
+)
+def test_an_example_sets_variables_that_are_there(role: Path, line: str, findings: list[str]) -> None:
+    role.with_name("web_cache").mkdir()
+    (role / "README.md").write_text(f"{README}\n```yaml\n{line}\n```\n", encoding="utf-8")
+    assert check_roles.check(role) == findings
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "none",
