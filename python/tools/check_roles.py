@@ -11,6 +11,7 @@ Rules:
     names      the name of every play, task, block and handler is a verb of VERBS and its object, without a pronoun in
                place of the object: Ansible's output shows the name alone. Holds for playbooks and molecule's plays too.
     scenario   a scenario in molecule/ has the role's name, or another one has it among the roles of its converge.yml.
+    shared     the role depends on the role `stack`, and every `stack_` name in it is one of that role's.
 
     python python/tools/check_roles.py   # exit 1 names every finding
 """
@@ -47,6 +48,7 @@ _VAGUE = "it them what whatever who whom something somebody anything anybody not
 VAGUE = frozenset(_VAGUE.split())
 NESTED = ("tasks", "pre_tasks", "post_tasks", "handlers", "block", "rescue", "always")
 PLAYS = ("site.yml", "playbooks/*.yml", "molecule/*/*.yml")
+SHARED = "stack"
 
 
 def _load(path: Path) -> Any:  # noqa: ANN401  YAML may hold anything
@@ -187,9 +189,27 @@ def _converged(scenario: Path) -> set[str]:
 
 def _check_scenario(role: Path) -> list[str]:
     scenarios = [path.parent for path in role.parents[1].glob("molecule/*/molecule.yml")]
-    if any(path.name == role.name or role.name in _converged(path) for path in scenarios):
+    if role.name == SHARED or any(path.name == role.name or role.name in _converged(path) for path in scenarios):
         return []
     return [f"scenario: no scenario in molecule/ is named {role.name} or has it in its converge.yml; add one"]
+
+
+def _check_shared(role: Path) -> list[str]:
+    home = role.parent / SHARED
+    if role == home:
+        return []
+    meta = role / "meta" / "main.yml"
+    dependencies = _load(meta).get("dependencies") if meta.is_file() else None
+    found = [] if {"role": SHARED} in (dependencies or []) else [f"shared: meta/main.yml does not depend on {SHARED}"]
+    inputs, described = _declared(SHARED, home / "defaults" / "main.yml")
+    constants = home / "vars" / "main.yml"
+    known = inputs | described | set(_load(constants) if constants.is_file() else {})
+    for path in sorted(path for path in role.rglob("*") if path.suffix in {".yml", ".j2"}):
+        named = set(re.findall(rf"\b(?:__)?{SHARED}_\w+", path.read_text(encoding="utf-8")))
+        found += [
+            f"shared: {path.relative_to(role)} names {name}, unknown to {SHARED}" for name in sorted(named - known)
+        ]
+    return found
 
 
 def check(role: Path) -> list[str]:
@@ -203,7 +223,14 @@ def check(role: Path) -> list[str]:
     """
     files = sorted(path for folder in ("tasks", "handlers") for path in role.glob(f"{folder}/**/*.yml"))
     names = [finding for path in files for finding in check_names(path)]
-    return [*_check_specs(role), *_check_tasks(role), *_check_readme(role), *_check_scenario(role), *names]
+    return [
+        *_check_specs(role),
+        *_check_tasks(role),
+        *_check_readme(role),
+        *_check_scenario(role),
+        *_check_shared(role),
+        *names,
+    ]
 
 
 def main(argv: list[str] | None = None) -> int:

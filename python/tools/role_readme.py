@@ -1,6 +1,7 @@
 """Writes the variable table of every role's README from its meta/argument_specs.yml.
 
-The table stands between two markers; the rest of the file is written by hand and is left alone.
+The table stands between two markers, with the shared values that the role reads; the rest of the file is written by
+hand and is left alone.
 
     python python/tools/role_readme.py           # writes the tables
     python python/tools/role_readme.py --check   # changes nothing; exit 1 names the stale files
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -82,12 +84,30 @@ def table(specs: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def render(readme: str, specs: dict[str, Any]) -> str:
+def shared(role: Path) -> str:
+    """Names the values of the role `stack` that a role reads, as a paragraph below its table.
+
+    Args:
+        role: Its folder.
+
+    Returns:
+        Markdown; nothing for a role that reads none, and for `stack` itself.
+    """
+    parts = ("defaults", "tasks", "vars", "templates", "handlers")
+    files = [path for part in parts for path in (role / part).rglob("*") if path.is_file()]
+    names = {name for path in files for name in re.findall(r"\bstack_\w+", path.read_text(encoding="utf-8"))}
+    if role.name == "stack" or not names:
+        return ""
+    return f"\n\nShared values, see [stack](../stack/README.md): {', '.join(f'`{name}`' for name in sorted(names))}."
+
+
+def render(readme: str, specs: dict[str, Any], below: str = "") -> str:
     """Puts the table of a role into the text of its README.
 
     Args:
         readme: The README as it is.
         specs: What stands under `argument_specs` in the role's file.
+        below: What follows the table.
 
     Returns:
         The README with the table between its markers.
@@ -99,7 +119,7 @@ def render(readme: str, specs: dict[str, Any]) -> str:
         raise ReadmeError(f"needs the line '{BEGIN}' once, and after it the line '{END}' once")
     before, rest = readme.split(BEGIN)
     _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{table(specs)}\n{END}{after}"
+    return f"{before}{BEGIN}\n{table(specs)}{below}\n{END}{after}"
 
 
 def _specs(path: Path) -> dict[str, Any]:
@@ -130,7 +150,7 @@ def main(argv: list[str] | None = None) -> int:
     for readme in sorted(args.root.glob("roles/*/README.md")):
         try:
             old = readme.read_text(encoding="utf-8")
-            new = render(old, _specs(readme.parent / "meta" / "argument_specs.yml"))
+            new = render(old, _specs(readme.parent / "meta" / "argument_specs.yml"), shared(readme.parent))
         except ReadmeError as error:
             broken = True
             print(f"{readme.relative_to(args.root)}: {error}", file=sys.stderr)

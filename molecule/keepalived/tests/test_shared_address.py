@@ -149,11 +149,12 @@ def test_without_another_edge_it_is_given_up(edges: dict[str, Host], at_home: st
 
 @pytest.mark.usefixtures("at_home")
 def test_the_check_needs_no_rights(host: Host) -> None:
-    assert host.run("setpriv --reuid=nobody --clear-groups python3 /usr/local/lib/rackserve/check_edge.py 443").rc == 0
+    check = "python3 /usr/local/lib/rackserve/check_edge.py 443 8080"
+    assert host.run(f"setpriv --reuid=nobody --clear-groups {check}").rc == 0
 
 
 def test_a_wrong_answer_of_the_check_is_told(host: Host) -> None:
-    told = host.run("python3 /usr/local/lib/rackserve/check_edge.py 444")
+    told = host.run("python3 /usr/local/lib/rackserve/check_edge.py 444 8080")
     assert (told.rc, "the edge does not answer" in told.stderr) == (1, True)
 
 

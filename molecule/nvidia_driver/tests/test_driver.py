@@ -185,9 +185,9 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def test_a_newer_set_replaces_the_old_one_signed_by_the_sites_key(host: Host, play: Play, key: dict[str, str]) -> None:
     new = VARS["driver_lab"] + "/new"
-    placed = play("playbooks/place_bundle.yml", {**VARS, "bundle_path": new}, "--limit", "gpu1")
+    placed = play("playbooks/place_bundle.yml", {**VARS, "stack_bundle_path": new}, "--limit", "gpu1")
     assert placed.returncode == 0, placed.stdout
-    install(play, nvidia_driver_bundle_path=new, **key)
+    install(play, stack_bundle_path=new, **key)
     assert f"nvidia-current/{NEW}, {KERNEL}, x86_64: installed" in status(host)
     assert OLD not in status(host)
     assert {name for name, version in versions(host).items() if version.startswith(OLD)} == set()
@@ -195,7 +195,7 @@ def test_a_newer_set_replaces_the_old_one_signed_by_the_sites_key(host: Host, pl
     assert "nvidia-smi" in held(host)
     private = host.file("/var/lib/rackserve/mok/mok.key")
     assert (private.user, private.mode) == ("root", 0o600)
-    again = install(play, nvidia_driver_bundle_path=new, **key)
+    again = install(play, stack_bundle_path=new, **key)
     assert "changed=0" in again
 
 
@@ -207,7 +207,7 @@ def test_both_sets_are_kept_and_no_more(host: Host) -> None:
 
 def test_going_back_is_one_command_and_needs_no_old_bundle(host: Host, play: Play) -> None:
     new = VARS["driver_lab"] + "/new"
-    install(play, nvidia_driver_bundle_path=new, nvidia_driver_version=OLD)
+    install(play, stack_bundle_path=new, nvidia_driver_version=OLD)
     assert f"nvidia-current/{OLD}, {KERNEL}, x86_64: installed" in status(host)
     assert versions(host)["nvidia-smi"].startswith(OLD)
     assert "nvidia-smi" in held(host)

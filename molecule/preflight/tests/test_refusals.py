@@ -103,10 +103,14 @@ CASES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
         },
         "GPU an NVIDIA GPU none on the PCI bus refused",
     ),
-    "too little disk": (lambda _: {"preflight_releases": SMALL}, f"disk {SMALL}"),
+    "too little disk": (lambda _: {"stack_vllm_root": SMALL}, f"disk {SMALL}"),
     "host unreachable": (nobody_at(f"{PREFIX}.99"), f"{PREFIX}.99 port 22"),
     "not root": (lambda _: {"ansible_user": "plain"}, "cannot be read as root by user plain"),
     "a role's variable misspelt": (lambda _: {"nginx_burts": 1}, "unknown variable(s) nginx_burts"),
+    "a shared variable misspelt": (
+        lambda _: {"stack_verify_expct": "Paris"},
+        "unknown variable(s) stack_verify_expct (is it stack_verify_expect?)",
+    ),
 }
 
 

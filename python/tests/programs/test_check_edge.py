@@ -66,14 +66,13 @@ def edge(folder: Path, health: tuple[int, str], known: tuple[int, str]) -> Itera
     ],
 )
 def test_an_edge_may_hold_the_address_when_both_are_answered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, health: tuple[int, str], known: tuple[int, str], code: int
+    tmp_path: Path, health: tuple[int, str], known: tuple[int, str], code: int
 ) -> None:
     with edge(tmp_path, health, known) as (https, plain):
-        monkeypatch.setattr(check_edge, "STATUS_PORT", plain)
-        assert check_edge.main([str(https)]) == code
+        assert check_edge.main([str(https), str(plain)]) == code
 
 
 def test_an_edge_that_is_not_there_may_not(tmp_path: Path) -> None:
-    with edge(tmp_path, (200, ""), (200, "")) as (https, _):
+    with edge(tmp_path, (200, ""), (200, "")) as (https, plain):
         pass
-    assert check_edge.main([str(https)]) == 1
+    assert check_edge.main([str(https), str(plain)]) == 1

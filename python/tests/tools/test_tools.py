@@ -44,6 +44,13 @@ argument_specs:
             description: Number.
 """
 DEFAULTS = '---\n# Note: a port.\nweb_port: 80\n# A required input.\n# web_name:\nweb_mode: ""\nweb_users: []\n'
+STACK_SPECS = """---
+argument_specs:
+  main:
+    options:
+      stack_root: {type: path, default: /srv}
+      stack_bundle: {type: path, required: true}
+"""
 MAIN = "---\n- name: Install pages\n  ansible.builtin.import_tasks: install.yml\n  tags: [web]\n"
 
 
@@ -70,7 +77,16 @@ def role(tmp_path: Path) -> Path:
         "defaults/main.yml": DEFAULTS,
         "tasks/main.yml": MAIN,
         "tasks/install.yml": "---\n- name: install | Write the pages\n  ansible.builtin.ping:\n",
+        "meta/main.yml": "---\ndependencies:\n  - role: stack\n",
     }
+    shared = {
+        "README.md": README,
+        "meta/argument_specs.yml": STACK_SPECS,
+        "defaults/main.yml": "---\n# Folder.\nstack_root: /srv\n# stack_bundle:\n",
+        "tasks/main.yml": "---\n",
+        "vars/main.yml": "---\n__stack_lib: /lib\n",
+    }
+    files |= {f"../stack/{name}": text for name, text in shared.items()}
     folder = tmp_path / "roles" / "web"
     for name, text in files.items():
         path = folder / name
@@ -117,6 +133,13 @@ def test_check_accepts_what_was_written(role: Path, tmp_path: Path) -> None:
     assert role_readme.main(["--root", str(tmp_path), "--check"]) == 0
     assert role_readme.main(["--root", str(tmp_path)]) == 0
     assert (role / "README.md").read_text(encoding="utf-8") == before
+
+
+def test_shared_values_are_named_below_the_table(role: Path, tmp_path: Path) -> None:
+    _edit(role / "tasks/install.yml", "ping:", "debug: {msg: '{{ stack_root }}{{ __stack_lib }}{{ stack_bundle }}'}")
+    assert role_readme.main(["--root", str(tmp_path)]) == 0
+    text = (role / "README.md").read_text(encoding="utf-8")
+    assert "Shared values, see [stack](../stack/README.md): `stack_bundle`, `stack_root`.\n<!-- arg" in text
 
 
 def test_two_entry_points_get_a_table_each() -> None:
@@ -168,6 +191,7 @@ def test_unreadable_specification_is_an_error(role: Path, tmp_path: Path, text: 
 
 
 def test_well_formed_role_has_no_finding(role: Path, tmp_path: Path) -> None:
+    _edit(role / "tasks/install.yml", "ping:", "debug: {msg: '{{ stack_root }}{{ __stack_lib }}{{ stack_bundle }}'}")
     assert check_roles.check(role) == []
     assert check_roles.main(["--root", str(tmp_path)]) == 0
 
@@ -194,6 +218,9 @@ def test_folder_without_roles_fails(tmp_path: Path, capsys: pytest.CaptureFixtur
         ("tasks/install.yml", "---\n", "---\n" + "# x\n" * 120, "tasks: tasks/install.yml has 123 lines"),
         ("README.md", "<!-- argument_specs:begin -->", "", "readme: README.md has not once"),
         ("README.md", "<!-- argument_specs:end -->", "", "readme: README.md has not once"),
+        ("meta/main.yml", "role: stack", "role: other", "shared: meta/main.yml does not depend on stack"),
+        ("tasks/install.yml", "ping:", "ping: {data: '{{ stack_rot }}'}", "shared: tasks/install.yml names stack_rot,"),
+        ("tasks/install.yml", "ping:", "ping: {data: '{{ __stack_x }}'}", "shared: tasks/install.yml names __stack_x,"),
     ],
 )
 def test_broken_role_is_found(role: Path, tmp_path: Path, *, file: str, old: str, new: str, finding: str) -> None:

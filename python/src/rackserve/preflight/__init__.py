@@ -19,6 +19,7 @@ from rackserve.preflight._judge import capacity_question, judge
 from rackserve.preflight._parts import EXPORTER_PARTS, find_runtime, parts_for, wanted_snapshots
 from rackserve.preflight._rows import Row, Verdict, refused, table_of
 from rackserve.preflight._types import Host, HostFacts, HostSpec
+from rackserve.preflight._unknown_names import unknown_names
 
 __all__ = [
     "EXPORTER_PARTS",
@@ -42,6 +43,7 @@ __all__ = [
     "reboot_reasons",
     "refused",
     "table_of",
+    "unknown_names",
     "validate_driver_inputs",
     "wanted_snapshots",
 ]

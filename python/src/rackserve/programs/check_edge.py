@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Ask this host's edge for its health, as keepalived does every few seconds: exit 0 when it may hold the address.
 
-    check_edge.py HTTPS_PORT
+    check_edge.py HTTPS_PORT METRICS_PORT
 
 Two things: the edge answers through TLS, and its workers know clients, models and servers. Whether an engine answers is
 not asked, since the other edge has the same ones.
@@ -15,7 +15,6 @@ import ssl
 import sys
 
 TIMEOUT_S = 2
-STATUS_PORT = 8080
 
 
 def answer_of(connection: http.client.HTTPConnection, path: str) -> str:
@@ -32,12 +31,11 @@ def answer_of(connection: http.client.HTTPConnection, path: str) -> str:
 
 def main(argv: list[str]) -> int:
     """Run the check."""
+    https_port, metrics_port = map(int, argv)
     context = ssl._create_unverified_context()  # noqa: S323, SLF001 - the loopback has another name
     try:
-        answer_of(
-            http.client.HTTPSConnection("127.0.0.1", int(argv[0]), timeout=TIMEOUT_S, context=context), "/healthz"
-        )
-        known = answer_of(http.client.HTTPConnection("127.0.0.1", STATUS_PORT, timeout=TIMEOUT_S), "/edge")
+        answer_of(http.client.HTTPSConnection("127.0.0.1", https_port, timeout=TIMEOUT_S, context=context), "/healthz")
+        known = answer_of(http.client.HTTPConnection("127.0.0.1", metrics_port, timeout=TIMEOUT_S), "/edge")
     except (OSError, http.client.HTTPException) as wrong:
         print(f"the edge does not answer: {wrong}", file=sys.stderr)
         return 1

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from ansible.errors import AnsibleFilterError
 
 from rackserve import bundle, edge, gpu, monitoring, pki, preflight, vllm
@@ -402,29 +400,9 @@ def rackserve_snapshots(path: str, instances: list[dict[str, Any]]) -> list[dict
     ]
 
 
-def rackserve_unknown(names: Iterable[str], role: str, role_path: str) -> list[str]:
-    """Return the variables with a role's prefix that its argument specification does not know.
-
-    A name belongs to the role with the longest matching prefix: `nginx_exporter_port` is not a variable of `nginx`.
-    Each is followed by the name that was probably meant, where there is one.
-    """
-    spec = yaml.safe_load((Path(role_path) / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))
-    known = set(spec["argument_specs"]["main"].get("options") or {})
-    siblings = [path.name for path in Path(role_path).parent.iterdir() if path.name.startswith(f"{role}_")]
-    mine = (n for n in names if n.startswith(f"{role}_") and not any(n.startswith(f"{other}_") for other in siblings))
-    return [_with_likely(name, known) for name in sorted(set(mine) - known)]
-
-
-def _with_likely(name: str, known: set[str]) -> str:
-    likely = difflib.get_close_matches(name, sorted(known), n=1)
-    return f"{name} (is it {likely[0]}?)" if likely else name
-
-
-def rackserve_unknown_anywhere(names: Iterable[str], roles_path: str) -> list[str]:
-    """Return the variables with the prefix of any role that this role's argument specification does not know."""
-    listed = list(names)
-    roles = sorted(path for path in Path(roles_path).iterdir() if (path / "meta" / "argument_specs.yml").is_file())
-    return [unknown for path in roles for unknown in rackserve_unknown(listed, path.name, str(path))]
+def rackserve_unknown(names: Iterable[str], roles_path: str) -> list[str]:
+    """Return the variables with a role's prefix that no role knows; see `rackserve.preflight.unknown_names`."""
+    return preflight.unknown_names(names, Path(roles_path))
 
 
 class FilterModule:
@@ -475,7 +453,6 @@ class FilterModule:
             rackserve_templates,
             rackserve_trust,
             rackserve_unknown,
-            rackserve_unknown_anywhere,
             rackserve_words,
         )
         plans = (host_checks, host_facts, status_checks)

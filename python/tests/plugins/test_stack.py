@@ -1,0 +1,58 @@
+"""The role `stack`, on this machine: what several roles share is declared, and checked, in one place."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[3]
+ROLES = ROOT / "roles"
+GIVEN = {
+    "stack_runtime": {"vllm": "0.32.0", "flavour": "cpu", "python": "3.11"},
+    "stack_bundle_path": "/bundle",
+    "stack_trust_file": "/trust.yml",
+}
+
+
+def play(folder: Path, role: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+    """Run a role alone in check mode, with no tag of its own: what is left is the role `stack`."""
+    (folder / "play.yml").write_text(
+        f"- {{hosts: localhost, connection: local, gather_facts: false, roles: [{role}]}}\n", encoding="utf-8"
+    )
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_LOCAL_TEMP": str(folder / "t")}
+    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", str(folder / "play.yml")]
+    extra = ["--check", "--tags", "none_of_its_own", "--extra-vars", json.dumps({**GIVEN, **variables})]
+    return subprocess.run(
+        [*command, *extra], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def test_a_role_alone_refuses_a_misspelt_variable_of_any_role(tmp_path: Path) -> None:
+    done = play(tmp_path, "nginx_exporter", stack_verify_expct="Paris", grafana_prot=1)
+    assert done.returncode != 0
+    said = " ".join(done.stdout.split())
+    assert "grafana_prot (is it grafana_port?), stack_verify_expct (is it stack_verify_expect?) on localhost" in said
+
+
+def test_a_role_alone_takes_known_variables(tmp_path: Path) -> None:
+    done = play(tmp_path, "nginx_exporter", stack_verify_expect="Paris", grafana_port=1, site_colour="red")
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_role_alone_refuses_a_shared_value_of_the_wrong_type(tmp_path: Path) -> None:
+    done = play(tmp_path, "nginx_exporter", stack_runtime={"vllm": "0.32.0", "flavour": "rocm", "python": "3.11"})
+    assert done.returncode != 0
+    assert "value of flavour must be one of: cpu, cuda, got: rocm" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize("role", sorted(path.name for path in ROLES.iterdir() if path.name != "stack"))
+def test_every_role_depends_on_it(role: str) -> None:
+    meta = yaml.safe_load((ROLES / role / "meta" / "main.yml").read_text(encoding="utf-8"))
+    assert meta["dependencies"] == [{"role": "stack"}]
