@@ -74,13 +74,14 @@ def table(specs: dict[str, Any]) -> str:
         specs: What stands under `argument_specs` in the role's file.
 
     Returns:
-        A Markdown table for each entry point, without a line break at its end.
+        A Markdown table for each entry point that is not the same as `main`, without a line break at its end.
     """
     parts: list[str] = []
-    for entry, spec in specs.items():
+    distinct = {entry: spec for entry, spec in specs.items() if entry == "main" or spec != specs.get("main")}
+    for entry, spec in distinct.items():
         rows = _rows(spec.get("options") or {})
         body = "\n".join([*HEADER, *rows]) if rows else "No variables."
-        parts.append(body if len(specs) == 1 else f"Entry point `{entry}`:\n\n{body}")
+        parts.append(body if len(distinct) == 1 else f"Entry point `{entry}`:\n\n{body}")
     return "\n\n".join(parts)
 
 

@@ -21,11 +21,10 @@ GIVEN = {
 }
 
 
-def play(folder: Path, role: str, **variables: Any) -> subprocess.CompletedProcess[str]:
-    """Run a role alone in check mode, with no tag of its own: what is left is the role `stack`."""
-    (folder / "play.yml").write_text(
-        f"- {{hosts: localhost, connection: local, gather_facts: false, roles: [{role}]}}\n", encoding="utf-8"
-    )
+def play(folder: Path, role: str, *tasks: dict[str, Any], **variables: Any) -> subprocess.CompletedProcess[str]:
+    """Run a role alone in check mode, with no tag of its own: what is left is the role `stack`, and `tasks`."""
+    plays = [{"hosts": "localhost", "connection": "local", "gather_facts": False, "roles": [role], "tasks": tasks}]
+    (folder / "play.yml").write_text(json.dumps(plays), encoding="utf-8")
     environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_LOCAL_TEMP": str(folder / "t")}
     command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", str(folder / "play.yml")]
     extra = ["--check", "--tags", "none_of_its_own", "--extra-vars", json.dumps({**GIVEN, **variables})]
@@ -56,3 +55,33 @@ def test_a_role_alone_refuses_a_shared_value_of_the_wrong_type(tmp_path: Path) -
 def test_every_role_depends_on_it(role: str) -> None:
     meta = yaml.safe_load((ROLES / role / "meta" / "main.yml").read_text(encoding="utf-8"))
     assert meta["dependencies"] == [{"role": "stack"}]
+
+
+CUDA = {"stack_runtime": {**GIVEN["stack_runtime"], "flavour": "cuda"}}
+ONE = {"vllm_instances": [{"name": "a", "model": {"repo": "o/m", "revision": "0" * 40}}]}
+
+
+@pytest.mark.parametrize(
+    ("given", "source"),
+    [
+        ({**CUDA, **ONE}, "bundle"),
+        (CUDA, "preinstalled"),
+        (ONE, "preinstalled"),
+        ({**CUDA, **ONE, "nvidia_driver_enabled": False}, "preinstalled"),
+        ({"nvidia_driver_enabled": True}, "bundle"),
+        ({**CUDA, **ONE, "nvidia_driver_source": "runfile"}, "runfile"),
+    ],
+)
+def test_what_preflight_promises_is_the_driver_that_is_sent_and_installed(
+    tmp_path: Path, given: dict[str, Any], source: str
+) -> None:
+    said = "installs {{ nvidia_driver_enabled }}, sends {{ __nvidia_driver_request.source }}"
+    shown = {"debug": {"msg": said + ", promises {{ __preflight_wanted.driver_source }}."}, "tags": ["always"]}
+    done = play(tmp_path, "preflight", shown, **given)
+    assert f"installs {source != 'preinstalled'}, sends {source}, promises {source}." in done.stdout, done.stdout
+
+
+def test_a_driver_that_cannot_be_is_refused_by_the_first_role_that_reads_it(tmp_path: Path) -> None:
+    done = play(tmp_path, "preflight", nvidia_driver_source="runfle")
+    assert done.returncode != 0
+    assert "value of nvidia_driver_source must be one of" in " ".join(done.stdout.split())
