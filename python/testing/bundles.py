@@ -10,10 +10,12 @@ import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rackserve.bundle import read_intact
 from rackserve.bundle._build import pack
 from rackserve.bundle._manifest import Manifest, Model, Repository, Runtime, scan
 from rackserve.bundle._sign import sign
 from rackserve.bundle._trust import Trust
+from rackserve.errors import BundleError
 from rackserve.programs import verify_bundle
 from rackserve.programs.verify_bundle import MANIFEST, SIGNATURE, VERIFIER
 
@@ -25,6 +27,15 @@ LOCK = "locks/vllm-0.32.0-cpu-py311.txt"
 WHEELS = "wheels/vllm-0.32.0-cpu-py311"
 WHEEL = f"{WHEELS}/a.whl"
 TWIN = f"{WHEELS}/twin.whl"
+
+
+def problems(bundle: Path, trust: Trust) -> str:
+    """Return why an imported bundle cannot be used, nothing for one that can."""
+    try:
+        read_intact(bundle, trust)
+    except BundleError as refused:
+        return str(refused)
+    return ""
 
 
 def make_key(folder: Path, name: str) -> Path:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import UserDict
 from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import Field, ValidationError, model_validator
 
-from rackserve._schema import Strict, label_of, sentences
+from rackserve._schema import Strict, label_of, plain, sentences
 
 
 class Inner(Strict):
@@ -76,3 +77,19 @@ def test_an_item_is_named_by_its_own_name_or_its_number() -> None:
     assert label_of({"name": "a"}, "client", 0) == "client 'a'"
     assert label_of({"name": 1}, "client", 1) == "client number 2"
     assert label_of("a", "client", 1) == "client number 2"
+
+
+def test_lazy_values_of_ansible_are_read_through_their_interface() -> None:
+    class Lazy(dict[str, Any]):
+        def __getitem__(self, key: str) -> Any:
+            return f"templated {key}"
+
+        def items(self) -> Any:
+            return [(key, self[key]) for key in self]
+
+    assert plain([Lazy(a="{{ x }}")]) == [{"a": "templated a"}]
+
+
+def test_hostvars_stay_unread() -> None:
+    hostvars: UserDict[str, Any] = UserDict(gpu1={})
+    assert plain(hostvars) is hostvars

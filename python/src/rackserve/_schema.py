@@ -93,3 +93,15 @@ def _models_of(annotation: object) -> Iterator[type[BaseModel]]:
         yield annotation
     for inner in typing.get_args(annotation):
         yield from _models_of(inner)
+
+
+def plain(value: object) -> Any:  # noqa: ANN401 - any value that YAML can hold
+    """Return Ansible's lazy, tagged containers and strings as Python's own, which schemas can read.
+
+    Other mappings stay as they are: `hostvars` would template every variable of every host.
+    """
+    if isinstance(value, dict):
+        return {plain(key): plain(value[key]) for key in value}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, str) else value

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rackserve.bundle import diff, import_bundle, problems, read_manifest, split, verify
+from rackserve.bundle import diff, import_bundle, read_manifest, split, verify
 from rackserve.errors import BundleError, InputError
 from rackserve.programs import verify_bundle
 from rackserve.programs.verify_bundle import MANIFEST, SIGNATURE
@@ -90,7 +90,7 @@ def test_a_bare_machine_unpacks_parts(large: Path, tmp_path: Path, trust: Trust)
     argv = [sys.executable, verify_bundle.__file__, "unpack", "parts", "out", "--signers", "signers"]
     subprocess.run(argv, cwd=tmp_path, check=True)
     assert (tmp_path / "out" / making.TWIN).read_bytes() == LARGE
-    assert problems(tmp_path / "out", trust) == []
+    assert making.problems(tmp_path / "out", trust) == ""
 
 
 def test_a_part_that_is_too_small_or_a_folder_that_exists_is_refused(large: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rackserve.bundle import import_bundle, problems, prune, read_manifest, read_trust, split
+from rackserve.bundle import import_bundle, prune, read_manifest, read_trust, split
 from rackserve.bundle._sign import attest
 from rackserve.bundle._store import Store
 from rackserve.errors import BundleError, InputError
@@ -45,7 +45,7 @@ def test_a_refused_import_keeps_the_bundle_in_use(
     with pytest.raises(BundleError):
         import_bundle(tmp_path / "newer", trust)
     assert (state / "bundles/current").resolve() == home
-    assert problems(home, trust) == []
+    assert making.problems(home, trust) == ""
 
 
 def test_no_content_is_stored_twice(
@@ -65,9 +65,9 @@ def test_an_altered_bundle_is_mended_by_importing_it_again(
     shutil.copytree(good_bundle, tmp_path / "copy")
     home, _ = import_bundle(good_bundle, trust)
     (home / making.WHEEL).write_bytes(b"x")
-    assert problems(home, trust)
+    assert making.problems(home, trust)
     import_bundle(tmp_path / "copy", trust)
-    assert problems(state / "bundles/current", trust) == []
+    assert making.problems(state / "bundles/current", trust) == ""
 
 
 def test_old_bundles_are_removed_and_those_that_are_kept_stay_whole(
@@ -80,9 +80,9 @@ def test_old_bundles_are_removed_and_those_that_are_kept_stay_whole(
         shutil.rmtree(tmp_path / f"v{version}")
     assert prune(2) == ([], 0)
     assert prune(1) == ([homes[0].name], 1000)
-    assert [problems(home, trust) for home in homes[1:]] == [[], []]
+    assert [making.problems(home, trust) for home in homes[1:]] == ["", ""]
     assert prune(0)[0] == [homes[1].name]
-    assert problems(state / "bundles/current", trust) == []
+    assert making.problems(state / "bundles/current", trust) == ""
 
 
 class TestAttestation:
@@ -95,7 +95,7 @@ class TestAttestation:
         split(good_bundle, 1 << 20, tmp_path / "parts")
         home, _ = import_bundle(tmp_path / "parts", trust)
         assert json.loads((home / "attestations/audit.json").read_text())["findings"] == []
-        assert problems(home, trust) == []
+        assert making.problems(home, trust) == ""
 
     def test_a_strangers_is_refused(self, good_bundle: Path, trust: Trust, keys: dict[str, Path]) -> None:
         attest(good_bundle, "audit", {"findings": []}, keys["stranger"])
@@ -196,9 +196,9 @@ def test_an_import_killed_anywhere_is_finished_by_the_next(
         process.wait()
         current = state / "bundles/current"
         if current.exists():
-            assert problems(current, trust) == []
+            assert making.problems(current, trust) == ""
         subprocess.run(argv, check=True)
-        assert problems(current, trust) == []
+        assert making.problems(current, trust) == ""
         assert [path.name for path in current.parent.glob(".*-*")] == []
 
 

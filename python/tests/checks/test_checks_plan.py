@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from rackserve.checks import host_checks, host_facts, status_checks
-from rackserve.checks._plan import plain
 from rackserve.errors import InputError
 
 INSTANCE = {
@@ -132,14 +131,3 @@ def test_facts() -> None:
         "rate": 20,
         "burst": 40,
     }
-
-
-def test_lazy_values_of_ansible_are_read_through_their_interface() -> None:
-    class Lazy(dict[str, Any]):
-        def __getitem__(self, key: str) -> Any:
-            return f"templated {key}"
-
-        def items(self) -> Any:
-            return [(key, self[key]) for key in self]
-
-    assert plain([Lazy(a="{{ x }}")]) == [{"a": "templated a"}]

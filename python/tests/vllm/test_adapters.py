@@ -12,8 +12,8 @@ from rackserve.errors import InputError
 from rackserve.vllm import (
     Instance,
     Sources,
+    adapter_folders,
     config_of,
-    folders_on_host,
     parse_adapter,
     release_of,
     releases,
@@ -162,4 +162,9 @@ def test_what_is_no_adapter_is_named() -> None:
 
 
 def test_a_host_is_asked_about_the_operators_folders_only() -> None:
-    assert folders_on_host([instance(LORA, ON_HOST), instance(ON_HOST)]) == ["/srv/y"]
+    one, other = instance(LORA, ON_HOST), instance(ON_HOST, name="b")
+    assert adapter_folders([one.model_dump(), other.model_dump()]) == ["/srv/y"]
+
+
+def test_a_host_is_not_asked_for_instances_that_are_refused_anyway() -> None:
+    assert adapter_folders([{"name": "a", "lora": [ON_HOST]}]) == []

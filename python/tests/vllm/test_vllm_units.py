@@ -1,15 +1,18 @@
-"""Who starts after whom, and where an engine is reached."""
+"""Who starts after whom, and where an engine listens."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from rackserve.vllm import engine_address, parse_instances, start_plan
+import pytest
+
+from rackserve.vllm import config_of, engine_address, parse_instances, release_of, start_plan
+
+MODEL = {"repo": "o/m", "revision": "0" * 40}
 
 
 def plan(gpus: dict[str, list[int | str]], *, serial: bool = False) -> dict[str, dict[str, Any]]:
-    model = {"repo": "o/m", "revision": "0" * 40}
-    raw = [{"name": n, "model": model, "max_num_seqs": 1, "max_model_len": 64, "gpus": g} for n, g in gpus.items()]
+    raw = [{"name": n, "model": MODEL, "max_num_seqs": 1, "max_model_len": 64, "gpus": g} for n, g in gpus.items()]
     return start_plan(parse_instances(raw), serial=serial)
 
 
@@ -30,6 +33,16 @@ def test_instances_without_a_gpu_start_together_unless_asked() -> None:
     assert plan({"a": [], "b": []}, serial=True)["b"]["after"] == ["vllm@a.service"]
 
 
-def test_an_engine_is_reached_where_its_own_file_says() -> None:
-    assert engine_address({"uds": "/run/vllm-a/api.sock", "port": 1}) == "/run/vllm-a/api.sock"
-    assert engine_address({"host": "127.0.0.1", "port": 8000}) == "127.0.0.1:8000"
+@pytest.mark.parametrize(
+    ("version", "address", "listens"),
+    [
+        ("0.32.0", "/run/vllm-a/api.sock", {"uds": "/run/vllm-a/api.sock"}),
+        ("0.6.4.post1", "127.0.0.1:8000", {"host": "127.0.0.1", "port": 8000}),
+    ],
+)
+def test_an_engine_listens_where_the_others_look_for_it(version: str, address: str, listens: dict[str, Any]) -> None:
+    (instance,) = parse_instances([{"name": "a", "model": MODEL, "max_num_seqs": 1, "max_model_len": 64}])
+    release = release_of(version)
+    config = config_of(instance, release, flavour="cpu", shutdown_timeout=1)
+    assert engine_address(instance, release) == address
+    assert {key: config[key] for key in ("uds", "host", "port") if key in config} == listens

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rackserve.bundle._accept import Verified, import_bundle, problems, prune, read_signed, verify
+from rackserve.bundle._accept import Verified, import_bundle, prune, read_intact, read_signed, verify
 from rackserve.bundle._build import build
-from rackserve.bundle._manifest import Manifest, Model, Repository, Runtime, read_manifest, sha256_of
+from rackserve.bundle._manifest import Manifest, Model, Repository, Runtime, parse_manifest, read_manifest, sha256_of
 from rackserve.bundle._media import Difference, diff, split
 from rackserve.bundle._recipe import read_recipe
 from rackserve.bundle._report import Report
@@ -29,8 +29,9 @@ __all__ = [
     "import_bundle",
     "key_path",
     "make_key",
-    "problems",
+    "parse_manifest",
     "prune",
+    "read_intact",
     "read_manifest",
     "read_parts",
     "read_recipe",

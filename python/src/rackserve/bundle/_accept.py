@@ -76,15 +76,22 @@ class Judge:
         return found
 
 
-def problems(bundle: Path, trust: Trust) -> list[str]:
-    """Return a sentence for everything that is wrong with an imported bundle: its signature, its date, its bytes."""
+def read_intact(bundle: Path, trust: Trust) -> Manifest:
+    """Read an imported bundle's manifest, and compare the folder with it.
+
+    Raises:
+        BundleError: with a sentence for everything that is wrong: its signature, its date, its bytes.
+    """
     try:
         data = verify_bundle.read_bounded(str(bundle), MANIFEST)
         manifest = Judge(trust)(data, bundle / SIGNATURE).manifest
+        known = {MANIFEST, SIGNATURE, *attestations(str(bundle))}
+        found = verify_bundle.folder_problems(str(bundle), manifest.files, known)
     except Refused as refused:
-        return [str(refused)]
-    known = {MANIFEST, SIGNATURE, *attestations(str(bundle))}
-    return verify_bundle.folder_problems(str(bundle), manifest.files, known)
+        found = [str(refused)]
+    if found:
+        raise BundleError(f"the bundle at {bundle} cannot be used: {'; '.join(found)}")
+    return manifest
 
 
 def read_signed(bundle: Path, trust: Trust) -> Verified:

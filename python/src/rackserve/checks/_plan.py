@@ -5,15 +5,15 @@ Exposed to Ansible as the filters `rackserve_host_checks`, `rackserve_status_che
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from rackserve._schema import plain
 from rackserve.checks._types import EXPECT, MAX_TOKENS, PROMPT
 from rackserve.errors import InputError
 from rackserve.vllm import parse_instances
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rackserve.vllm import Instance
 
@@ -198,19 +198,6 @@ def _raw_instances(own: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not isinstance(raw, list) or not all(isinstance(item, dict) for item in raw):
         raise InputError(f"vllm_instances must be a list of instances, found {raw!r}; see docs/reference/instances.md")
     return raw
-
-
-def plain(value: object) -> Any:  # noqa: ANN401 - any value that YAML can hold
-    """Return Ansible data as Python's own types.
-
-    Inside a filter, nested values are templated when they are asked for; pydantic reads a dict or list past that and
-    would see the unfinished value.
-    """
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return str(value) if isinstance(value, str) else value
 
 
 def _instances(own: Mapping[str, Any]) -> tuple[Instance, ...]:

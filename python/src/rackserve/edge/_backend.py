@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rackserve._schema import plain
 from rackserve.errors import InputError
 from rackserve.vllm import parse_instances
 
@@ -32,17 +33,18 @@ class Backend:
         return f"{self.host}:{self.instance}"
 
 
-def backends_of(hosts: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def backends_of(hostvars: Mapping[str, Mapping[str, Any]], hosts: Sequence[str]) -> list[dict[str, Any]]:
     """Return every instance of a group of hosts, with all names that clients may use, those of LoRA adapters too.
 
     Args:
-        hosts: `ansible_host`, `vllm_instances` and `stack_runtime` of each host.
+        hostvars: variables by host, of which `ansible_host`, `vllm_instances` and `stack_runtime` are read.
+        hosts: those of the group.
     """
     return [
         {
             "host": host,
             "instance": instance.name,
-            "address": own["ansible_host"],
+            "address": plain(own["ansible_host"]),
             "port": instance.port,
             "model": instance.served_names[0],
             "served_names": [*instance.served_names, *(adapter.name for adapter in instance.lora)],
@@ -51,8 +53,8 @@ def backends_of(hosts: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
             "max_model_len": instance.max_model_len,
             "release": str((own.get("stack_runtime") or {}).get("vllm", "unknown")),
         }
-        for host, own in hosts.items()
-        for instance in parse_instances(own.get("vllm_instances") or [])
+        for host, own in ((host, hostvars[host]) for host in hosts)
+        for instance in parse_instances(plain(own.get("vllm_instances") or []))
     ]
 
 

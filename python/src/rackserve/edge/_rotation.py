@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 def drained_after(
     backends: Sequence[dict[str, Any]],
     drained: Collection[str],
-    *,
     drain: Sequence[str],
     undrain: Sequence[str],
+    *,
     last_too: bool = False,
 ) -> list[str]:
     """Return the labels of the instances that are out of rotation afterwards.

@@ -80,7 +80,7 @@ def receiver_secrets(raw: Sequence[object]) -> dict[str, str]:
 
 
 def alertmanager_config(
-    raw: Sequence[object], dead_man_url: str, secret_dir: str, *, group_wait: str, dead_man_every: str
+    raw: Sequence[object], dead_man_url: str, secret_dir: str, group_wait: str, dead_man_every: str
 ) -> dict[str, Any]:
     """Return Alertmanager's configuration.
 

@@ -15,8 +15,9 @@ from rackserve.preflight._driver import (
 )
 from rackserve.preflight._driver_inputs import DriverInputs, validate_driver_inputs
 from rackserve.preflight._driver_rows import DriverPlan
+from rackserve.preflight._host import gpus_of_peers, host_driver, host_parts, refusal_of
 from rackserve.preflight._judge import capacity_question, judge
-from rackserve.preflight._parts import EXPORTER_PARTS, find_runtime, parts_for, wanted_snapshots
+from rackserve.preflight._parts import EXPORTER_PARTS, find_runtime, find_snapshots, parts_for, wanted_snapshots
 from rackserve.preflight._rows import Row, Verdict, refused, table_of
 from rackserve.preflight._types import Host, HostFacts, HostSpec
 from rackserve.preflight._unknown_names import unknown_names
@@ -36,11 +37,16 @@ __all__ = [
     "driver_refusal",
     "find_runtime",
     "find_set",
+    "find_snapshots",
+    "gpus_of_peers",
+    "host_driver",
+    "host_parts",
     "judge",
     "package_names",
     "parts_for",
     "plan_of",
     "reboot_reasons",
+    "refusal_of",
     "refused",
     "table_of",
     "unknown_names",

@@ -71,3 +71,30 @@ def wanted_snapshots(instances: Sequence[dict[str, Any]]) -> frozenset[tuple[str
         InputError: when the instances are wrong.
     """
     return frozenset().union(*(instance.snapshots for instance in parse_instances(instances)))
+
+
+def find_snapshots(manifest: Manifest, instances: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the snapshots that instances need.
+
+    Returns:
+        `repo`, `revision`, `path` in the bundle, `files` relative to it, and `wanted`: all revisions of the repository
+        that instances need.
+
+    Raises:
+        InputError: when the instances are wrong.
+    """
+    wanted = wanted_snapshots(instances)
+    return [
+        {
+            "repo": model.repo,
+            "revision": model.revision,
+            "path": model.path,
+            "wanted": sorted(revision for repo, revision in wanted if repo == model.repo),
+            "files": [
+                {**entry._asdict(), "path": entry.path.removeprefix(f"{model.path}/")}
+                for entry in manifest.under((model.path,))
+            ],
+        }
+        for model in manifest.models
+        if (model.repo, model.revision) in wanted
+    ]

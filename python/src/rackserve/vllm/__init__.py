@@ -1,10 +1,12 @@
 """One vLLM instance: what an operator writes of it, what a release can do, and the files that its units read."""
 
-from rackserve.vllm._adapters import Sources, folders_on_host, parse_adapter, validate_adapters, with_adapters
-from rackserve.vllm._chat_templates import find_own, find_template
+from rackserve.vllm._adapters import Sources, adapter_folders, parse_adapter, validate_adapters, with_adapters
+from rackserve.vllm._chat_templates import find_template
 from rackserve.vllm._compatibility import validate_release
 from rackserve.vllm._config import config_of, dtype_for, environment_of, parser_of, words_of
+from rackserve.vllm._files import reason_of
 from rackserve.vllm._instances import Instance, parse_instances
+from rackserve.vllm._plan import HostOptions, HostPlan, HostState, host_plan
 from rackserve.vllm._probe_settings import probe_settings
 from rackserve.vllm._releases import Release, known_paths, release_of, releases
 from rackserve.vllm._resolve import adapter_sources, resolve_paths
@@ -12,24 +14,28 @@ from rackserve.vllm._safetensors import Tensor, read_header
 from rackserve.vllm._units import engine_address, start_plan
 
 __all__ = [
+    "HostOptions",
+    "HostPlan",
+    "HostState",
     "Instance",
     "Release",
     "Sources",
     "Tensor",
+    "adapter_folders",
     "adapter_sources",
     "config_of",
     "dtype_for",
     "engine_address",
     "environment_of",
-    "find_own",
     "find_template",
-    "folders_on_host",
+    "host_plan",
     "known_paths",
     "parse_adapter",
     "parse_instances",
     "parser_of",
     "probe_settings",
     "read_header",
+    "reason_of",
     "release_of",
     "releases",
     "resolve_paths",

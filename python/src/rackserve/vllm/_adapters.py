@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from rackserve.errors import InputError
-from rackserve.vllm._instances import Lora
+from rackserve.vllm._instances import Lora, parse_instances
 from rackserve.vllm._safetensors import read_header
 
 if TYPE_CHECKING:
@@ -195,6 +195,13 @@ def snapshot_on_host(hf_home: str, repo: str, revision: str) -> str:
     return f"{hf_home}/hub/models--{repo.replace('/', '--')}/snapshots/{revision}"
 
 
-def folders_on_host(instances: Sequence[Instance]) -> list[str]:
-    """Return the folders that operators keep adapters in themselves, which a host has to be asked about."""
+def adapter_folders(raw: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the folders that operators keep adapters in themselves, which a host has to be asked about.
+
+    None for instances that are refused anyway.
+    """
+    try:
+        instances = parse_instances(raw)
+    except InputError:
+        return []
     return sorted({lora.path for instance in instances for lora in instance.lora if lora.path})

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from rackserve.errors import InputError
+from rackserve.vllm._units import engine_address
 
 if TYPE_CHECKING:
     from rackserve.vllm._instances import Instance
@@ -77,7 +78,7 @@ def config_of(
     """
     config = {
         **_settings(instance, release),
-        **_listening(instance, release),
+        **_listening(engine_address(instance, release)),
         "dtype": dtype_for(capability) if instance.dtype == "auto" and flavour == "cuda" else instance.dtype,
     }
     if flavour == "cuda":  # without a GPU, vllm_cpu_kvcache_gib says how much memory the KV cache gets
@@ -91,11 +92,12 @@ def config_of(
     return config
 
 
-def _listening(instance: Instance, release: Release) -> dict[str, Any]:
-    """Return where the engine listens in the network of its own; its entry is what others connect to."""
-    if "uds" in release.flags:
-        return {"uds": f"/run/vllm-{instance.name}/api.sock"}
-    return {"host": "127.0.0.1", "port": instance.port}
+def _listening(address: str) -> dict[str, Any]:
+    """Return where the engine listens, by its address; its listener is what others connect to."""
+    if address.startswith("/"):
+        return {"uds": address}
+    host, _, port = address.rpartition(":")
+    return {"host": host, "port": int(port)}
 
 
 def _settings(instance: Instance, release: Release) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How the units of a host's instances stand to each other: who starts after whom, and where an engine is reached."""
+"""Units of a host's instances: their names, who starts after whom, and where an engine listens."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 from rackserve.gpu import stable_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from rackserve.vllm._instances import Instance
+    from rackserve.vllm._releases import Release
 
 _RESTART_S: Final = 5
 _RESTART_STEP_S: Final = 3
@@ -30,7 +31,7 @@ def start_plan(instances: Sequence[Instance], *, serial: bool) -> dict[str, dict
     for position, instance in enumerate(instances):
         before = [other for other in instances[:position] if serial or _gpus(other) & _gpus(instance)]
         plan[instance.name] = {
-            "after": [f"vllm@{other.name}.service" for other in before],
+            "after": [unit_of(other.name) for other in before],
             "restart_sec": _RESTART_S + _RESTART_STEP_S * len(before),
         }
     return plan
@@ -40,6 +41,21 @@ def _gpus(instance: Instance) -> set[str]:
     return {stable_name(str(gpu)) for gpu in instance.gpus}
 
 
-def engine_address(config: Mapping[str, Any]) -> str:
-    """Return where an engine listens, by what its `--config` file says: a socket's path, or host and port."""
-    return str(config["uds"]) if "uds" in config else f"{config['host']}:{config['port']}"
+def engine_address(instance: Instance, release: Release) -> str:
+    """Return where the engine listens in the network of its own: a socket's path, or host and port."""
+    return f"/run/vllm-{instance.name}/api.sock" if "uds" in release.flags else f"127.0.0.1:{instance.port}"
+
+
+def unit_of(name: str) -> str:
+    """Return the unit of an instance's engine."""
+    return f"vllm@{name}.service"
+
+
+def listener_of(name: str) -> str:
+    """Return the unit that listens for an instance."""
+    return f"vllm-entry@{name}.socket"
+
+
+def timer_of(name: str) -> str:
+    """Return the unit that starts the probe runs of an instance."""
+    return f"vllm-probe@{name}.timer"

@@ -1,6 +1,6 @@
 """Send to a host the files of the bundle that it lacks, in a few archives instead of one copy a file.
 
-The task's options: `src` (the bundle on the controller), `dest` (its folder on the host) and `parts` (paths inside
+The task's options: `bundle` (what bundle_manifest returned), `dest` (its folder on the host) and `parts` (paths inside
 the bundle; a path means everything below it).
 """
 
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from rackserve.bundle import read_manifest
-from rackserve.errors import BundleError
+from rackserve._schema import plain
+from rackserve.bundle import parse_manifest
 from rackserve.programs.verify_bundle import MANIFEST, SIGNATURE
 
 if TYPE_CHECKING:
@@ -54,12 +54,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return `changed` and `sent_bytes`."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        bundle, dest = Path(self._task.args["src"]), self._task.args["dest"]
-        try:
-            manifest = read_manifest(bundle)
-        except BundleError as refused:
-            return {**result, "failed": True, "msg": str(refused)}
-        entries = manifest.under(tuple(self._task.args["parts"]))
+        asked = plain(self._task.args)
+        bundle, text, dest = Path(asked["bundle"]["path"]), asked["bundle"]["text"], asked["dest"]
+        entries = parse_manifest(text.encode()).under(tuple(asked["parts"]))
         wanted = [{"path": entry.path, "size": entry.size, "sha256": entry.sha256} for entry in entries]
         found = self._host({"root": dest, "files": wanted, "prune": True}, task_vars)
         if found.get("failed"):
@@ -79,7 +76,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 left = (time.monotonic() - started) * (size - done) / done
                 Display().display(f"{host}: bundle {done / 1e6:.0f} of {size / 1e6:.0f} MB, {left:.0f} s left")
             names = {
-                MANIFEST: manifest.to_bytes().decode(),
+                MANIFEST: text,
                 SIGNATURE: (bundle / SIGNATURE).read_text(encoding="utf-8"),
             }
             closed = self._host({"root": dest, "files": wanted, "texts": names}, task_vars)

@@ -21,4 +21,4 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def v2_playbook_on_start(self, playbook: Any) -> None:  # noqa: ANN401, ARG002 - Ansible's class is untyped
         """Load our filters; the loader reads all others on its way."""
-        filter_loader.get("rackserve_instances")
+        filter_loader.get("rackserve_backends")

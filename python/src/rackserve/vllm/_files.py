@@ -1,0 +1,97 @@
+"""Files of the units of a vLLM host: where they are, which template of the role prints them, and who reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from rackserve.vllm._units import listener_of, unit_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CONFIG: Final = "/etc/vllm/instances"
+LIB: Final = "/usr/local/lib/rackserve"
+PARSER: Final = f"{LIB}/parse_arguments.py"
+_PROBE: Final = f"{LIB}/vllm_probe.py"
+_PROBE_STATE: Final = "/var/lib/rackserve/probe"
+_UNITS: Final = "/etc/systemd/system"
+# Textfile directory of Debian's node exporter.
+_METRICS: Final = "/var/lib/prometheus/node-exporter"
+# Units that differ between instances, by a drop-in each: the engine, its listener, and the proxy behind that.
+_WITH_DROPIN: Final = ("vllm@.service", "vllm-entry@.socket", "vllm-entry@.service")
+_SHARED: Final = (*_WITH_DROPIN, "vllm-probe@.service", "vllm-probe@.timer")
+_DROPIN: Final = "10-instance.conf"
+_GPUS: Final = "vllm@.service.d/10-cuda.conf"
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a host: `template` of the role prints `data`; `validate` is a command that must take it first."""
+
+    path: str
+    template: str
+    data: Mapping[str, Any]
+    mode: str = "0644"
+    validate: str | None = None
+
+
+def unit_files(data: Mapping[str, Any]) -> list[File]:
+    """Return the units that all instances of a host share."""
+    return [File(f"{_UNITS}/{name}", f"{name}.j2", {**data, "probe": _PROBE, "metrics": _METRICS}) for name in _SHARED]
+
+
+def gpu_access() -> File:
+    """Return what gives all engines of a host its GPUs."""
+    return File(f"{_UNITS}/{_GPUS}", f"{_GPUS}.j2", {})
+
+
+def dropin_folders(name: str) -> list[str]:
+    """Return the folders of what an instance adds to the shared units."""
+    return [f"{_UNITS}/{kind.replace('@', f'@{name}')}.d" for kind in _WITH_DROPIN]
+
+
+def dropin_files(
+    name: str, *, engine: Mapping[str, Any], listener: Mapping[str, Any], proxy: Mapping[str, Any]
+) -> list[File]:
+    """Return what an instance adds to its engine's unit, its listener and the proxy behind that."""
+    return [
+        File(f"{folder}/{_DROPIN}", f"{kind}.d/{_DROPIN}.j2", data)
+        for folder, kind, data in zip(dropin_folders(name), _WITH_DROPIN, (engine, listener, proxy), strict=True)
+    ]
+
+
+def read_by(name: str, root: str) -> dict[str, list[str]]:
+    """Return the files that the units of an instance read when they start."""
+    _, listener, proxy = dropin_folders(name)
+    return {
+        unit_of(name): [
+            f"{CONFIG}/{name}.yaml",
+            f"{CONFIG}/{name}.env",
+            f"{_UNITS}/vllm@.service",
+            f"{_UNITS}/{_GPUS}",
+            f"{root}/current",
+        ],
+        listener_of(name): [f"{listener}/{_DROPIN}", f"{proxy}/{_DROPIN}", f"{_UNITS}/vllm-entry@.service"],
+    }
+
+
+def traces_of(name: str) -> list[str]:
+    """Return what is removed with an instance."""
+    return [
+        *(f"{CONFIG}/{name}.{suffix}" for suffix in ("yaml", "env", "probe.json")),
+        *dropin_folders(name),
+        f"{_PROBE_STATE}/{name}.json",
+        f"{_PROBE_STATE}/{name}.golden.json",
+        f"{_METRICS}/rackserve_instance_{name}.prom",
+    ]
+
+
+def reason_of(result: Mapping[str, Any]) -> str:
+    """Return the last line of what a failed `validate` wrote; what could not be run, where it wrote nothing."""
+    lines = str(result.get("stderr", "")).strip().splitlines()
+    if lines:
+        return lines[-1]
+    if "cmd" in result:
+        return f"{str(result['cmd']).split()[0]} cannot be run; run the role vllm_runtime first"
+    return str(result.get("msg", "no reason given"))

@@ -1,0 +1,170 @@
+"""A host's plan has every file of its instances, and everything that the inventory no longer has."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rackserve.bundle._manifest import Manifest, Model
+from rackserve.errors import InputError
+from rackserve.gpu import Gpu
+from rackserve.vllm import HostOptions, HostPlan, HostState, host_plan
+from rackserve.vllm._chat_templates import FOLDER_ON_HOST
+from rackserve.vllm._files import CONFIG, LIB
+from rackserve.vllm._plan import Removal
+
+ROLE = Path(__file__).parents[3] / "roles" / "vllm"
+REVISION = "0" * 40
+BUS, UUID = "0000:10:00.0", f"GPU-{'0' * 36}"
+T4 = Gpu.model_validate({"bus_id": BUS, "device_id": "1eb8", "index": 3, "uuid": UUID, "capability": [7, 5]})
+MANIFEST = Manifest("site", 1, None, (), (Model("o/m", REVISION, "models/m", 1),), (), (), None, ())
+UNITS = Path("/etc/systemd/system")
+
+
+def instance(name: str = "a", **changes: Any) -> dict[str, Any]:
+    model = {"repo": "o/m", "revision": REVISION, "served_names": ["m"]}
+    return {"name": name, "model": model, "max_num_seqs": 1, "max_model_len": 8, **changes}
+
+
+def plan(*raw: dict[str, Any], host: HostState | None = None, bundle: Path = Path("/none"), **changes: Any) -> HostPlan:
+    options = {
+        "vllm": "0.32.0",
+        "flavour": "cpu",
+        "listen_address": "10.0.0.5",
+        "allowed_clients": ["10.0.0.9", "10.0.0.5"],
+        "cpu_kvcache_gib": 2,
+        "shutdown_timeout": "60",
+        "start_timeout": "600",
+        "serial_starts": "no",
+        "root": "/opt/vllm",
+        "hf_home": "/hf",
+        "site": "/none",
+        **changes,
+    }
+    return host_plan(raw, HostOptions.model_validate(options), MANIFEST, bundle, host or HostState())
+
+
+def test_every_instance_has_its_files_once() -> None:
+    found = plan(instance("a"), instance("b"))
+    files = [*found.units, *found.dropins, *found.arguments, *found.settings]
+    paths = [file.path for file in files]
+    assert len(set(paths)) == len(paths) == 5 + 2 * 6
+    assert {str(Path(path).parent) for path in paths} == {CONFIG, str(UNITS), *found.dropin_folders}
+    assert [file.path for file in files if file.mode == "0600"] == [f"{CONFIG}/a.env", f"{CONFIG}/b.env"]
+    assert [file.validate is not None for file in found.arguments] == [True, True]
+
+
+@pytest.mark.parametrize("flavour", ["cpu", "cuda"])
+def test_every_template_of_the_role_is_printed_and_every_printed_one_exists(flavour: str) -> None:
+    found = plan(instance(), flavour=flavour)
+    printed = {file.template for file in [*found.units, *found.dropins, *found.arguments, *found.settings]}
+    there = {str(path.relative_to(ROLE / "templates")) for path in (ROLE / "templates").rglob("*.j2")}
+    of_gpus = set() if flavour == "cuda" else {"vllm@.service.d/10-cuda.conf.j2"}
+    assert printed == there - of_gpus
+
+
+def test_a_template_asks_for_nothing_that_its_data_lacks() -> None:
+    found = plan(instance(), flavour="cuda")
+    for file in [*found.units, *found.dropins, *found.arguments]:
+        text = (ROLE / "templates" / file.template).read_text()
+        asked = {part.split()[0].split("}")[0].split(")")[0] for part in text.split("__vllm_item.data.")[1:]}
+        assert asked <= set(file.data) | {"config", "vllm"}, file.template
+
+
+def test_the_roles_own_folders_are_those_of_the_plan() -> None:
+    own = {name: yaml.safe_load((ROLE.parent / name / "vars" / "main.yml").read_text()) for name in ("vllm", "stack")}
+    assert own["stack"]["__stack_instance_dir"] == CONFIG
+    assert own["stack"]["__stack_lib"] == LIB
+    assert own["vllm"]["__vllm_template_dir"] == FOLDER_ON_HOST
+    assert own["vllm"]["__vllm_unit_dir"] == str(UNITS)
+
+
+def test_all_parts_of_an_instance_agree_on_where_its_engine_listens() -> None:
+    for version, address in (("0.32.0", "/run/vllm-a/api.sock"), ("0.6.4.post1", "127.0.0.1:8000")):
+        found = plan(instance(), vllm=version)
+        (one,) = found.instances
+        proxy = next(file for file in found.dropins if "vllm-entry@a.service.d" in file.path)
+        assert one.engine == one.probe["engine"] == proxy.data["engine"] == address
+        assert address in (one.config.get("uds"), f"{one.config.get('host')}:{one.config.get('port')}")
+
+
+def test_an_engine_gets_its_gpus_as_its_release_reads_them() -> None:
+    for version, expected in (("0.32.0", UUID), ("0.22.1", "3")):
+        (one,) = plan(instance(gpus=[BUS]), flavour="cuda", vllm=version, host=HostState(gpus=[T4])).instances
+        assert one.environment["CUDA_VISIBLE_DEVICES"] == expected
+        assert one.config["dtype"] == "float16"
+    (blind,) = plan(instance(gpus=[BUS]), flavour="cuda").instances
+    assert (blind.config["dtype"], blind.environment["CUDA_VISIBLE_DEVICES"]) == ("auto", BUS)
+
+
+def test_only_a_gpu_host_gives_its_engines_gpus() -> None:
+    path = f"{UNITS}/vllm@.service.d/10-cuda.conf"
+    assert path in [file.path for file in plan(instance(), flavour="cuda").dropins]
+    assert path not in [file.path for file in plan(instance()).dropins]
+
+
+def test_words_of_the_command_line_are_checked_with_the_file() -> None:
+    (arguments,) = plan(instance(), vllm="0.6.4.post1").arguments
+    assert arguments.validate is not None
+    assert arguments.validate.endswith("--unit vllm@a.service --user vllm %s o/m --served-model-name m")
+
+
+def test_times_of_the_units_follow_from_those_of_the_inventory() -> None:
+    unit, listener = plan(instance()).units[:2]
+    assert (unit.data["stop_timeout"], unit.data["start_limit_sec"]) == (90, 5 * (600 + 90 + 60))
+    assert listener.data["clients"] == ["10.0.0.5", "10.0.0.9"]
+
+
+def test_instances_of_one_gpu_start_one_after_the_other() -> None:
+    first, second = plan(
+        instance("a", gpus=[0], gpu_memory_utilization=0.4), instance("b", gpus=[0], gpu_memory_utilization=0.4)
+    ).instances
+    assert (first.after, second.after) == ([], ["vllm@a.service"])
+
+
+def test_what_the_inventory_no_longer_has_is_removed() -> None:
+    written = (f"{CONFIG}/a.yaml", f"{CONFIG}/old.yaml", f"{FOLDER_ON_HOST}/old.jinja", "/etc/vllm/other/b.yaml")
+    removed = plan(instance(), host=HostState(written=written)).removed
+    assert removed.units == ["vllm-probe@old.timer", "vllm@old.service"]
+    assert removed.chat_templates == [f"{FOLDER_ON_HOST}/old.jinja"]
+    old = plan(instance("old"))
+    assert {*(file.path for file in [*old.arguments, *old.settings]), *old.dropin_folders} <= set(removed.paths)
+    assert plan(instance(), host=HostState(written=[f"{CONFIG}/a.yaml"])).removed == Removal([], [], [])
+
+
+def test_a_chat_template_of_the_inventory_is_copied_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "t.jinja").write_text("{{ messages }}")
+    found = plan(instance(chat_template="t.jinja"), site=str(tmp_path))
+    ((path, source),) = found.chat_templates.items()
+    assert source == str(tmp_path / "t.jinja")
+    assert found.instances[0].config["chat-template"] == path
+    again = plan(instance(chat_template="t.jinja"), site=str(tmp_path), host=HostState(written=[path]))
+    assert again.removed.chat_templates == []
+
+
+def test_adapters_are_read_in_the_bundle_and_on_the_host() -> None:
+    lora = [{"name": "x", "path": "/srv/x"}]
+    text = json.dumps({"r": 20, "base_model_name_or_path": "o/m", "bias": "none"})
+    (one,) = plan(instance(lora=lora), host=HostState(adapters={"/srv/x": text})).instances
+    assert (one.config["max-lora-rank"], one.config["lora-modules"]) == (32, ["x=/srv/x"])
+    with pytest.raises(InputError, match="is not on the host"):
+        plan(instance(lora=lora))
+
+
+@pytest.mark.parametrize(
+    ("raw", "options", "message"),
+    [
+        ([], {}, "vllm_instances is empty; define at least one instance"),
+        ([instance(max_num_seqs=0)], {}, "vllm_instances: instance 'a': max_num_seqs"),
+        ([instance(extra_args={"swap-space": 4})], {}, "vllm_instances: instance 'a': extra_args.swap-space is 4"),
+        ([instance()], {"vllm": "0.1.0"}, "vLLM 0.1.0 is not a release that rackserve knows"),
+        ([instance(chat_template="gone.jinja")], {}, "chat_template 'gone.jinja' is neither"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(raw: list[dict[str, Any]], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        plan(*raw, **options)
