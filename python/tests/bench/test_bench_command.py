@@ -16,6 +16,7 @@ from rackserve.run import Fleet, FleetHost
 from testing.stand_in_server import Behaviour, serving
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -44,6 +45,11 @@ def behaviour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Behav
 
 def bench(tmp_path: Path, *words: str) -> int:
     return main(["bench", "-i", str(tmp_path), "--direct", "gpu1:a", *SMALL, *words])
+
+
+def parse(tmp_path: Path, *words: str) -> argparse.Namespace:
+    argv = ["bench", "-i", str(tmp_path), *words]
+    return build_parser(argv).parse_args(argv)
 
 
 def test_a_table_for_a_reader(behaviour: Behaviour, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,7 +110,7 @@ def test_through_the_edge_by_the_clients_key(behaviour: Behaviour, tmp_path: Pat
     del behaviour
 
     def target(*words: str) -> Any:
-        args = build_parser().parse_args(["bench", "-i", str(tmp_path), *words])
+        args = parse(tmp_path, *words)
         return _bench.target_of(args, _bench.EVIDENCE)  # type: ignore[attr-defined]
 
     chosen = target()
@@ -121,7 +127,7 @@ def test_through_the_edge_by_the_clients_key(behaviour: Behaviour, tmp_path: Pat
 
 def test_a_site_that_generates_no_text(behaviour: Behaviour, tmp_path: Path) -> None:
     del behaviour
-    args = build_parser().parse_args(["bench", "-i", str(tmp_path)])
+    args = parse(tmp_path)
     silent = read_evidence("edge1", {"checks": [], "facts": {"edge": {**EDGE, "model": "", "key_file": "/none"}}})
     with pytest.raises(InputError, match="no instance of this site generates text"):
         _bench.target_of(args, {"edge1": silent})

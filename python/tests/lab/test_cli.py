@@ -46,13 +46,13 @@ STATUS = LabStatus(
 
 @pytest.fixture
 def parser() -> argparse.ArgumentParser:
-    root = argparse.ArgumentParser()
-    _lab.register(root.add_subparsers())
-    return root
+    parser = argparse.ArgumentParser()
+    _lab.add_options(parser)
+    return parser
 
 
 def call(parser: argparse.ArgumentParser, *words: str) -> int:
-    args = parser.parse_args(["lab", *words])
+    args = parser.parse_args(words)
     code: int = args.handler(args)
     return code
 
@@ -144,6 +144,6 @@ def test_ssh_passes_one_word_as_a_shell_line_and_several_as_they_are(
 
 def test_the_lab_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RACKSERVE_LAB", "molecule")
-    root = argparse.ArgumentParser()
-    _lab.register(root.add_subparsers())
-    assert root.parse_args(["lab", "down"]).name == "molecule"
+    parser = argparse.ArgumentParser()
+    _lab.add_options(parser)
+    assert parser.parse_args(["down"]).name == "molecule"

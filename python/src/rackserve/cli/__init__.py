@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rackserve import __version__
 from rackserve.errors import InputError, RackserveError
@@ -19,38 +19,60 @@ if TYPE_CHECKING:
 EXIT_OK: Final = 0
 EXIT_CHECK_FAILED: Final = 1
 EXIT_CANNOT_CHECK: Final = 2
-_COMMANDS: Final = (
-    "lab",
-    "bundle",
-    "init",
-    "capacity",
-    "key",
-    "ca",
-    "plan",
-    "apply",
-    "verify",
-    "status",
-    "drain",
-    "doctor",
-    "bench",
-    "report",
+
+
+class Command(NamedTuple):
+    """A command as `rackserve --help` lists it; its module is imported only when it is the one that runs."""
+
+    name: str
+    help: str
+    module: str
+    add_options: str = "add_options"
+
+
+COMMANDS: Final = (
+    Command("lab", "the built-in hosts: systemd containers on a network without a way out", "_lab"),
+    Command("bundle", "carry everything that a site's hosts need", "_bundle"),
+    Command("init", "write a commented inventory for a new site", "_init"),
+    Command("capacity", "tokens and requests that a model holds", "_capacity"),
+    Command("key", "make keys for the edge's clients", "_key"),
+    Command("ca", "keep an offline certificate authority", "_ca"),
+    Command("plan", "say what `apply` would change", "_plan"),
+    Command("apply", "bring a site to its declared state", "_apply"),
+    Command("verify", "check every layer of a site", "_verify"),
+    Command("status", "show the fleet's instances and their load", "_status"),
+    Command("drain", "send instances no new requests", "_drain"),
+    Command("undrain", "send them requests again", "_drain", "add_undrain_options"),
+    Command("doctor", "say what is wrong with a fleet and what to do", "_doctor"),
+    Command("bench", "measure what clients of a site get", "_bench"),
+    Command("report", "write one page about a site, for a hand-over", "_report"),
 )
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of every command; each module of this folder adds its own."""
+def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """Return a parser that lists every command, and knows the options of the one that is called.
+
+    Args:
+        words: the command line. No option before the command takes a value, so its first other word is the command.
+    """
     parser = argparse.ArgumentParser(prog="rackserve", description=__doc__)
     parser.add_argument("--version", action="version", version=f"rackserve {__version__}")
     parser.add_argument("--debug", action="store_true", help="log what rackserve runs, to stderr")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name in _COMMANDS:
-        importlib.import_module(f"rackserve.cli._{name}").register(commands)
+    called = next((word for word in words if not word.startswith("-")), None)
+    for command in COMMANDS:
+        own = commands.add_parser(command.name, help=command.help)
+        if command.name == called:
+            module = importlib.import_module(f"rackserve.cli.{command.module}")
+            own.description = module.__doc__
+            getattr(module, command.add_options)(own)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    args = build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    args = build_parser(words).parse_args(words)
     logging.basicConfig(level=logging.DEBUG if args.debug else logging.WARNING, stream=sys.stderr)
     try:
         _check_working_directory()

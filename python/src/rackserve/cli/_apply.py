@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rackserve.cli import EXIT_CHECK_FAILED, EXIT_OK
+from rackserve.cli._options import add_site_options
 from rackserve.cli._progress import format_table, shown
 from rackserve.run import failure_messages, run_site
 
@@ -17,16 +18,13 @@ if TYPE_CHECKING:
     from rackserve.run import RunResult
 
 
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    parser = commands.add_parser("apply", help="bring a site to its declared state", description=__doc__)
-    parser.add_argument("-i", "--inventory", metavar="DIR", help="the site's inventory (default: the lab's)")
-    parser.add_argument("--limit", metavar="PATTERN", help="only these hosts")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    add_site_options(parser, "the result")
     parser.add_argument("--check", action="store_true", help="change nothing; show what would change")
     parser.add_argument(
         "--allow-downgrade", metavar="REASON", help="install a bundle older than one installed before; it is recorded"
     )
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(handler=apply)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from rackserve.checks.fleet import gather_evidence
 from rackserve.cli import EXIT_CHECK_FAILED, EXIT_OK
 from rackserve.cli._load import add_load_options, load_of, measure, target_of
+from rackserve.cli._options import add_inventory, add_json
 from rackserve.cli._progress import format_table, shown
 from rackserve.run import load_fleet, resolve_inventory
 
@@ -21,12 +22,11 @@ _HEAD: Final = ("LOAD", "ANSWERED", "TOKENS/S", "WHAT (ms)", "P50", "P95", "P99"
 _FEW: Final = 100
 
 
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    parser = commands.add_parser("bench", help="measure what clients of a site get", description=__doc__)
-    parser.add_argument("-i", "--inventory", metavar="DIR", help="the site's inventory (default: the lab's)")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    add_inventory(parser)
     add_load_options(parser)
-    parser.add_argument("--json", action="store_true", help="print the measurement as JSON")
+    add_json(parser, "the measurement")
     parser.set_defaults(handler=bench)
 
 

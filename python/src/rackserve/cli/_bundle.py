@@ -15,6 +15,7 @@ from rackserve import bundle
 from rackserve._paths import project_root
 from rackserve.cli import EXIT_OK
 from rackserve.cli._build_report import BuildReport
+from rackserve.cli._options import add_json
 from rackserve.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,14 +25,13 @@ if TYPE_CHECKING:
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 
 
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `bundle` and its verbs."""
-    parser = commands.add_parser("bundle", help="carry everything that a site's hosts need")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the verbs."""
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(name: str, handler: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=text, description=text)
-        sub.add_argument("--json", action="store_true", help="print the result as JSON")
+        add_json(sub, "the result")
         sub.set_defaults(handler=handler)
         return sub
 

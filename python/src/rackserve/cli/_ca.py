@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rackserve import pki
 from rackserve.cli import EXIT_CHECK_FAILED, EXIT_OK
+from rackserve.cli._options import add_inventory, add_json
 from rackserve.cli._progress import format_table, shown
 from rackserve.errors import InputError
 from rackserve.run import run_edges
@@ -20,9 +21,8 @@ if TYPE_CHECKING:
 _FOLDER = Path("~/.config/rackserve/pki")
 
 
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    parser = commands.add_parser("ca", help="keep an offline certificate authority", description=__doc__)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     folder = {
         "type": Path,
@@ -38,7 +38,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
     issue = actions.add_parser("issue", help="have certificates of the edges, for a year; or one of a client")
     target = issue.add_mutually_exclusive_group()
-    target.add_argument("-i", "--inventory", metavar="DIR", help="the site's inventory (default: the lab's)")
+    add_inventory(target)
     target.add_argument("--client", metavar="NAME", help="a client's, subject CN=NAME, in --folder")
     issue.add_argument("--folder", **folder)  # type: ignore[arg-type]
     issue.add_argument("--renew", action="store_true", help="make it anew, with a new key, whatever its end")
@@ -55,7 +55,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
     listing = actions.add_parser("list", help="every certificate of the folder, and the days that it has left")
     listing.add_argument("--folder", **folder)  # type: ignore[arg-type]
-    listing.add_argument("--json", action="store_true", help="print them as JSON")
+    add_json(listing, "them")
     listing.set_defaults(handler=show)
 
 

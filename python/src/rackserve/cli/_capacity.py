@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rackserve import capacity as cap
 from rackserve.cli import EXIT_CHECK_FAILED, EXIT_OK
+from rackserve.cli._options import add_json
 from rackserve.errors import InputError
 from rackserve.vllm import releases
 
@@ -25,9 +26,8 @@ _FLAGS: Final = {
 }
 
 
-def register(commands: Any) -> None:  # noqa: ANN401 - argparse has no public name for it
-    """Add the command."""
-    parser = commands.add_parser("capacity", help="tokens and requests that a model holds", description=__doc__)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
     parser.add_argument("--model", required=True, metavar="DIR_OR_CONFIG", help="a model's folder, or its config.json")
     parser.add_argument("--gpu-memory", type=_gib, metavar="GIB", help="one GPU's memory, as mem_get_info() has it")
     parser.add_argument("--available-kv", type=_gib, metavar="GIB", help="memory of the KV cache, if it is set")
@@ -43,7 +43,7 @@ def register(commands: Any) -> None:  # noqa: ANN401 - argparse has no public na
     parser.add_argument("--max-num-batched-tokens", type=_count, metavar="N", help="tokens per step (vLLM's default)")
     parser.add_argument("--enforce-eager", action="store_true", help="no CUDA graphs")
     parser.add_argument("--release", choices=tuple(releases()), default=cap.DEFAULT_RELEASE, help="vLLM's version")
-    parser.add_argument("--json", action="store_true", help="print the answer as JSON")
+    add_json(parser, "the answer")
     parser.add_argument("--svg", metavar="FILE", help="also draw how the memory is spent")
     parser.set_defaults(handler=capacity)
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rackserve.cli import EXIT_CANNOT_CHECK, EXIT_CHECK_FAILED, EXIT_OK
+from rackserve.cli._options import add_site_options
 from rackserve.cli._progress import shown
 from rackserve.doctor.fleet import examine
 from rackserve.run import load_fleet, resolve_inventory
@@ -18,12 +19,9 @@ if TYPE_CHECKING:
     from rackserve.doctor import Finding
 
 
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    parser = commands.add_parser("doctor", help="say what is wrong with a fleet and what to do", description=__doc__)
-    parser.add_argument("-i", "--inventory", metavar="DIR", help="the site's inventory (default: the lab's)")
-    parser.add_argument("--limit", metavar="PATTERN", help="only these hosts")
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    add_site_options(parser, "the findings")
     parser.set_defaults(handler=doctor)
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rackserve.cli import EXIT_CHECK_FAILED, EXIT_OK
+from rackserve.cli._options import add_inventory, add_json
 from rackserve.cli._progress import shown
 from rackserve.run import run_edges
 
@@ -15,16 +16,18 @@ if TYPE_CHECKING:
     import argparse
 
 
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add both commands."""
-    for name, says in (("drain", "send instances no new requests"), ("undrain", "send them requests again")):
-        parser = commands.add_parser(name, help=says, description=__doc__)
-        parser.add_argument("names", nargs="+", metavar="HOST|HOST:INSTANCE", help="a whole host, or one instance")
-        parser.add_argument("-i", "--inventory", metavar="DIR", help="the site's inventory (default: the lab's)")
-        parser.add_argument("--json", action="store_true", help="print the result as JSON")
-        parser.set_defaults(handler=rotate, last=False)
-        if name == "drain":
-            parser.add_argument("--last", action="store_true", help="even the last instance of a model")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `drain` takes."""
+    add_undrain_options(parser)
+    parser.add_argument("--last", action="store_true", help="even the last instance of a model")
+
+
+def add_undrain_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `undrain` takes."""
+    parser.add_argument("names", nargs="+", metavar="HOST|HOST:INSTANCE", help="a whole host, or one instance")
+    add_inventory(parser)
+    add_json(parser, "the result")
+    parser.set_defaults(handler=rotate, last=False)
 
 
 def rotate(args: argparse.Namespace) -> int:

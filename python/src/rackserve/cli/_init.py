@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     import argparse
 
 
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    parser = commands.add_parser("init", help="write a commented inventory for a new site", description=__doc__)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
     parser.add_argument("directory", metavar="DIR", help="a folder that is empty or not there yet")
     parser.set_defaults(handler=init)
 

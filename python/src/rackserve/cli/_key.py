@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 from rackserve import edge
 from rackserve.cli import EXIT_OK
+from rackserve.cli._options import add_json
 from rackserve.errors import InputError
 
 if TYPE_CHECKING:
     import argparse
 
 
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    parser = commands.add_parser("key", help="make keys for the edge's clients", description=__doc__)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     new = actions.add_parser("new", help="make a key; print it once, and its hash for nginx_clients")
-    new.add_argument("--json", action="store_true", help="print both as JSON")
+    add_json(new, "both")
     new.set_defaults(handler=make)
     known = actions.add_parser("hash", help="read a key (from stdin, or asked for) and print its hash")
     known.set_defaults(handler=show_hash)

@@ -11,29 +11,29 @@ from typing import TYPE_CHECKING
 
 from rackserve import lab
 from rackserve.cli import EXIT_OK
+from rackserve.cli._options import add_json
 
 if TYPE_CHECKING:
     import argparse
 
 
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    parser = commands.add_parser("lab", help="the built-in hosts: systemd containers on a network without a way out")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     up = _add(actions, "up", "have the hosts run; those that do are left alone")
     up.add_argument("--prefix", help="network of a lab with a name of its own: the first three numbers, as 10.89.9")
     up.add_argument("--host", action="append", default=[], metavar="NAME", help="only this host (repeatable)")
     up.add_argument("--release", action="append", default=[], metavar="HOST=13", help="Debian release of a host")
-    up.add_argument("--json", action="store_true", help="print the status as JSON")
+    add_json(up, "the status")
     up.set_defaults(handler=_up)
 
     down = _add(actions, "down", "remove the hosts and all that belongs to them; the base trees stay cached")
-    down.add_argument("--json", action="store_true", help="print whether anything was removed as JSON")
+    add_json(down, "whether anything was removed")
     down.set_defaults(handler=_down)
 
     status = _add(actions, "status", "what the hosts do, and how many packets tried to leave the lab")
-    status.add_argument("--json", action="store_true", help="print it as JSON")
+    add_json(status, "it")
     status.set_defaults(handler=_status)
 
     ssh = _add(actions, "ssh", "a shell, or a command, as root on a host")
@@ -44,18 +44,18 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     reset = _add(actions, "reset", "give hosts a fresh root")
     reset.add_argument("hosts", nargs="*", metavar="HOST", help="all by default")
     reset.add_argument("--from", dest="origin", metavar="SNAPSHOT", help="make them clones of it, not bare hosts")
-    reset.add_argument("--json", action="store_true", help="print the status as JSON")
+    add_json(reset, "the status")
     reset.set_defaults(handler=_reset)
 
     snapshot = _add(actions, "snapshot", "power a host off, keep its root, and boot it as a clone of that")
     snapshot.add_argument("host", metavar="HOST")
     snapshot.add_argument("snapshot", metavar="SNAPSHOT", help="a new name")
-    snapshot.add_argument("--json", action="store_true", help="print the status as JSON")
+    add_json(snapshot, "the status")
     snapshot.set_defaults(handler=_snapshot)
 
     snapshots = _add(actions, "snapshots", "list the snapshots, of all labs")
     snapshots.add_argument("--remove", metavar="SNAPSHOT", help="remove one that no host and no other snapshot needs")
-    snapshots.add_argument("--json", action="store_true", help="print them as JSON")
+    add_json(snapshots, "them")
     snapshots.set_defaults(handler=_snapshots)
 
     reboot = _add(actions, "reboot", "reboot a host and wait for it")

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rackserve.cli import EXIT_CHECK_FAILED, EXIT_OK
+from rackserve.cli._options import add_site_options
 from rackserve.cli._progress import format_table, shown
 from rackserve.run import ChangeLog, EventKind, by_role, failure_messages, run_site
 
@@ -18,12 +19,9 @@ if TYPE_CHECKING:
     from rackserve.run import RunEvent, RunResult, TaskChange
 
 
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    parser = commands.add_parser("plan", help="say what `apply` would change", description=__doc__)
-    parser.add_argument("-i", "--inventory", metavar="DIR", help="the site's inventory (default: the lab's)")
-    parser.add_argument("--limit", metavar="PATTERN", help="only these hosts")
-    parser.add_argument("--json", action="store_true", help="print the plan as JSON")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    add_site_options(parser, "the plan")
     parser.set_defaults(handler=plan)
 
 

@@ -18,6 +18,7 @@ from rackserve.checks.evidence import host_results
 from rackserve.checks.fleet import PLAYBOOK, edge_results
 from rackserve.cli import EXIT_CHECK_FAILED, EXIT_OK
 from rackserve.cli._load import add_load_options, load_of, measure, target_of
+from rackserve.cli._options import add_site_options
 from rackserve.cli._progress import show_edge, shown
 from rackserve.doctor.fleet import examine
 from rackserve.errors import InputError, RunError
@@ -46,11 +47,9 @@ if TYPE_CHECKING:
 _TOOLS: Final = ("ansible-core", "ansible-runner", "httpx", "jinja2", "pydantic")
 
 
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    parser = commands.add_parser("report", help="write one page about a site, for a hand-over", description=__doc__)
-    parser.add_argument("-i", "--inventory", metavar="DIR", help="the site's inventory (default: the lab's)")
-    parser.add_argument("--limit", metavar="PATTERN", help="only these hosts")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    add_site_options(parser, "where it was written and the verdicts")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the page, such as site.html")
     parser.add_argument("--overwrite", action="store_true", help="even a file that is no report")
     parser.add_argument(
@@ -60,7 +59,6 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     bench.add_argument("--bench", action="store_true", help="also put a short load on the site, as `rackserve bench`")
     bench.add_argument("--bench-file", type=Path, metavar="FILE", help="show what `rackserve bench --json` printed")
     add_load_options(parser)
-    parser.add_argument("--json", action="store_true", help="print where it was written and the verdicts as JSON")
     parser.set_defaults(handler=report)
 
 

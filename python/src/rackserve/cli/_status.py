@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rackserve.checks.evidence import host_results
 from rackserve.checks.fleet import gather_evidence
 from rackserve.cli import EXIT_CHECK_FAILED, EXIT_OK
+from rackserve.cli._options import add_site_options
 from rackserve.cli._progress import format_table, shown
 from rackserve.errors import InputError
 from rackserve.run import load_fleet, resolve_inventory
@@ -27,12 +28,9 @@ _HEAD = (
 )
 
 
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    parser = commands.add_parser("status", help="show the fleet's instances and their load", description=__doc__)
-    parser.add_argument("-i", "--inventory", metavar="DIR", help="the site's inventory (default: the lab's)")
-    parser.add_argument("--limit", metavar="PATTERN", help="only these hosts")
-    parser.add_argument("--json", action="store_true", help="print the table as JSON")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    add_site_options(parser, "the table")
     parser.set_defaults(handler=status)
 
 

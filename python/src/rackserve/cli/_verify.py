@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rackserve.checks.evidence import host_results
 from rackserve.checks.fleet import edge_results, gather_evidence
 from rackserve.cli import EXIT_CHECK_FAILED, EXIT_OK
+from rackserve.cli._options import add_site_options
 from rackserve.cli._progress import format_table, show_edge, shown
 from rackserve.errors import InputError
 from rackserve.run import load_fleet, resolve_inventory
@@ -22,12 +23,9 @@ if TYPE_CHECKING:
     from rackserve.checks import CheckResult
 
 
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    parser = commands.add_parser("verify", help="check every layer of a site", description=__doc__)
-    parser.add_argument("-i", "--inventory", metavar="DIR", help="the site's inventory (default: the lab's)")
-    parser.add_argument("--limit", metavar="PATTERN", help="only these hosts")
-    parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    add_site_options(parser, "the verdict")
     parser.add_argument("--junit", metavar="FILE", help="also write the verdict as JUnit XML")
     parser.set_defaults(handler=verify)
 
