@@ -33,7 +33,7 @@ lint:
 	ruff check .
 	ruff format --check .
 	lint-imports --no-logo
-	shellcheck --external-sources $$(git grep --untracked -lE '^#!.*[/ ](ba)?sh$$')
+	shellcheck --external-sources $$(git grep --untracked -lE '^#(!.*[/ ](ba)?sh| shellcheck shell=.*)$$')
 	@# Debian has the only luacheck; CI installs it.
 	@if [ "$$CI" = true ] || command -v luacheck >/dev/null; then luacheck --quiet --no-color roles/nginx/files; \
 	else echo 'luacheck skipped: apt-get install lua-check'; fi
