@@ -112,15 +112,19 @@ def on_host(repository: Path, tmp_path: Path) -> AptView:
     (tmp_path / "apt/debian-12").symlink_to(repository)
     etc = tmp_path / "etc/rackserve"
     shutil.copyfile(repository / "archive-key.gpg", etc / "archive-key.gpg")
-    templates = jinja2.Environment(autoescape=False)  # noqa: S701 - settings of apt, no HTML
+    templates = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701 - no HTML
     templates.filters["comment"] = lambda *_, **__: ""
-    values = {"bundle_root": str(tmp_path), "__bundle_host": {"release": "12"}}
+    values = {
+        "ansible_managed": "",
+        "stack_bundle_root": str(tmp_path),
+        "__stack_config_dir": str(etc),
+        "__stack_host_state": str(tmp_path / "var/lib/rackserve"),
+        "__bundle_host": {"release": "12"},
+    }
     for name in ("apt.conf", "bundle.list"):
         template = (project_root() / f"roles/bundle/templates/{name}.j2").read_text()
         text = templates.from_string(template).render(values)
-        for folder in folders[:3]:
-            text = text.replace(f"/{folder}", f"{tmp_path}/{folder}")
-        (etc / name).write_text(text)
+        (etc / name).write_text(text.replace("/var/cache/rackserve/apt", f"{tmp_path}/var/cache/rackserve/apt"))
     return AptView((), {**os.environ, "APT_CONFIG": str(etc / "apt.conf"), "LC_ALL": "C"}, tmp_path)
 
 
