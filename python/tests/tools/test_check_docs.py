@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 import check_docs
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PAGE = """# Page
 
