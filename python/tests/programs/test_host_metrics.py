@@ -33,7 +33,8 @@ def test_certificates_are_found_by_patterns(tmp_path: Path) -> None:
     pki.new_authority(tmp_path / "pki", "CA")
     pki.ensure_server(tmp_path / "pki", "edge1", ["edge1"])
     (tmp_path / "pki" / "broken.crt").write_text("no certificate")
-    found = {s.labels for s in hm.read([f"{tmp_path}/pki/*.crt", "/nowhere.crt"]) if s.name.startswith("certificate")}
+    samples = hm.read(tmp_path, tmp_path, [f"{tmp_path}/pki/*.crt", "/nowhere.crt"])
+    found = {sample.labels for sample in samples if sample.name.startswith("certificate")}
     assert found == {f'path="{tmp_path}/pki/{name}.crt"' for name in ("ca", "edge1")}
 
 
@@ -87,10 +88,17 @@ def test_gpus_are_those_of_the_bus_and_not_its_bridges(tmp_path: Path) -> None:
 
 def test_the_file_is_replaced_and_what_is_not_there_left_out(tmp_path: Path) -> None:
     target = tmp_path / "rackserve_host.prom"
-    assert hm.main([str(target), str(tmp_path / "no.crt")]) == 0
+    assert hm.main([str(target), "/nowhere", "/nowhere", str(tmp_path / "no.crt")]) == 0
     assert "rackserve_host_metrics_time_seconds{} " in target.read_text()
     assert list(tmp_path.iterdir()) == [target]
-    assert hm.main([]) == 2
+    assert hm.main([str(target), "/nowhere"]) == 2
+
+
+def test_bundle_and_release_are_read_where_the_host_has_them(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"name": "rack", "version": 7}')
+    (tmp_path / "current").symlink_to("releases/0.32.0-0123abcd")
+    found = {sample.name: sample.labels for sample in hm.read(tmp_path, tmp_path, [])}
+    assert (found["bundle_info"], found["runtime_info"]) == ('bundle="rack",version="7"', 'release="0.32.0"')
 
 
 def test_every_name_that_is_told_is_listed() -> None:

@@ -3,7 +3,7 @@
 
 This one file needs Python 3.9 and its standard library; a timer runs it on the hosts every minute.
 
-    host_metrics.py FILE CERTIFICATE...     replaces FILE by the metrics of now
+    host_metrics.py FILE BUNDLE VLLM_ROOT CERTIFICATE...     replaces FILE by the metrics of now
 
 Nothing that cannot be read is guessed: its series is left out, and what needs it is told by an alert of its own.
 """
@@ -23,8 +23,6 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-BUNDLE = Path("/var/lib/rackserve/bundle/manifest.json")
-CURRENT = Path("/opt/vllm/current")
 DEVICES = Path("/sys/bus/pci/devices")
 # Of the GPU, its memory, links or firmware; the alert GpuXid asks for these. Each has a series before it happens, since
 # a counter that begins at one has not increased. Numbers and names: nverror.h of
@@ -180,7 +178,7 @@ def names() -> set[str]:
     return {f"rackserve_{name}" for name in (*others, *(f"gpu_{field[1]}" for field in (*_GPU, *_ROWS)))}
 
 
-def read(certificates: list[str]) -> list[Sample]:
+def read(bundle_root: Path, vllm_root: Path, certificates: list[str]) -> list[Sample]:
     """Return every metric of this host."""
     found = [Sample("host_metrics_time_seconds", time.time())]
     for path in (path for pattern in certificates for path in sorted(glob.glob(pattern))):
@@ -188,20 +186,21 @@ def read(certificates: list[str]) -> list[Sample]:
             # The standard library's own reader of a file with a certificate; hosts need not have openssl.
             found.append(certificate(path, ssl._ssl._test_decode_cert(path)))  # type: ignore[attr-defined]  # noqa: SLF001
     with contextlib.suppress(OSError, ValueError):
-        found += bundle(json.loads(BUNDLE.read_text(encoding="utf-8")))
+        found += bundle(json.loads((bundle_root / "manifest.json").read_text(encoding="utf-8")))
     with contextlib.suppress(OSError):
-        found += runtime(os.readlink(CURRENT))
+        found += runtime(os.readlink(vllm_root / "current"))
     return found + gpus()
 
 
 def main(argv: list[str]) -> int:
     """Replace the file by one atomic rename."""
-    if not argv:
-        print("usage: host_metrics.py FILE PATTERN...", file=sys.stderr)
+    try:
+        target, bundle_root, vllm_root, *certificates = argv
+    except ValueError:
+        print("usage: host_metrics.py FILE BUNDLE VLLM_ROOT PATTERN...", file=sys.stderr)
         return 2
-    target, *certificates = argv
     draft = Path(f"{target}.new")
-    draft.write_text(page(read(certificates)), encoding="utf-8")
+    draft.write_text(page(read(Path(bundle_root), Path(vllm_root), certificates)), encoding="utf-8")
     draft.replace(target)
     return 0
 
