@@ -23,6 +23,16 @@ def groups(*backends: dict[str, Any], drained: tuple[str, ...] = ()) -> dict[tup
     return {tuple(g["models"]): [s["label"] for s in g["servers"] if not s["down"]] for g in plan["groups"]}
 
 
+@pytest.mark.parametrize(
+    ("listens_on", "address"),
+    [(None, "10.0.0.1"), ("0.0.0.0", "10.0.0.1"), ("::", "10.0.0.1"), ("10.9.9.9", "10.9.9.9")],  # noqa: S104
+)
+def test_an_instance_is_reached_where_it_listens(listens_on: str | None, address: str) -> None:
+    instance = {"name": "i", "model": {"repo": "o/m", "revision": "0" * 40}, "max_model_len": 8, "max_num_seqs": 1}
+    own = {"ansible_host": "10.0.0.1", "vllm_instances": [instance], "vllm_listen_address": listens_on}
+    assert [backend["address"] for backend in edge.backends_of({"g1": own}, ["g1"])] == [address]
+
+
 def test_instances_of_one_model_are_one_group() -> None:
     assert groups(backend("g1", "m"), backend("g2", "m")) == {("m",): ["g1:i", "g2:i"]}
 

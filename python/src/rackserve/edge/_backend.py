@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rackserve._schema import plain
 from rackserve.errors import InputError
@@ -11,6 +11,9 @@ from rackserve.vllm import parse_instances
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+
+_ANY: Final = ("0.0.0.0", "::", "[::]")  # noqa: S104 - a value that is recognised, not one that is listened on
 
 
 @dataclass(frozen=True)
@@ -37,14 +40,15 @@ def backends_of(hostvars: Mapping[str, Mapping[str, Any]], hosts: Sequence[str])
     """Return every instance of a group of hosts, with all names that clients may use, those of LoRA adapters too.
 
     Args:
-        hostvars: variables by host, of which `ansible_host`, `vllm_instances` and `stack_runtime` are read.
+        hostvars: variables by host, of which `ansible_host`, `vllm_instances`, `vllm_listen_address` and
+            `stack_runtime` are read.
         hosts: those of the group.
     """
     return [
         {
             "host": host,
             "instance": instance.name,
-            "address": plain(own["ansible_host"]),
+            "address": _address(own),
             "port": instance.port,
             "model": instance.served_names[0],
             "served_names": [*instance.served_names, *(adapter.name for adapter in instance.lora)],
@@ -56,6 +60,12 @@ def backends_of(hostvars: Mapping[str, Mapping[str, Any]], hosts: Sequence[str])
         for host, own in ((host, hostvars[host]) for host in hosts)
         for instance in parse_instances(plain(own.get("vllm_instances") or []))
     ]
+
+
+def _address(own: Mapping[str, Any]) -> str:
+    """Return where an instance's clients connect to: where it listens, unless that is every address of the host."""
+    listens_on = str(own.get("vllm_listen_address") or _ANY[0])
+    return str(own["ansible_host"]) if listens_on in _ANY else listens_on
 
 
 def parse_backends(raw: Sequence[dict[str, Any]]) -> list[Backend]:
