@@ -17,7 +17,7 @@ from typing import Final
 SKELETON: Final = Path(__file__).with_name("role_skeleton")
 PLACEHOLDER: Final = "newrole"
 # Prefixes of variables that are no role's.
-RESERVED: Final = ("ansible", "rackserve", "stack")
+RESERVED: Final = ("ansible", "rackserve")
 _NAME: Final = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _PACKAGE: Final = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 _UNIT: Final = re.compile(r"[A-Za-z0-9:_.@-]+\.service")

@@ -13,6 +13,7 @@ import argparse
 import json
 import re
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,8 @@ def shared(role: Path) -> str:
     names = {name for path in files for name in re.findall(r"\bstack_\w+", path.read_text(encoding="utf-8"))}
     if role.name == "stack" or not names:
         return ""
-    return f"\n\nShared values, see [stack](../stack/README.md): {', '.join(f'`{name}`' for name in sorted(names))}."
+    listed = f"Shared values, see [stack](../stack/README.md): {', '.join(f'`{name}`' for name in sorted(names))}."
+    return "\n\n" + textwrap.fill(listed, 160, break_long_words=False, break_on_hyphens=False)
 
 
 def render(readme: str, specs: dict[str, Any], below: str = "") -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from rackserve.checks import host_checks, host_facts, status_checks
+from rackserve.checks import Inputs, Site, host_checks, host_facts, status_checks
 from rackserve.errors import InputError
 
 INSTANCE = {
@@ -18,11 +21,38 @@ INSTANCE = {
 GROUPS = {"vllm_hosts": ["gpu1"], "edge_hosts": ["edge1"], "monitoring_hosts": ["edge1"]}
 
 
-def hostvars(**gpu1: Any) -> dict[str, dict[str, Any]]:
-    return {
-        "gpu1": {"ansible_host": "10.0.0.11", "vllm_instances": [INSTANCE], **gpu1},
-        "edge1": {"ansible_host": "10.0.0.21", "stack_pki_dir": "/pki", "stack_server_name": "llm.lab"},
+INPUTS = Inputs(
+    runtime={"vllm": "1"},
+    bundle_path="/b",
+    trust_file="/t",
+    vllm_root="/srv/vllm",
+    probe_dir="/srv/probe",
+    drained_dir="/srv/drained",
+    listen_address="10.0.0.11",
+    cpu_kvcache_gib=2,
+    https_port=8443,
+    server_name="llm.lab",
+    ca_file="/pki/ca.crt",
+    client_key_file="/pki/client.key",
+    client_certificate_file="",
+    limit_rate=5,
+    limit_burst=7,
+    node_exporter_port=9101,
+    nginx_exporter_port=9114,
+    prometheus_url="http://127.0.0.1:9091",
+    services={"edge_hosts": ["nginx.service"], "monitoring_hosts": ["prometheus.service"]},
+    exporters={"all": ["node.service"], "edge_hosts": ["nginx-exporter.service"]},
+    expect="Paris",
+    no_default_route=True,
+)
+
+
+def site(host: str, *, instances: Any = (INSTANCE,), groups: dict[str, list[str]] = GROUPS, **inputs: Any) -> Site:
+    hostvars = {
+        "gpu1": {"ansible_host": "10.0.0.11", "vllm_instances": instances},
+        "edge1": {"ansible_host": "10.0.0.21"},
     }
+    return Site(host, dataclasses.replace(INPUTS, **inputs), hostvars, {"all": ["gpu1", "edge1"], **groups})
 
 
 def kinds(checks: list[dict[str, Any]]) -> list[str]:
@@ -30,7 +60,7 @@ def kinds(checks: list[dict[str, Any]]) -> list[str]:
 
 
 def test_a_vllm_host() -> None:
-    checks = host_checks(hostvars(), "gpu1", GROUPS)
+    checks = host_checks(site("gpu1"))
     assert kinds(checks) == ["runtime", "unit", "models", "chat", "stream", "metrics", "unit", "no_default_route"]
     by_kind = {check["kind"]: check for check in checks}
     assert by_kind["models"]["served"] == ["small", "chat"]
@@ -41,77 +71,76 @@ def test_a_vllm_host() -> None:
 
 
 def test_an_instance_that_does_not_generate_is_asked_for_its_own_work() -> None:
-    vectors = hostvars(vllm_instances=[{**INSTANCE, "task": "embed"}])
-    assert kinds(host_checks(vectors, "gpu1", GROUPS))[3:5] == ["embed", "metrics"]
-    assert host_facts(vectors, "edge1", GROUPS)["edge"]["model"] == "", "nothing to ask through the edge"
+    vectors = [{**INSTANCE, "task": "embed"}]
+    assert kinds(host_checks(site("gpu1", instances=vectors)))[3:5] == ["embed", "metrics"]
+    assert host_facts(site("edge1", instances=vectors))["edge"]["model"] == "", "nothing to ask through the edge"
 
 
 def test_an_edge_that_monitors() -> None:
-    checks = host_checks(hostvars(), "edge1", GROUPS)
+    checks = host_checks(site("edge1"))
     units = [check["unit"] for check in checks if check["kind"] == "unit"]
-    assert units == [
-        "nginx.service",
-        "prometheus-node-exporter.service",
-        "prometheus-nginx-exporter.service",
-        "prometheus.service",
-        "prometheus-alertmanager.service",
+    assert units == ["nginx.service", "node.service", "nginx-exporter.service", "prometheus.service"]
+    (targets,) = (check for check in checks if check["kind"] == "targets")
+    assert targets["url"] == "http://127.0.0.1:9091"
+    assert targets["expected"] == [
+        ["10.0.0.11:8000", "gpu1:8000"],
+        ["10.0.0.21:9101", "edge1:9101", "127.0.0.1:9101", "localhost:9101"],
+        ["10.0.0.11:9101", "gpu1:9101"],
+        ["10.0.0.21:9114", "edge1:9114", "127.0.0.1:9114", "localhost:9114"],
     ]
-    expected = next(check["expected"] for check in checks if check["kind"] == "targets")
-    assert ["10.0.0.11:8000", "gpu1:8000"] in expected
-    assert ["10.0.0.11:9100", "gpu1:9100"] in expected
-    assert ["10.0.0.21:9113", "edge1:9113", "127.0.0.1:9113", "localhost:9113"] in expected
-    assert len(expected) == 4
 
 
 def test_without_monitoring_no_exporter_is_expected() -> None:
-    checks = host_checks(hostvars(), "gpu1", {"vllm_hosts": ["gpu1"]})
-    assert not any("exporter" in check["name"] for check in checks)
+    checks = host_checks(site("gpu1", groups={"vllm_hosts": ["gpu1"]}))
+    assert not any("node.service" in check["name"] for check in checks)
 
 
 def test_what_a_site_may_change() -> None:
-    own = hostvars(stack_verify_expect="", stack_verify_no_default_route=False, vllm_listen_address="10.9.9.9")
-    checks = host_checks(own, "gpu1", GROUPS)
+    own = site("gpu1", expect="", no_default_route=False, listen_address="10.9.9.9", vllm_root="/data/vllm")
+    checks = host_checks(own)
     assert "no_default_route" not in kinds(checks)
-    assert next(check for check in checks if check["kind"] == "chat")["expect"] == ""
-    assert next(check for check in checks if check["kind"] == "models")["url"] == "http://10.9.9.9:8000"
+    by_kind = {check["kind"]: check for check in checks}
+    assert by_kind["chat"]["expect"] == ""
+    assert by_kind["models"]["url"] == "http://10.9.9.9:8000"
+    assert by_kind["runtime"]["current"] == "/data/vllm/current"
+
+
+def test_an_instance_may_be_scraped_where_it_listens() -> None:
+    own = site("edge1")
+    own.hostvars["gpu1"]["vllm_listen_address"] = "10.9.9.9"  # type: ignore[index]
+    expected = next(check["expected"] for check in host_checks(own) if check["kind"] == "targets")
+    assert expected[0] == ["10.9.9.9:8000", "10.0.0.11:8000", "gpu1:8000"]
 
 
 def test_a_vllm_host_without_instances_cannot_pass() -> None:
-    checks = host_checks(hostvars(vllm_instances=[]), "gpu1", GROUPS)
+    checks = host_checks(site("gpu1", instances=[]))
     assert checks[0]["kind"] == "unplanned"
     assert "gpu1" in checks[0]["detail"]
 
 
 def test_names_of_checks_are_unique_per_host() -> None:
     two = [INSTANCE, {**INSTANCE, "name": "code"}]
-    names = [check["name"] for check in host_checks(hostvars(vllm_instances=two), "gpu1", GROUPS)]
+    names = [check["name"] for check in host_checks(site("gpu1", instances=two))]
     assert len(names) == len(set(names))
 
 
 def test_bad_instances_are_named() -> None:
     with pytest.raises(InputError, match="must be a list"):
-        host_checks(hostvars(vllm_instances={"name": "x"}), "gpu1", GROUPS)
+        host_checks(site("gpu1", instances={"name": "x"}))
     with pytest.raises(InputError, match="speed"):
-        host_checks(hostvars(vllm_instances=[{**INSTANCE, "speed": 9}]), "gpu1", GROUPS)
+        host_checks(site("gpu1", instances=[{**INSTANCE, "speed": 9}]))
 
 
 def test_status() -> None:
-    checks = status_checks(hostvars(vllm_instances=[{**INSTANCE, "gpus": [1]}]), "gpu1", GROUPS)
-    assert [(check["instance"], check["gpus"], check["url"]) for check in checks] == [
-        ("chat", ["1"], "http://10.0.0.11:8000")
-    ]
-    (rotation,) = status_checks(hostvars(), "edge1", GROUPS)
-    assert rotation["kind"] == "rotation"
+    (row,) = status_checks(site("gpu1", instances=[{**INSTANCE, "gpus": [1]}]))
+    assert (row["instance"], row["gpus"], row["url"]) == ("chat", ["1"], "http://10.0.0.11:8000")
+    assert (row["current"], row["record"]) == ("/srv/vllm/current", "/srv/probe/chat.json")
+    (rotation,) = status_checks(site("edge1"))
+    assert (rotation["kind"], rotation["marks"]) == ("rotation", "/srv/drained")
 
 
 def test_facts() -> None:
-    own = {
-        "stack_bundle_path": "/b",
-        "stack_trust_file": "/t",
-        "stack_runtime": {"vllm": "1"},
-        "vllm_cpu_kvcache_gib": 2,
-    }
-    assert host_facts(hostvars(**own), "gpu1", GROUPS) == {
+    assert host_facts(site("gpu1")) == {
         "address": "10.0.0.11",
         "edge": None,
         "instances": [{"name": "chat", "url": "http://10.0.0.11:8000", "served_names": ["small", "chat"]}],
@@ -119,15 +148,21 @@ def test_facts() -> None:
         "bundle": "/b",
         "trust": "/t",
     }
-    assert "serves" not in host_facts(hostvars(), "edge1", GROUPS)
-    assert host_facts(hostvars(), "edge1", GROUPS)["edge"] == {
-        "port": 443,
+    assert "serves" not in host_facts(site("edge1"))
+    assert host_facts(site("edge1"))["edge"] == {
+        "port": 8443,
         "server_name": "llm.lab",
         "ca_file": "/pki/ca.crt",
-        "key_file": "",
+        "key_file": "/pki/client.key",
         "certificate_file": "",
         "model": "small",
         "expect": "Paris",
-        "rate": 20,
-        "burst": 40,
+        "rate": 5,
+        "burst": 7,
     }
+
+
+def test_the_role_gives_every_input() -> None:
+    role = Path(__file__).parents[3] / "roles" / "verify" / "vars" / "main.yml"
+    given = yaml.safe_load(role.read_text(encoding="utf-8"))["__verify_inputs"]
+    assert list(given) == [field.name for field in dataclasses.fields(Inputs)]

@@ -34,7 +34,8 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def prepare(evidence: dict[str, Any] | None, *, hosts: tuple[HostStats, ...] = (HostStats("gpu1", ok=1),)) -> None:
         def run_playbook(playbook: Path, inventory: Path, **options: Any) -> RunResult:
-            assert (playbook.name, inventory.is_dir()) == ("diagnose_fleet.yml", True)
+            assert (playbook.name, inventory.is_dir()) == ("verify_fleet.yml", True)
+            assert options["tags"] == ["diagnose"]
             if evidence is not None:
                 options["on_event"](RunEvent(EventKind.OK, task="t", host="gpu1", data={"evidence": evidence}))
             unreachable = () if evidence is not None else (OFF,)

@@ -45,7 +45,7 @@ def test_alerts_are_read_and_an_answer_that_is_none_has_none() -> None:
 
 
 def test_a_filesystem_is_told_once(tmp_path: Path) -> None:
-    found = he.free_of((str(tmp_path), str(tmp_path), "/nowhere"))
+    found = he.free_of([str(tmp_path), str(tmp_path), "/nowhere"])
     assert list(found) == [str(tmp_path)]
     assert 0 <= found[str(tmp_path)] <= 1
 

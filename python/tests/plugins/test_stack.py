@@ -12,6 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
+from rackserve.ansible.module_utils import rackserve_driver_host, rackserve_host
+from rackserve.ansible.modules import host_evidence
+from rackserve.programs import vllm_probe
+from rackserve.vllm import _files
+
 ROOT = Path(__file__).parents[3]
 ROLES = ROOT / "roles"
 GIVEN = {
@@ -85,3 +90,37 @@ def test_a_driver_that_cannot_be_is_refused_by_the_first_role_that_reads_it(tmp_
     done = play(tmp_path, "preflight", nvidia_driver_source="runfle")
     assert done.returncode != 0
     assert "value of nvidia_driver_source must be one of" in " ".join(done.stdout.split())
+
+
+CONSTANTS = yaml.safe_load((ROLES / "stack" / "vars" / "main.yml").read_text(encoding="utf-8"))
+
+
+def constant(name: str) -> str:
+    """Return a path of roles/stack/vars, with those before it in place of their names."""
+    text = str(CONSTANTS[name])
+    for other in CONSTANTS:
+        if other in text:
+            text = text.replace(f"{{{{ {other} }}}}", constant(other))
+    return text
+
+
+@pytest.mark.parametrize(
+    ("literal", "path"),
+    [
+        (vllm_probe.SETTINGS, constant("__stack_instance_dir") + "/{}.probe.json"),
+        (vllm_probe.RECORD, constant("__stack_probe_dir") + "/{}.json"),
+        (vllm_probe.GOLDEN, constant("__stack_probe_dir") + "/{}.golden.json"),
+        (vllm_probe.DRAINED, constant("__stack_host_state") + "/drained/{}"),
+        (vllm_probe.METRICS, constant("__stack_metrics_dir")),
+        (_files.CONFIG, constant("__stack_instance_dir")),
+        (_files.LIB, constant("__stack_lib")),
+        (_files._PROBE_STATE, constant("__stack_probe_dir")),
+        (_files._METRICS, constant("__stack_metrics_dir")),
+        (host_evidence.PROBE, vllm_probe.RECORD),
+        (host_evidence.DRAINED, vllm_probe.DRAINED),
+        (rackserve_driver_host.CONFIG, constant("__stack_apt_config")),
+        (rackserve_host.LOCK, constant("__stack_host_state") + "/.lock"),
+    ],
+)
+def test_a_path_in_what_runs_on_a_host_is_the_one_of_the_roles(literal: str, path: str) -> None:
+    assert literal == path

@@ -66,7 +66,7 @@ def test_package_and_unit_follow_from_the_name(tmp_path: Path) -> None:
         (["time-sync"], "'time-sync' cannot be a role's name"),
         (["2time"], "'2time' cannot be a role's name"),
         (["../chrony"], "'../chrony' cannot be a role's name"),
-        (["stack"], "variables named stack_... belong to no role"),
+        (["ansible"], "variables named ansible_... belong to no role"),
         (["taken"], "roles/taken exists"),
         (["tested"], "molecule/tested exists"),
         (["chrony", "--package", "Chrony!"], "'Chrony!' is not the name of a Debian package"),

@@ -1,14 +1,12 @@
-"""Decides what is looked at on each host. Pure: inventory data in, typed checks for the module `host_checks` out.
-
-Exposed to Ansible as the filters `rackserve_host_checks`, `rackserve_status_checks` and `rackserve_host_facts`.
-"""
+"""Decides what is looked at on each host. Pure: inventory data in, typed checks for the module `host_checks` out."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from rackserve._schema import plain
-from rackserve.checks._types import EXPECT, MAX_TOKENS, PROMPT
+from rackserve.checks._types import MAX_TOKENS, PROMPT
 from rackserve.errors import InputError
 from rackserve.vllm import parse_instances
 
@@ -17,116 +15,158 @@ if TYPE_CHECKING:
 
     from rackserve.vllm import Instance
 
-    HostVars = Mapping[str, Mapping[str, Any]]
-    Groups = Mapping[str, Sequence[str]]
     Plan = list[dict[str, Any]]
 
 VLLM: Final = "vllm_hosts"
 EDGE: Final = "edge_hosts"
 MONITORING: Final = "monitoring_hosts"
 
-_CURRENT: Final = "/opt/vllm/current"
 _STAMP: Final = ".rackserve-complete"
-_MARKS: Final = "/var/lib/rackserve/edge/drained"
-_NODE_PORT: Final = 9100
-_NGINX_EXPORTER_PORT: Final = 9113
-_PROMETHEUS: Final = "http://127.0.0.1:9090"
 _VLLM_METRICS: Final = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:generation_tokens_total")
 
 
-def host_checks(hostvars: HostVars, inventory_hostname: str, groups: Groups) -> Plan:
+@dataclass(frozen=True)
+class Inputs:
+    """Inputs of the roles on one host, defaults included: `__verify_inputs` of the role `verify`.
+
+    Ports are those of the whole site.
+    """
+
+    runtime: Mapping[str, str]
+    bundle_path: str
+    trust_file: str
+    vllm_root: str
+    probe_dir: str
+    drained_dir: str
+    listen_address: str
+    cpu_kvcache_gib: int
+    https_port: int
+    server_name: str
+    ca_file: str
+    client_key_file: str
+    client_certificate_file: str
+    limit_rate: int
+    limit_burst: int
+    node_exporter_port: int
+    nginx_exporter_port: int
+    prometheus_url: str
+    services: Mapping[str, Sequence[str]]
+    exporters: Mapping[str, Sequence[str]]
+    expect: str
+    no_default_route: bool
+
+
+@dataclass(frozen=True)
+class Site:
+    """A site as one of its hosts sees it: that host's inputs, and of the others what the inventory says."""
+
+    host: str
+    inputs: Inputs
+    hostvars: Mapping[str, Mapping[str, Any]]
+    groups: Mapping[str, Sequence[str]]
+
+    def members(self, group: str) -> Sequence[str]:
+        """Return the hosts of a group; none where the inventory has no such group."""
+        return self.groups.get(group, ())
+
+    def is_in(self, group: str) -> bool:
+        """Tell whether this host is in a group."""
+        return self.host in self.members(group)
+
+
+def host_checks(site: Site) -> Plan:
     """Return the checks of one host for `rackserve verify`."""
-    host = inventory_hostname
+    inputs = site.inputs
     checks: Plan = []
-    if host in groups.get(VLLM, ()):
-        checks += _vllm_checks(hostvars, host)
-    if host in groups.get(EDGE, ()):
-        checks.append(_unit("nginx"))
-    if groups.get(MONITORING):
-        checks += _exporter_checks(host, groups)
-    if host in groups.get(MONITORING, ()):
-        checks += [_unit("prometheus"), _unit("prometheus-alertmanager"), _targets_check(hostvars, host, groups)]
-    if hostvars[host].get("stack_verify_no_default_route", True):
+    if site.is_in(VLLM):
+        checks += _vllm_checks(site)
+    if site.is_in(EDGE):
+        checks += _units(inputs.services[EDGE])
+    if site.members(MONITORING):
+        checks += [check for group, units in inputs.exporters.items() if site.is_in(group) for check in _units(units)]
+    if site.is_in(MONITORING):
+        checks += [*_units(inputs.services[MONITORING]), _targets_check(site)]
+    if inputs.no_default_route:
         checks.append({"name": "no default route", "kind": "no_default_route"})
     return checks
 
 
-def status_checks(hostvars: HostVars, inventory_hostname: str, groups: Groups) -> Plan:
+def status_checks(site: Site) -> Plan:
     """Return the checks of one host for `rackserve status`: one row per instance, and what an edge has drained."""
-    rotation: Plan = (
-        [{"name": "rotation", "kind": "rotation", "marks": _MARKS}]
-        if inventory_hostname in groups.get(EDGE, ())
-        else []
-    )
-    if inventory_hostname not in groups.get(VLLM, ()):
+    inputs = site.inputs
+    rotation: Plan = [{"name": "rotation", "kind": "rotation", "marks": inputs.drained_dir}] if site.is_in(EDGE) else []
+    if not site.is_in(VLLM):
         return rotation
-    instances = _instances(hostvars[inventory_hostname])
     return [
         {
             "name": f"status {instance.name}",
             "kind": "status",
             "instance": instance.name,
             "unit": _unit_name(instance),
-            "url": _url(hostvars, inventory_hostname, instance),
+            "url": _url(site, instance),
             "gpus": [str(gpu) for gpu in instance.gpus],
-            "current": _CURRENT,
-            "stamp": _STAMP,
-            "record": f"/var/lib/rackserve/probe/{instance.name}.json",
+            **_runtime(inputs),
+            "record": f"{inputs.probe_dir}/{instance.name}.json",
         }
-        for instance in instances
+        for instance in _instances(site.hostvars[site.host])
     ] + rotation
 
 
-def host_facts(hostvars: HostVars, inventory_hostname: str, groups: Groups) -> dict[str, Any]:
-    """Return what the controller must know of a host, with every template of the inventory resolved."""
-    own = hostvars[inventory_hostname]
-    facts: dict[str, Any] = {"address": _address(hostvars, inventory_hostname), "edge": None, "instances": []}
-    if inventory_hostname in groups.get(VLLM, ()):
+def host_facts(site: Site) -> dict[str, Any]:
+    """Return what the controller must know of a host."""
+    own, inputs = site.hostvars[site.host], site.inputs
+    facts: dict[str, Any] = {
+        "address": _address(site, site.host),
+        "edge": None,
+        "instances": [],
+        "bundle": inputs.bundle_path,
+        "trust": inputs.trust_file,
+    }
+    if site.is_in(VLLM):
         facts["instances"] = [
             {
                 "name": instance.name,
-                "url": _url(hostvars, inventory_hostname, instance),
+                "url": _url(site, instance),
                 "served_names": [*instance.served_names, *(adapter.name for adapter in instance.lora)],
             }
             for instance in _instances(own)
         ]
         facts["serves"] = {
             "instances": _raw_instances(own),
-            "runtime": plain(own.get("stack_runtime") or {}),
-            "cpu_kvcache_gib": int(own.get("vllm_cpu_kvcache_gib", 1)),
+            "runtime": plain(inputs.runtime),
+            "cpu_kvcache_gib": inputs.cpu_kvcache_gib,
         }
-    facts["bundle"] = str(own.get("stack_bundle_path") or "")
-    facts["trust"] = str(own.get("stack_trust_file") or "")
-    if inventory_hostname in groups.get(EDGE, ()):
-        ca_file = own.get("stack_ca_file") or (f"{own['stack_pki_dir']}/ca.crt" if own.get("stack_pki_dir") else "")
+    if site.is_in(EDGE):
         facts["edge"] = {
-            "port": int(own.get("stack_https_port", 443)),
-            "server_name": str(own.get("stack_server_name", inventory_hostname)),
-            "ca_file": str(ca_file),
-            "key_file": str(own.get("stack_client_key_file") or ""),
-            "certificate_file": str(own.get("stack_client_certificate_file") or ""),
-            "model": _first_model(hostvars, groups),
-            "expect": _expect(own),
-            "rate": int(own.get("nginx_limit_rate", 20)),
-            "burst": int(own.get("nginx_limit_burst", 40)),
+            "port": inputs.https_port,
+            "server_name": inputs.server_name,
+            "ca_file": inputs.ca_file,
+            "key_file": inputs.client_key_file,
+            "certificate_file": inputs.client_certificate_file,
+            "model": _first_model(site),
+            "expect": inputs.expect,
+            "rate": inputs.limit_rate,
+            "burst": inputs.limit_burst,
         }
     return facts
 
 
-def _vllm_checks(hostvars: HostVars, host: str) -> Plan:
-    instances = _instances(hostvars[host])
+def _vllm_checks(site: Site) -> Plan:
+    instances = _instances(site.hostvars[site.host])
     if not instances:
-        detail = f"{host} is in the group {VLLM} but has no vllm_instances; give it one, or take it out of the group"
+        detail = (
+            f"{site.host} is in the group {VLLM} but has no vllm_instances; give it one, or take it out of the group"
+        )
         return [{"name": "instances", "kind": "unplanned", "detail": detail}]
-    checks: Plan = [{"name": "runtime", "kind": "runtime", "current": _CURRENT, "stamp": _STAMP}]
+    checks: Plan = [{"name": "runtime", "kind": "runtime", **_runtime(site.inputs)}]
     for instance in instances:
-        url = _url(hostvars, host, instance)
+        url = _url(site, instance)
         served = [str(name) for name in instance.served_names]
         ask = {
             "url": url,
             "model": served[0],
             "prompt": PROMPT,
-            "expect": _expect(hostvars[host]),
+            "expect": site.inputs.expect,
             "max_tokens": MAX_TOKENS,
         }
         name = instance.name
@@ -145,52 +185,45 @@ def _answer_checks(instance: Instance, ask: dict[str, Any]) -> Plan:
     return [{"name": f"{kind} {instance.name}", "kind": kind, **ask} for kind in ("chat", "stream")]
 
 
-def _exporter_checks(host: str, groups: Groups) -> Plan:
-    checks = [_unit("prometheus-node-exporter")]
-    if host in groups.get(EDGE, ()):
-        checks.append(_unit("prometheus-nginx-exporter"))
-    return checks
+def _runtime(inputs: Inputs) -> dict[str, str]:
+    return {"current": f"{inputs.vllm_root}/current", "stamp": _STAMP}
 
 
-def _targets_check(hostvars: HostVars, host: str, groups: Groups) -> dict[str, Any]:
+def _targets_check(site: Site) -> dict[str, Any]:
+    inputs = site.inputs
     expected = [
-        _scraped_at(hostvars, host, other, instance.port)
-        for other in groups.get(VLLM, ())
-        for instance in _instances(hostvars[other])
+        _scraped_at(site, other, instance.port, str(site.hostvars[other].get("vllm_listen_address") or ""))
+        for other in site.members(VLLM)
+        for instance in _instances(site.hostvars[other])
     ]
-    everyone = sorted({name for group in (VLLM, EDGE, MONITORING) for name in groups.get(group, ())})
-    expected += [_scraped_at(hostvars, host, other, _NODE_PORT) for other in everyone]
-    expected += [_scraped_at(hostvars, host, other, _NGINX_EXPORTER_PORT) for other in groups.get(EDGE, ())]
-    return {"name": "prometheus targets", "kind": "targets", "url": _PROMETHEUS, "expected": expected}
+    everyone = sorted({name for group in (VLLM, EDGE, MONITORING) for name in site.members(group)})
+    expected += [_scraped_at(site, other, inputs.node_exporter_port) for other in everyone]
+    expected += [_scraped_at(site, other, inputs.nginx_exporter_port) for other in site.members(EDGE)]
+    return {"name": "prometheus targets", "kind": "targets", "url": inputs.prometheus_url, "expected": expected}
 
 
-def _scraped_at(hostvars: HostVars, scraper: str, host: str, port: int) -> list[str]:
+def _scraped_at(site: Site, host: str, port: int, listens_on: str = "") -> list[str]:
     """Return the addresses by which Prometheus may scrape a port; its own host is also reached by loopback."""
-    names = [_address(hostvars, host), host]
-    if host == scraper:
+    names = [*filter(None, [listens_on]), _address(site, host), host]
+    if host == site.host:
         names += ["127.0.0.1", "localhost"]
     return [f"{name}:{port}" for name in dict.fromkeys(names)]
 
 
-def _unit(name: str) -> dict[str, Any]:
-    return {"name": f"unit {name}.service", "kind": "unit", "unit": f"{name}.service"}
+def _units(names: Sequence[str]) -> Plan:
+    return [{"name": f"unit {name}", "kind": "unit", "unit": str(name)} for name in names]
 
 
 def _unit_name(instance: Instance) -> str:
     return f"vllm@{instance.name}.service"
 
 
-def _url(hostvars: HostVars, host: str, instance: Instance) -> str:
-    listens_on = hostvars[host].get("vllm_listen_address") or _address(hostvars, host)
-    return f"http://{listens_on}:{instance.port}"
+def _url(site: Site, instance: Instance) -> str:
+    return f"http://{site.inputs.listen_address}:{instance.port}"
 
 
-def _address(hostvars: HostVars, host: str) -> str:
-    return str(hostvars[host].get("ansible_host") or host)
-
-
-def _expect(own: Mapping[str, Any]) -> str:
-    return str(own.get("stack_verify_expect", EXPECT))
+def _address(site: Site, host: str) -> str:
+    return str(site.hostvars[host].get("ansible_host") or host)
 
 
 def _raw_instances(own: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -204,9 +237,9 @@ def _instances(own: Mapping[str, Any]) -> tuple[Instance, ...]:
     return tuple(parse_instances(_raw_instances(own)))
 
 
-def _first_model(hostvars: HostVars, groups: Groups) -> str:
-    for host in groups.get(VLLM, ()):
-        for instance in _instances(hostvars[host]):
+def _first_model(site: Site) -> str:
+    for host in site.members(VLLM):
+        for instance in _instances(site.hostvars[host]):
             if instance.task == "generate":
                 return str(instance.served_names[0])
     return ""

@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PROMPT: Final = "What is the capital of France? Answer in one word."
-EXPECT: Final = "Paris"
 MAX_TOKENS: Final = 16
 
 

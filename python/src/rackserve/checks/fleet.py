@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from rackserve.checks.evidence import Evidence
     from rackserve.run import RunEvent, RunResult
 
-PLAYBOOK = "verify_fleet.yml"
-
 
 def gather_evidence(
     inventory: Path, tags: Sequence[str], limit: str | None, on_event: Callable[[RunEvent], None]
@@ -29,7 +27,7 @@ def gather_evidence(
         collector.take(event)
         on_event(event)
 
-    return look_at_fleet(PLAYBOOK, inventory, on_event=take, limit=limit, tags=tags), collector.by_host
+    return look_at_fleet(inventory, tags, on_event=take, limit=limit), collector.by_host
 
 
 def edge_results(evidence: Iterable[Evidence], on_edge: Callable[[EdgeTarget], None]) -> list[CheckResult]:

@@ -15,7 +15,7 @@ from rackserve import __version__
 from rackserve.bench import read_result
 from rackserve.checks.edge import key_of
 from rackserve.checks.evidence import host_results
-from rackserve.checks.fleet import PLAYBOOK, edge_results
+from rackserve.checks.fleet import edge_results
 from rackserve.cli import EXIT_CHECK_FAILED, EXIT_OK
 from rackserve.cli._load import add_load_options, load_of, measure, target_of
 from rackserve.cli._options import add_site_options
@@ -95,7 +95,7 @@ def _look(args: argparse.Namespace, fleet: Fleet, seen: SiteCollector) -> SiteRe
     inventory = fleet.inventory
     with shown(seen.take) as on_event:
         tags = ["verify", "status", "report"]
-        result = look_at_fleet(PLAYBOOK, inventory, on_event=on_event, limit=args.limit, tags=tags)
+        result = look_at_fleet(inventory, tags, on_event=on_event, limit=args.limit)
     in_run = {host.name for host in result.hosts}
     hosts = [host for host in fleet.hosts if host.name in in_run]
     if not hosts:

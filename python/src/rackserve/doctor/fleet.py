@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def examine(fleet: Fleet, limit: str | None, on_event: Callable[[RunEvent], None]) -> tuple[list[Finding], int]:
-    """Run playbooks/diagnose_fleet.yml and judge what it brings.
+    """Collect the evidence of faults and judge what it brings.
 
     Returns:
         The findings, likeliest first, and how many hosts could be looked at.
@@ -33,7 +33,7 @@ def examine(fleet: Fleet, limit: str | None, on_event: Callable[[RunEvent], None
             found[event.host] = evidence
         on_event(event)
 
-    result = look_at_fleet("diagnose_fleet.yml", fleet.inventory, on_event=take, limit=limit)
+    result = look_at_fleet(fleet.inventory, ["diagnose"], on_event=take, limit=limit)
     if not result.hosts:
         raise InputError(f"no host of {fleet.inventory} was looked at; look at --limit and hosts.yml")
     unread = {failure.host: unreachable_message(failure) for failure in result.unreachable}

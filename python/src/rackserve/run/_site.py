@@ -90,15 +90,13 @@ def run_edges(
 
 
 def look_at_fleet(
-    playbook_name: str,
-    inventory: Path,
-    *,
-    on_event: Callable[[RunEvent], None],
-    limit: str | None = None,
-    tags: Sequence[str] = (),
+    inventory: Path, tags: Sequence[str], *, on_event: Callable[[RunEvent], None], limit: str | None = None
 ) -> RunResult:
-    """Run a playbook that changes nothing, so without the run lock; arguments as of `run_playbook`."""
-    playbook = project_root() / "playbooks" / playbook_name
+    """Run playbooks/verify_fleet.yml, which changes nothing, so without the run lock; arguments as of `run_playbook`.
+
+    Its tags, those of the role `verify`, say what is looked at: verify, status, report or diagnose.
+    """
+    playbook = project_root() / "playbooks" / "verify_fleet.yml"
     return _ansible.run_playbook(
         playbook, inventory, on_event=on_event, record_dir=new_record_dir(playbook), limit=limit, tags=tags
     )

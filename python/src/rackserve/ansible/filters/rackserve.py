@@ -12,7 +12,6 @@ from ansible.errors import AnsibleFilterError
 from rackserve import bundle, edge, gpu, monitoring, pki, preflight, vllm
 from rackserve._paths import program_file
 from rackserve._schema import plain
-from rackserve.checks import host_checks, host_facts, status_checks
 from rackserve.errors import RackserveError
 
 if TYPE_CHECKING:
@@ -42,8 +41,6 @@ FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "driver_reboot": _of_gpus(preflight.reboot_reasons),
     "edge_plan": edge.plan_of,
     "gpus_of_peers": preflight.gpus_of_peers,
-    "host_checks": host_checks,
-    "host_facts": host_facts,
     "pair_problem": pki.pair_problem,
     "parts": _of_manifest(preflight.host_parts),
     "program": program_file,
@@ -59,7 +56,6 @@ FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "sha256": lambda path: bundle.sha256_of(Path(path)) if Path(path).is_file() else "missing",
     "shared_address": edge.shared_address,
     "snapshots": _of_manifest(preflight.find_snapshots),
-    "status_checks": status_checks,
     "targets": monitoring.targets_of,
     "trust": lambda path, part: getattr(bundle.read_trust(Path(path)), part),
     "unknown": lambda names, roles: preflight.unknown_names(names, Path(roles)),

@@ -19,10 +19,6 @@ options:
     type: list
     elements: dict
     required: true
-  facts:
-    description: Values of the inventory that the controller wants back with the result.
-    type: dict
-    default: {}
   strict:
     description: Fail the task when a check fails. The checks are returned either way.
     type: bool
@@ -42,10 +38,6 @@ checks:
   description: "One entry per check: name, ok, detail, and data for the kinds status and rotation."
   returned: always
   type: list
-facts:
-  description: The facts given.
-  returned: always
-  type: dict
 """
 
 import contextlib
@@ -271,13 +263,12 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "checks": {"type": "list", "elements": "dict", "required": True},
-            "facts": {"type": "dict", "default": {}},
             "strict": {"type": "bool", "default": True},
         },
         supports_check_mode=True,
     )
     checks = [run_check(check) for check in module.params["checks"]]
-    result = {"changed": False, "checks": checks, "facts": module.params["facts"]}
+    result = {"changed": False, "checks": checks}
     failed = [f"{check['name']}: {check['detail']}" for check in checks if not check["ok"]]
     if failed and module.params["strict"]:
         module.fail_json(msg="; ".join(failed), **result)

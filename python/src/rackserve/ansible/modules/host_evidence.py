@@ -23,6 +23,15 @@ options:
     type: list
     elements: str
     default: []
+  drained:
+    description: Folder of an edge's drain flags.
+    type: str
+    required: true
+  mounts:
+    description: Directories whose filesystems are measured.
+    type: list
+    elements: str
+    default: []
 author: The rackserve authors
 """
 
@@ -30,6 +39,7 @@ EXAMPLES = r"""
 - name: Bring the evidence
   host_evidence:
     instances: [chat]
+    drained: /var/lib/rackserve/edge/drained
 """
 
 RETURN = r"""
@@ -56,8 +66,6 @@ from ansible.module_utils.basic import AnsibleModule
 PROBE = "/var/lib/rackserve/probe/{}.json"
 DRAINED = "/var/lib/rackserve/drained/{}"
 ACCESS_LOG = Path("/var/log/nginx/access.log")
-MARKS = Path("/var/lib/rackserve/edge/drained")
-MOUNTS = ("/", "/var", "/var/log", "/var/cache/huggingface", "/opt/vllm", "/var/lib/prometheus")
 JOURNAL_LINES = 400
 TAIL_BYTES = 1 << 18
 RECENT = dt.timedelta(minutes=10)
@@ -132,7 +140,7 @@ def drained_of(marks: Path) -> list[str]:
     return []
 
 
-def free_of(mounts: tuple[str, ...]) -> dict[str, float]:
+def free_of(mounts: list[str]) -> dict[str, float]:
     """Return the free share of the filesystems that some folders are on, each once."""
     found: dict[int, tuple[str, float]] = {}
     for mount in mounts:
@@ -176,6 +184,8 @@ def main() -> None:
             "instances": {"type": "list", "elements": "str", "default": []},
             "prometheus": {"type": "str", "default": ""},
             "services": {"type": "list", "elements": "str", "default": []},
+            "drained": {"type": "str", "required": True},
+            "mounts": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
@@ -183,10 +193,10 @@ def main() -> None:
     evidence = {
         "alerts": alerts_of(ask(f"{prometheus}/api/v1/alerts")) if prometheus else [],
         "units": [_instance(name) for name in module.params["instances"]],
-        "free": free_of(MOUNTS),
+        "free": free_of(module.params["mounts"]),
         "answers": answers_of(tail(ACCESS_LOG), dt.datetime.now(dt.timezone.utc)),  # noqa: UP017
         "services": services_of(module.params["services"]),
-        "drained": drained_of(MARKS),
+        "drained": drained_of(Path(module.params["drained"])),
     }
     module.exit_json(changed=False, evidence=evidence)
 
