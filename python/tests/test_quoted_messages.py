@@ -85,7 +85,7 @@ def _text(value: ast.expr, known: Mapping[str, ast.expr]) -> str:
 def _scalars(value: object) -> Iterator[str]:
     match value:
         case str():
-            yield re.sub(r"{{.*?}}|{%.*?%}", GAP, value, flags=re.DOTALL)
+            yield re.sub(r"{{.*?}}|{%.*?%}|{problems}", GAP, value, flags=re.DOTALL)
             yield from re.findall(r"'([^']{8,})'", value)
         case dict():
             for inner in value.values():

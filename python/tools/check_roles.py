@@ -10,6 +10,8 @@ Rules:
     example    the YAML examples of README.md set no variable of the role that its specification does not have.
     names      the name of every play, task, block and handler is a verb of VERBS and its object, without a pronoun in
                place of the object: Ansible's output shows the name alone. Holds for playbooks and molecule's plays too.
+    once       no assert names one computed variable (of `vars:` or the role's vars/) in `that` and in `fail_msg`:
+               Ansible computes it anew for each place that names it, for `fail_msg` even when nothing fails.
     scenario   a scenario in molecule/ has the role's name, or another one has it among the roles of its converge.yml.
     shared     the role depends on the role `stack`, and every `stack_` name in it is one of that role's.
 
@@ -122,15 +124,15 @@ def _check_tasks(role: Path) -> list[str]:
     return found
 
 
-def _names(items: Any) -> Iterator[str]:  # noqa: ANN401  YAML may hold anything
-    """Yields the names of plays, tasks, blocks and handlers, those inside of others too."""
+def _items(items: Any, outer: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:  # noqa: ANN401  YAML
+    """Yields plays, tasks, blocks and handlers, those inside of others too, each with the variables that it sees."""
     for item in items if isinstance(items, list) else []:
         if not isinstance(item, dict):
             continue
-        if "name" in item:
-            yield str(item["name"])
+        seen = {**outer, **(item.get("vars") or {})}
+        yield item, seen
         for key in NESTED:
-            yield from _names(item.get(key))
+            yield from _items(item.get(key), seen)
 
 
 def name_problem(name: str) -> str:
@@ -163,7 +165,8 @@ def check_names(path: Path) -> list[str]:
     Returns:
         The findings, each starting with the name of the rule.
     """
-    problems = {name: name_problem(name) for name in _names(_load(path))}
+    names = dict.fromkeys(str(item["name"]) for item, _ in _items(_load(path), {}) if "name" in item)
+    problems = {name: name_problem(name) for name in names}
     return [f"names: '{name}' in {path.name}: {problem}" for name, problem in problems.items() if problem]
 
 
@@ -178,6 +181,21 @@ def _check_readme(role: Path) -> list[str]:
     siblings = tuple(f"{path.name}_" for path in role.parent.glob(f"{role.name}_*"))
     unknown = [name for name in set_there if name not in _options(role) and not name.startswith(siblings)]
     found += [f"example: README.md sets {name}, which is not in the specification" for name in unknown]
+    return found
+
+
+def _check_once(role: Path, path: Path) -> list[str]:
+    of_role = {name: value for file in role.glob("vars/**/*.yml") for name, value in (_load(file) or {}).items()}
+    found = []
+    for task, variables in _items(_load(path), of_role):
+        asserted = task.get("ansible.builtin.assert") or {}
+        that, message = (set(re.findall(r"\w+", str(asserted.get(key, "")))) for key in ("that", "fail_msg"))
+        found += [
+            f"once: '{task.get('name', '')}' in {path.name} computes {name} for 'that' and again for 'fail_msg'; "
+            "use reject_problems, or register it"
+            for name in sorted(that & message)
+            if "{{" in str(variables.get(name, ""))
+        ]
     return found
 
 
@@ -224,14 +242,14 @@ def check(role: Path) -> list[str]:
         The findings, each starting with the name of its rule.
     """
     files = sorted(path for folder in ("tasks", "handlers") for path in role.glob(f"{folder}/**/*.yml"))
-    names = [finding for path in files for finding in check_names(path)]
+    each = [finding for path in files for finding in (*check_names(path), *_check_once(role, path))]
     return [
         *_check_specs(role),
         *_check_tasks(role),
         *_check_readme(role),
         *_check_scenario(role),
         *_check_shared(role),
-        *names,
+        *each,
     ]
 
 

@@ -283,6 +283,50 @@ def test_names_of_tasks_and_handlers_are_checked(role: Path, file: str, task: st
     assert [found for found in check_roles.check(role) if found.startswith("names: 'Run it'")]
 
 
+ASSERT = """---
+- name: install | Verify the pages
+  ansible.builtin.assert:
+    that: __web_wrong | length == 0
+    fail_msg: "{{ web_name }}: {{ __web_wrong }}"
+"""
+COMPUTED = "  vars:\n    __web_wrong: '{{ web_name | slow }}'\n"
+BLOCK = "---\n- name: install | Verify the site\n" + COMPUTED + "  block:\n"
+
+
+@pytest.mark.parametrize(
+    ("tasks", "of_role"),
+    [
+        (ASSERT + COMPUTED, None),
+        (BLOCK + "".join(f"    {line}\n" for line in ASSERT.splitlines()[1:]), None),
+        (ASSERT, "---\n__web_wrong: '{{ web_name | slow }}'\n"),
+    ],
+    ids=["of the task", "of a block", "of the role"],
+)
+def test_an_assert_that_computes_a_variable_twice_is_found(role: Path, tasks: str, of_role: str | None) -> None:
+    (role / "tasks/install.yml").write_text(tasks)
+    if of_role:
+        (role / "vars").mkdir()
+        (role / "vars/main.yml").write_text(of_role)
+    found = check_roles.check(role)
+    assert len(found) == 1
+    assert found[0].startswith("once: 'install | Verify the pages' in install.yml computes __web_wrong for 'that' and")
+
+
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        ASSERT,
+        ASSERT + "  vars:\n    __web_wrong: plain\n",
+        ASSERT.replace("{{ __web_wrong }}", "no") + COMPUTED,
+        ASSERT.replace("__web_wrong |", "web_name |") + COMPUTED,
+    ],
+    ids=["registered", "plain", "only in that", "only in the message"],
+)
+def test_an_assert_that_computes_nothing_twice_passes(role: Path, tasks: str) -> None:
+    (role / "tasks/install.yml").write_text(tasks)
+    assert check_roles.check(role) == []
+
+
 @pytest.mark.parametrize("file", ["site.yml", "playbooks/run_it.yml", "molecule/web/converge.yml"])
 @pytest.mark.parametrize(
     "play",
