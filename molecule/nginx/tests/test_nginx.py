@@ -195,7 +195,7 @@ def other_key(tmp_path_factory: pytest.TempPathFactory) -> str:
         ({"nginx_rate": 5}, "unknown variable(s) nginx_rate"),
         ({"nginx_backends": []}, "nginx_backends is empty"),
         ({"nginx_backends": [ENGINE, ENGINE]}, "two of nginx_backends have one address and port"),
-        ({"nginx_backends": [ENGINE | {"task": "sing"}]}, "the task of h:a is 'sing'"),
+        ({"nginx_backends": [ENGINE | {"task": "sing"}]}, "task: Input should be"),
         ({"nginx_optional_paths": ["/metrics"]}, "/metrics cannot be offered"),
         ({"nginx_affinity_concurrent": 0}, "nginx_affinity_concurrent is 0"),
         ({"nginx_clients": []}, "there is no client, so nobody could ask"),

@@ -146,7 +146,7 @@ def test_an_affinity_that_cannot_be_is_refused(change: dict[str, Any], reason: s
             (),
             "'m' is served by g1:i to generate, g2:i to embed",
         ),
-        ([backend("g1", "m", task="sing")], (), "the task of g1:i is 'sing'"),
+        ([backend("g1", "m", task="sing")], (), "instance number 1: task: Input should be .* .found 'sing'."),
         ([backend("g1", "m")], ("/metrics",), "/metrics cannot be offered; choose from /v1/responses"),
     ],
 )
@@ -162,7 +162,8 @@ def test_what_cannot_be_asked_is_refused(
     [
         ([], "nginx_backends is empty"),
         ([backend("g1", "m"), {**backend("g1", "m"), "instance": "j"}], "one address and port: g1:i and g1:j"),
-        ([{"host": "g1"}], "has no 'instance'"),
+        ([{"host": "g1"}], "nginx_backends: instance number 1: 'instance' is missing; set it"),
+        ([{**backend("g1", "m"), "adress": "10.0.0.1"}], "unknown key 'adress' .found '10.0.0.1'., is it 'address'.;"),
     ],
 )
 def test_a_wrong_backend_is_refused(backends: list[dict[str, Any]], reason: str) -> None:

@@ -10,9 +10,9 @@ from rackserve.edge import drained_after
 from rackserve.errors import InputError
 
 BACKENDS = [
-    {"host": "gpu1", "instance": "a", "served_names": ["small"]},
-    {"host": "gpu1", "instance": "b", "served_names": ["large"]},
-    {"host": "gpu2", "instance": "a", "served_names": ["small", "large"]},
+    {"host": "gpu1", "instance": "a", "address": "10.0.0.11", "port": 8000, "served_names": ["small"]},
+    {"host": "gpu1", "instance": "b", "address": "10.0.0.11", "port": 8001, "served_names": ["large"]},
+    {"host": "gpu2", "instance": "a", "address": "10.0.0.12", "port": 8000, "served_names": ["small", "large"]},
 ]
 
 
@@ -47,3 +47,8 @@ def test_refusals(before: list[str], drain: list[str], undrain: list[str], reaso
 
 def test_the_last_one_goes_when_told_so() -> None:
     assert drained_after(BACKENDS, ["gpu2:a"], drain=["gpu1:a"], undrain=[], last_too=True) == ["gpu1:a", "gpu2:a"]
+
+
+def test_a_wrong_backend_is_refused_before_a_name_is_looked_for() -> None:
+    with pytest.raises(InputError, match="nginx_backends: instance number 1: 'host' is missing; set it"):
+        drained_after([{key: value for key, value in BACKENDS[0].items() if key != "host"}], [], ["gpu1"], [])

@@ -64,7 +64,7 @@ def test_targets_have_the_labels_that_rules_and_dashboards_select() -> None:
 @pytest.mark.parametrize(
     ("job", "target", "reason"),
     [
-        ("vllm", NODE, "prometheus_vllm_targets: target 1: instance, model, release is missing (found host, address"),
+        ("vllm", NODE, "prometheus_vllm_targets: target 1: 'instance' is missing; set it; 'model' is missing"),
         ("node", {**NODE, "port": 91000}, "prometheus_node_targets: target 1: '10.0.0.11:91000' is not host:port; set"),
         ("node", {**NODE, "address": "fd00::1"}, "'fd00::1:9100' is not host:port"),
         ("gpu", {**NODE, "address": "http://gpu1"}, "prometheus_gpu_targets: target 1: 'http://gpu1:9100' is not"),

@@ -184,9 +184,9 @@ def test_extras_are_in_the_bundle() -> None:
     ("entry", "said"),
     [
         ({"gpu": 0, "profiles": ["1g.10gb", "3g.40gb", "1g.10gb+me"]}, ""),
-        ({"gpu": 0, "profiles": ["10gb"]}, "'10gb' of GPU 0 is no profile such as 1g.10gb"),
-        ({"gpu": 0}, "is not gpu (index or UUID) and profiles"),
-        ({"gpu": 0, "profiles": ["1g.10gb"], "size": 1}, "is not gpu (index or UUID) and profiles"),
+        ({"gpu": 0, "profiles": ["10gb"]}, "nvidia_driver_mig: GPU number 1: profiles.1: String should match pattern"),
+        ({"gpu": 0}, "'profiles' is missing; set it"),
+        ({"gpu": 0, "profiles": ["1g.10gb"], "profile": 1}, "unknown key 'profile' (found 1), is it 'profiles'?"),
     ],
 )
 def test_slices_are_named_by_profile(entry: dict[str, Any], said: str) -> None:

@@ -124,6 +124,14 @@ def test_a_bundle_that_is_no_replay_is_let_through(floor: dict[str, Any], reason
     assert host_problems(replace(WANTED, downgrade_reason=reason), MANIFEST, replace(FIT, floor=floor), bundle) == []
 
 
+def test_a_misspelt_key_of_an_instance_gets_one_message_with_the_likely_key(bundle: Path) -> None:
+    wrong = replace(WANTED, instances=({**INSTANCE, "max_num_seq": 4},))
+    (problem,) = host_problems(wrong, MANIFEST, FIT, bundle)
+    assert problem.startswith(
+        "vllm_instances: instance 'a': unknown key 'max_num_seq' (found 4), is it 'max_num_seqs'?; known keys are name,"
+    )
+
+
 def test_what_is_there_already_needs_no_room(bundle: Path) -> None:
     full = replace(FIT, free_bytes={"/s": 0, "/r": 0}, stored_bytes=3 * GB, releases=("0.32.0-abc",))
     assert host_problems(WANTED, MANIFEST, full, bundle) == []

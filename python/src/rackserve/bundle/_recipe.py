@@ -23,9 +23,9 @@ GPU_EXPORTER = "gpu-exporter.txt"  # its lock; its wheels lie in wheels/gpu-expo
 class RuntimeRecipe(Converting):
     """One vLLM release for one kind of host; its lock is `python/locks/<lock_name>.txt`."""
 
-    vllm: str
-    flavour: Literal["cpu", "cuda"]
-    python: str
+    vllm: str = Field(description="Version of vLLM.")
+    flavour: Literal["cpu", "cuda"] = Field(description="Hardware that vLLM was built for.")
+    python: str = Field(description="Version of the host's Python, such as `3.11`.")
 
     @property
     def lock_name(self) -> str:

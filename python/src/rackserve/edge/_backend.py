@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from rackserve._schema import plain
+from pydantic import Field, ValidationError
+
+from rackserve._schema import Converting, label_of, plain, sentences
 from rackserve.errors import InputError
-from rackserve.vllm import parse_instances
+from rackserve.vllm import Task, parse_instances
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,19 +17,23 @@ if TYPE_CHECKING:
 _ANY: Final = ("0.0.0.0", "::", "[::]")  # noqa: S104 - a value that is recognised, not one that is listened on
 
 
-@dataclass(frozen=True)
-class Backend:
+class Backend(Converting):
     """One instance behind the edge, and the names of models that it answers to."""
 
-    host: str
-    instance: str
-    address: str
-    port: int
-    served_names: tuple[str, ...]
-    max_model_len: int | None = None
-    task: str = "generate"
-    release: str = "unknown"
-    adapters: bool = False
+    host: str = Field(description="Name of its host.")
+    instance: str = Field(description="Name of the instance.")
+    address: str = Field(description="Address of the host.")
+    port: int = Field(description="Port of the instance.")
+    model: str | None = Field(
+        default=None, description="First of `served_names`, for Prometheus, which reads the same list."
+    )
+    served_names: tuple[str, ...] = Field(description="Names that clients put into `model`, LoRA adapters included.")
+    max_model_len: int | None = Field(
+        default=None, description="Maximum length of prompt and answer together, in tokens."
+    )
+    task: Task = Field(default="generate", description="Task of the model, which decides the paths for it.")
+    release: str = Field(default="unknown", description="vLLM version of the instance, which decides the paths for it.")
+    adapters: bool = Field(default=False, description="Whether the instance has LoRA adapters.")
 
     @property
     def label(self) -> str:
@@ -72,29 +77,19 @@ def parse_backends(raw: Sequence[dict[str, Any]]) -> list[Backend]:
     """Check `nginx_backends`.
 
     Raises:
-        InputError: there is none, one lacks a key, or two have one address and port.
+        InputError: there is none, one has a wrong key or value, or two have one address and port.
     """
-    parsed = [_backend(item) for item in raw]
+    parsed = [_backend(item, position) for position, item in enumerate(raw)]
     _refuse_shared_addresses(parsed)
     return parsed
 
 
-def _backend(item: dict[str, Any]) -> Backend:
+def _backend(item: dict[str, Any], position: int) -> Backend:
     try:
-        length = item.get("max_model_len")
-        return Backend(
-            host=str(item["host"]),
-            instance=str(item["instance"]),
-            address=str(item["address"]),
-            port=int(item["port"]),
-            served_names=tuple(str(name) for name in item["served_names"]),
-            max_model_len=None if length is None else int(length),
-            task=str(item.get("task", "generate")),
-            release=str(item.get("release", "unknown")),
-            adapters=bool(item.get("adapters")),
-        )
-    except KeyError as missing:
-        raise InputError(f"nginx_backends: {item!r} has no {missing}; set it") from missing
+        return Backend.model_validate(item)
+    except ValidationError as wrong:
+        label = label_of(item, "instance", position)
+        raise InputError(f"nginx_backends: {label}: {'; '.join(sentences(wrong, Backend))}") from None
 
 
 def _refuse_shared_addresses(backends: Sequence[Backend]) -> None:

@@ -24,9 +24,12 @@ _NAME: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 class Key(Strict):
     """One key of a client, by its hash. Two at once, with an end for the older, make a rotation."""
 
-    sha256: str
-    expires: dt.datetime | None = None
-    revoked: bool = False
+    sha256: str = Field(description="SHA-256 of the key, 64 hex digits; `rackserve key new` prints it.")
+    expires: dt.datetime | None = Field(
+        default=None,
+        description="Last day (UTC), or moment, that the key is accepted; unset never expires.",
+    )
+    revoked: bool = Field(default=False, description="Whether the key is refused.")
 
     @field_validator("sha256")
     @classmethod
@@ -59,19 +62,26 @@ class Key(Strict):
 
 
 class Client(Strict):
-    """One client. `requests_per_minute` is its steady rate, `burst` what it may send at once above that.
+    """One client."""
 
-    `certificates` are subjects as RFC 2253 writes them, `CN=search,O=Example`; its keys then hold only with one.
-    """
-
-    name: str = Field(pattern=_NAME)
-    keys: list[Key] = Field(min_length=1)
-    requests_per_minute: int = Field(default=600, ge=1)
-    burst: int = Field(default=60, ge=0)
-    concurrent: int = Field(default=64, ge=1)
-    models: list[str] | None = Field(default=None, min_length=1)
-    certificates: list[str] | None = Field(default=None, min_length=1)
-    suspended: bool = False
+    name: str = Field(
+        pattern=_NAME,
+        description="Name of the client in logs and metrics: lower-case letters, digits, `.`, `_` and `-`.",
+    )
+    keys: list[Key] = Field(min_length=1, description="API keys of the client; two at once make a rotation.")
+    requests_per_minute: int = Field(default=600, ge=1, description="Steady rate of requests.")
+    burst: int = Field(default=60, ge=0, description="Requests above that rate that are accepted at once.")
+    concurrent: int = Field(default=64, ge=1, description="Requests that may be open at once.")
+    models: list[str] | None = Field(
+        default=None, min_length=1, description="Served names that the client may use; unset allows all of the fleet."
+    )
+    certificates: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="Subjects of client certificates (RFC 2253, `CN=search,O=Example`) without which the keys are "
+        "refused; unset requires none of its own.",
+    )
+    suspended: bool = Field(default=False, description="Whether the client is blocked with all its keys.")
 
 
 def parse_clients(raw: Sequence[dict[str, Any]], models: Sequence[str]) -> tuple[Client, ...]:

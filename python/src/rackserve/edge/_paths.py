@@ -32,13 +32,9 @@ def refuse_mixed_tasks(by_model: Mapping[str, Sequence[Backend]]) -> None:
     """Refuse a name under which instances of different kinds would answer.
 
     Raises:
-        InputError: naming the model and the instances, or a task that nobody knows.
+        InputError: naming the model and the instances.
     """
-    tasks = sorted({task for row in known_paths().values() for task in row.tasks})
     for name, members in by_model.items():
-        for member in members:
-            if member.task not in tasks:
-                raise InputError(f"nginx_backends: the task of {member.label} is {member.task!r}; set one of {tasks}")
         if len({member.task for member in members}) > 1:
             found = ", ".join(f"{member.label} to {member.task}" for member in members)
             raise InputError(f"model {name!r} is served by {found}; give each kind of model a name of its own")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rackserve.edge._backend import parse_backends
 from rackserve.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
+
+    from rackserve.edge._backend import Backend
 
 
 def drained_after(
@@ -28,10 +31,10 @@ def drained_after(
         last_too: Take out even the last instance of a model.
 
     Raises:
-        InputError: a name that no backend has, one that is to go out and in at once, or a model that would have no
-            instance left.
+        InputError: a wrong backend, a name that none has, one that is to go out and in at once, or a model that would
+            have no instance left.
     """
-    labels = {f"{item['host']}:{item['instance']}": item for item in backends}
+    labels = {backend.label: backend for backend in parse_backends(backends)}
     out, back = _labels(drain, labels), _labels(undrain, labels)
     if both := sorted(out & back):
         raise InputError(f"{', '.join(both)}: to be drained and undrained at once; name it in one of the two")
@@ -41,10 +44,10 @@ def drained_after(
     return sorted(after)
 
 
-def _labels(names: Iterable[str], labels: dict[str, dict[str, Any]]) -> set[str]:
+def _labels(names: Iterable[str], labels: dict[str, Backend]) -> set[str]:
     found: set[str] = set()
     for name in names:
-        meant = {label for label, item in labels.items() if name in (label, item["host"])}
+        meant = {label for label, backend in labels.items() if name in (label, backend.host)}
         if not meant:
             raise InputError(
                 f"no host and no instance {name!r} is behind the edge; there are {', '.join(sorted(labels))}"
@@ -53,9 +56,9 @@ def _labels(names: Iterable[str], labels: dict[str, dict[str, Any]]) -> set[str]
     return found
 
 
-def _refuse_last(labels: dict[str, dict[str, Any]], out: set[str], after: set[str]) -> None:
-    left = {name for label in labels.keys() - after for name in labels[label]["served_names"]}
-    lost = sorted({name for label in out for name in labels[label]["served_names"]} - left)
+def _refuse_last(labels: dict[str, Backend], out: set[str], after: set[str]) -> None:
+    left = {name for label in labels.keys() - after for name in labels[label].served_names}
+    lost = sorted({name for label in out for name in labels[label].served_names} - left)
     if lost:
         raise InputError(
             f"without {', '.join(sorted(out))} no instance would serve {', '.join(lost)}; "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import Field, model_validator
 
@@ -30,38 +30,48 @@ _INHIBITED_BY: Final = (
     ('alertname="FirstTokenBudgetBurnsFast"', 'alertname="FirstTokenBudgetBurns"', ("model",)),
     ('alertname="InterTokenBudgetBurnsFast"', 'alertname="InterTokenBudgetBurns"', ("model",)),
 )
-_Text = Annotated[str, Field(min_length=1)]
-_Duration = Annotated[str, Field(pattern=r"^([0-9]+(ms|[smhdwy]))+$")]
 
 
-class _Mail(Strict):
-    to: _Text
-    sender: _Text = Field(alias="from")
-    smarthost: Annotated[str, Field(pattern=r"^[^\s:]+:\d+$")]
-    username: str = ""
-    password_src: str = ""
-    require_tls: bool = True
+class Mail(Strict):
+    """Alerts by mail."""
+
+    to: str = Field(min_length=1, description="Address that alerts are sent to.")
+    sender: str = Field(alias="from", min_length=1, description="Address that alerts are sent from.")
+    smarthost: str = Field(pattern=r"^[^\s:]+:\d+$", description="Mail server, as host:port.")
+    username: str = Field(default="", description="User at the mail server, together with `password_src`.")
+    password_src: str = Field(default="", description="File on the controller with the user's password.")
+    require_tls: bool = Field(default=True, description="Whether the connection to the mail server must use TLS.")
 
     @model_validator(mode="after")
-    def _password_with_its_user(self) -> _Mail:
+    def _password_with_its_user(self) -> Mail:
         if bool(self.username) != bool(self.password_src):
             raise ValueError("username and password_src belong together; set both or neither")
         return self
 
 
-class _Webhook(Strict):
-    url: Url
-    token_src: str = ""
+class Webhook(Strict):
+    """Alerts by HTTP POST."""
+
+    url: Url = Field(description="HTTP URL that alerts are posted to, without a user or a password.")
+    token_src: str = Field(default="", description="File on the controller with a bearer token.")
 
 
-class _Receiver(Named):
-    severities: Annotated[list[Literal["critical", "warning"]], Field(min_length=1)]
-    repeat: _Duration = "4h"
-    mail: _Mail | None = None
-    webhook: _Webhook | None = None
+class AlertReceiver(Named):
+    """One receiver of alerts."""
+
+    severities: list[Literal["critical", "warning"]] = Field(
+        min_length=1, description="Severities of the alerts that it gets: `critical`, `warning` or both."
+    )
+    repeat: str = Field(
+        default="4h",
+        pattern=r"^([0-9]+(ms|[smhdwy]))+$",
+        description="Time after which an alert that still fires is sent again.",
+    )
+    mail: Mail | None = Field(default=None, description="Delivery by mail; set this, `webhook` or both.")
+    webhook: Webhook | None = Field(default=None, description="Delivery by HTTP POST, as Alertmanager's webhooks.")
 
     @model_validator(mode="after")
-    def _reaches_somebody(self) -> _Receiver:
+    def _reaches_somebody(self) -> AlertReceiver:
         if self.mail is None and self.webhook is None:
             raise ValueError("neither mail nor webhook is set; set one")
         return self
@@ -139,7 +149,7 @@ def alertmanager_config(
     }
 
 
-def _receiver(receiver: _Receiver, secret_dir: str) -> dict[str, Any]:
+def _receiver(receiver: AlertReceiver, secret_dir: str) -> dict[str, Any]:
     found: dict[str, Any] = {"name": receiver.name}
     if mail := receiver.mail:
         entry: dict[str, Any] = {
@@ -163,5 +173,5 @@ def _receiver(receiver: _Receiver, secret_dir: str) -> dict[str, Any]:
     return found
 
 
-def _parse(raw: Sequence[object]) -> list[_Receiver]:
-    return parse_receivers(raw, _Receiver, "alertmanager_receivers", reserved={DEAD_MAN, _NOBODY})
+def _parse(raw: Sequence[object]) -> list[AlertReceiver]:
+    return parse_receivers(raw, AlertReceiver, "alertmanager_receivers", reserved={DEAD_MAN, _NOBODY})

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from rackserve._schema import Strict
 
 _KINDS: Final = ("password", "token", "ca", "cert", "key")
 
 
-class _Tls(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+class Tls(Strict):
+    """TLS of a connection, besides its files."""
 
-    server_name: str = ""
-    insecure_skip_verify: bool = False
+    server_name: str = Field(default="", description="Name in the server's certificate, where it is not the address.")
+    insecure_skip_verify: bool = Field(default=False, description="Accept any certificate of the server.")
 
 
-class HttpClient(BaseModel):
+class HttpClient(Strict):
     """The keys of an inventory that say how Prometheus authenticates, and whom it trusts."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    username: str = ""
-    password_src: str = ""
-    token_src: str = ""
-    ca_src: str = ""
-    cert_src: str = ""
-    key_src: str = ""
-    tls_config: _Tls = Field(default_factory=_Tls)
+    username: str = Field(default="", description="User of basic authentication, together with `password_src`.")
+    password_src: str = Field(default="", description="File on the controller with the password.")
+    token_src: str = Field(default="", description="File on the controller with a bearer token.")
+    ca_src: str = Field(default="", description="CA certificate of the server on the controller, PEM.")
+    cert_src: str = Field(default="", description="Client certificate on the controller, PEM, together with `key_src`.")
+    key_src: str = Field(default="", description="Private key of the client certificate on the controller, PEM.")
+    tls_config: Tls = Field(default=Tls(), description="TLS of the connection.")
 
     @model_validator(mode="after")
     def _one_way_to_authenticate(self) -> HttpClient:

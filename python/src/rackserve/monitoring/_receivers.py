@@ -34,7 +34,9 @@ Url = Annotated[str, AfterValidator(without_password)]
 class Named(Strict):
     """What every receiver has."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9-]*$", description="Name of the receiver: lower-case letters, digits and dashes."
+    )
 
 
 # Errors whose value may be shown. That of others, such as an unknown key, may be a secret.

@@ -16,10 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class _Receiver(Named, HttpClient):
-    url: Url
-    write_relabel_configs: list[dict[str, Any]] = Field(default_factory=list)
-    queue_config: dict[str, Any] = Field(default_factory=dict)
+class RemoteWrite(Named, HttpClient):
+    """One receiver of samples."""
+
+    url: Url = Field(description="HTTP URL of the receiver, without a user or a password.")
+    write_relabel_configs: list[dict[str, Any]] = Field(
+        default=[], description="Relabelling of the samples, as in Prometheus's configuration."
+    )
+    queue_config: dict[str, Any] = Field(
+        default={}, description="Queue of unsent samples, as in Prometheus's configuration."
+    )
 
     def placed(self, folder: str) -> dict[str, str]:
         """Return the path of each of its files on the host."""
@@ -52,5 +58,5 @@ def remote_write_files(raw: Sequence[object], folder: str) -> dict[str, str]:
     return {receiver.placed(folder)[kind]: path for receiver in _parse(raw) for kind, path in receiver.files().items()}
 
 
-def _parse(raw: Sequence[object]) -> list[_Receiver]:
-    return parse_receivers(raw, _Receiver, "prometheus_remote_write")
+def _parse(raw: Sequence[object]) -> list[RemoteWrite]:
+    return parse_receivers(raw, RemoteWrite, "prometheus_remote_write")

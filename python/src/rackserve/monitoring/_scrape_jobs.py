@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from rackserve._schema import Strict, sentences
 from rackserve.errors import InputError
 from rackserve.monitoring._client import HttpClient
 from rackserve.monitoring._values import is_address, seconds_of
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 _VARIABLE: Final = "prometheus_scrape_jobs"
 INTERVAL: Final = "15s"  # global.scrape_interval of prometheus.yml.j2
-# Errors whose value is not shown: an unknown key may hold a password.
-_SILENT: Final = {"extra_forbidden", "missing", "value_error"}
+# Errors whose value may be shown: an unknown key or a target may hold a password.
+_SHOWN: Final = {"literal_error", "string_pattern_mismatch", "string_type", "greater_than_equal", "bool_type"}
 
 
 def _duration(text: str) -> str:
@@ -39,14 +40,16 @@ _Target = Annotated[str, Field(min_length=1), AfterValidator(_without_password)]
 _LabelName = Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]
 
 
-class _Group(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+class Group(Strict):
+    """Targets with the same labels."""
 
-    targets: Annotated[list[_Target], Field(min_length=1)]
-    labels: dict[_LabelName, str] = Field(default_factory=dict)
+    targets: list[_Target] = Field(
+        min_length=1, description="Targets as host:port; with `relabel_configs` any text without blanks."
+    )
+    labels: dict[_LabelName, str] = Field(default={}, description="Labels of these targets, except `job`.")
 
     @model_validator(mode="after")
-    def _keeps_its_job(self) -> _Group:
+    def _keeps_its_job(self) -> Group:
         if "job" in self.labels:
             raise ValueError("the label job is always the job_name; remove it")
         return self
@@ -56,17 +59,29 @@ class Job(HttpClient):
     """One scrape job of a site."""
 
     # As a file of targets is called.
-    job_name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$")]
-    static_configs: list[_Group]
-    scrape_interval: _Duration = INTERVAL
-    scrape_timeout: _Duration | None = None
-    metrics_path: Annotated[str, Field(pattern=r"^/\S*$")] = "/metrics"
-    scheme: Literal["http", "https"] = "http"
-    params: dict[str, list[str]] = Field(default_factory=dict)
-    honor_labels: bool = False
-    sample_limit: Annotated[int, Field(ge=0)] = 0
-    relabel_configs: list[dict[str, Any]] = Field(default_factory=list)
-    metric_relabel_configs: list[dict[str, Any]] = Field(default_factory=list)
+    job_name: str = Field(
+        pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$",
+        description="Name of the job: letters, digits, `_`, `.` and `-`; rackserve's own jobs are `prometheus`, "
+        "`alertmanager`, `vllm`, `node`, `nginx`, `edge` and `gpu`.",
+    )
+    static_configs: list[Group] = Field(description="Targets of the job, and their labels.")
+    scrape_interval: _Duration = Field(default=INTERVAL, description="Time between two scrapes.")
+    scrape_timeout: _Duration | None = Field(
+        default=None, description="Time that a scrape may take; unset is 10s, or the interval where that is shorter."
+    )
+    metrics_path: str = Field(default="/metrics", pattern=r"^/\S*$", description="Path of the metrics.")
+    scheme: Literal["http", "https"] = Field(default="http", description="Protocol of the targets.")
+    params: dict[str, list[str]] = Field(default={}, description="Parameters of the URL; never a secret.")
+    honor_labels: bool = Field(default=False, description="Whether labels of the target win over those of the job.")
+    sample_limit: int = Field(
+        default=0, ge=0, description="Samples of a scrape above which it is rejected; 0 sets no limit."
+    )
+    relabel_configs: list[dict[str, Any]] = Field(
+        default=[], description="Relabelling of the targets, as in Prometheus's configuration."
+    )
+    metric_relabel_configs: list[dict[str, Any]] = Field(
+        default=[], description="Relabelling of the samples, as in Prometheus's configuration."
+    )
 
     @model_validator(mode="after")
     def _can_be_scraped(self) -> Job:
@@ -99,7 +114,7 @@ def parse_jobs(raw: Sequence[object], reserved: Collection[str]) -> list[Job]:
         reserved: names that none may have.
 
     Raises:
-        InputError: naming the job and the first thing that is wrong with it.
+        InputError: naming the job and all that is wrong with it.
     """
     found: list[Job] = []
     for number, item in enumerate(raw, start=1):
@@ -107,20 +122,11 @@ def parse_jobs(raw: Sequence[object], reserved: Collection[str]) -> list[Job]:
         try:
             job = Job.model_validate(item)
         except ValidationError as bad:
-            raise InputError(f"{_VARIABLE}: job {name}: {_reason(bad)}") from None
+            said = "; ".join(f"job {name}: {sentence}" for sentence in sentences(bad, Job, shown=_SHOWN))
+            raise InputError(f"{_VARIABLE}: {said}") from None
         if job.job_name in reserved:
             raise InputError(f"{_VARIABLE}: job {name}: rackserve has a job of this name; choose another job_name")
         if job.job_name in {other.job_name for other in found}:
             raise InputError(f"{_VARIABLE}: job {name}: two jobs have this name; give each its own job_name")
         found.append(job)
     return found
-
-
-def _reason(bad: ValidationError) -> str:
-    first = bad.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    value = "" if first["type"] in _SILENT else f" (found {first['input']!r})"
-    if first["type"] == "extra_forbidden":
-        return f"{key} is not a known key; roles/prometheus/README.md lists them, secrets are files"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{key}: {message}{value}" if key else f"{message}{value}"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+
+from rackserve._schema import Converting, sentences
 from rackserve.errors import InputError
 from rackserve.monitoring._scrape_jobs import INTERVAL, parse_jobs
 from rackserve.monitoring._values import is_address, seconds_of
@@ -25,6 +28,35 @@ _LABELS: Final[Mapping[str, Mapping[str, str]]] = {
     "gpu": _HOST,
 }
 _CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = {"vllm": {"scrape_interval": "5s"}}
+
+
+class _Address(Converting):
+    """Where Prometheus scrapes. Other keys of an item are left to others: the edge reads the same instances."""
+
+    model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True)
+
+    address: str = Field(description="Address of the host.")
+    port: int = Field(description="Port of the metrics.")
+
+    @model_validator(mode="after")
+    def _one_address(self) -> Self:
+        if not is_address(address := f"{self.address}:{self.port}"):
+            raise ValueError(f"{address!r} is not host:port; set address and port like 10.0.0.11 and 9100")
+        return self
+
+
+class Target(_Address):
+    """One exporter of a host."""
+
+    host: str = Field(description="Name of the host, for the label `host`.")
+
+
+class VllmTarget(Target):
+    """One vLLM instance."""
+
+    instance: str = Field(description="Name of the instance, for the label `vllm_instance`.")
+    model: str = Field(description="First served name of the model, for the label `model`.")
+    release: str = Field(description="vLLM version of the host, for the label `release`.")
 
 
 @dataclass(frozen=True)
@@ -85,14 +117,16 @@ def scrape_plan(
 
 
 def _group(job: str, number: int, target: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
-    where = f"prometheus_{job}_targets: target {number}"
-    missing = [key for key in ("address", "port", *labels.values()) if key not in target]
-    if missing:
-        raise InputError(f"{where}: {', '.join(missing)} is missing (found {', '.join(target)}); add it")
-    address = f"{target['address']}:{target['port']}"
-    if not is_address(address):
-        raise InputError(f"{where}: {address!r} is not host:port; set address and port like 10.0.0.11 and 9100")
-    return {"targets": [address], "labels": {label: str(target[key]) for label, key in labels.items()}}
+    model = VllmTarget if job == "vllm" else Target if labels else _Address
+    try:
+        read = model.model_validate(target)
+    except ValidationError as wrong:
+        found = "; ".join(sentences(wrong, model))
+        raise InputError(f"prometheus_{job}_targets: target {number}: {found}") from None
+    return {
+        "targets": [f"{read.address}:{read.port}"],
+        "labels": {label: str(getattr(read, key)) for label, key in labels.items()},
+    }
 
 
 def unsettled_targets(answer: Mapping[str, Any], targets: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import Field, ValidationError
+
+from rackserve._schema import Strict, label_of, sentences
 from rackserve.preflight._driver import find_set
 
 if TYPE_CHECKING:
@@ -16,8 +18,14 @@ if TYPE_CHECKING:
     from rackserve.bundle import Manifest
     from rackserve.preflight._driver import DriverRequest
 
-_PROFILE: Final = re.compile(r"\d+g\.\d+gb(\+me|\+gfx)?")
-_CHUNK: Final = 1 << 20
+
+class MigLayout(Strict):
+    """The MIG instances of one GPU."""
+
+    gpu: int | str = Field(description="Index or UUID of the GPU.")
+    profiles: list[Annotated[str, Field(pattern=r"^\d+g\.\d+gb(\+me|\+gfx)?$")]] = Field(
+        min_length=1, description="Profiles of its MIG instances, such as 1g.10gb, in order."
+    )
 
 
 @dataclass(frozen=True)
@@ -104,14 +112,10 @@ def _extras(given: DriverInputs, manifest: Manifest, release: str) -> list[str]:
 
 def _mig(given: DriverInputs) -> list[str]:
     found = []
-    for entry in given.mig:
-        unknown = sorted(set(entry) - {"gpu", "profiles"})
-        if unknown or "gpu" not in entry or not entry.get("profiles"):
-            found.append(f"nvidia_driver_mig: {dict(entry)} is not gpu (index or UUID) and profiles")
-            continue
-        found += [
-            f"nvidia_driver_mig: {profile!r} of GPU {entry['gpu']} is no profile such as 1g.10gb"
-            for profile in entry["profiles"]
-            if not _PROFILE.fullmatch(str(profile))
-        ]
+    for position, item in enumerate(given.mig):
+        try:
+            MigLayout.model_validate(item)
+        except ValidationError as wrong:
+            label = label_of(item, "GPU", position)
+            found += [f"nvidia_driver_mig: {label}: {sentence}" for sentence in sentences(wrong, MigLayout)]
     return found

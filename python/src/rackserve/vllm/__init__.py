@@ -5,7 +5,7 @@ from rackserve.vllm._chat_templates import find_template
 from rackserve.vllm._compatibility import validate_release
 from rackserve.vllm._config import config_of, dtype_for, environment_of, parser_of, words_of
 from rackserve.vllm._files import reason_of
-from rackserve.vllm._instances import Instance, parse_instances
+from rackserve.vllm._instances import Instance, Task, parse_instances
 from rackserve.vllm._plan import HostOptions, HostPlan, HostState, host_plan
 from rackserve.vllm._probe_settings import probe_settings
 from rackserve.vllm._releases import Release, known_paths, release_of, releases
@@ -20,6 +20,7 @@ __all__ = [
     "Instance",
     "Release",
     "Sources",
+    "Task",
     "Tensor",
     "adapter_folders",
     "adapter_sources",

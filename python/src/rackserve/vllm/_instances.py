@@ -60,23 +60,37 @@ _RESERVED_ARGS: Final = {
 class ModelRef(Strict):
     """A model by repository and commit, and the names that clients use for it."""
 
-    repo: str = Field(pattern=_REPO)
-    revision: str = Field(pattern=_COMMIT)
-    served_names: list[str] = Field(default=[])
+    repo: str = Field(pattern=_REPO, description="Repository of the model, `owner/name`; the bundle must carry it.")
+    revision: str = Field(pattern=_COMMIT, description="Full commit of the repository, 40 hex digits.")
+    served_names: list[str] = Field(
+        default=[], description="Names that clients put into `model`; an empty list takes the repository."
+    )
 
 
 class Lora(Strict):
-    """A LoRA adapter under the name that clients use for it: a repository and commit of the bundle, or a host's folder.
+    """A LoRA adapter: a repository and commit of the bundle, or a host's folder.
 
-    `base` is the model that the adapter's own configuration names, where that is not the instance's repository: the
-    same model under another name, such as its quantized copy.
+    `base` is the same model under another name, such as its quantized copy.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,95}$")
-    path: str | None = Field(default=None, pattern=r"^/[^\s=]+$")
-    repo: str | None = Field(default=None, pattern=_REPO)
-    revision: str | None = Field(default=None, pattern=_COMMIT)
-    base: str | None = None
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,95}$", description="Name that clients put into `model` for the adapter."
+    )
+    path: str | None = Field(
+        default=None,
+        pattern=r"^/[^\s=]+$",
+        description="Directory of the adapter on the host, for an adapter that the bundle does not carry.",
+    )
+    repo: str | None = Field(
+        default=None, pattern=_REPO, description="Repository of the adapter, for an adapter of the bundle."
+    )
+    revision: str | None = Field(
+        default=None, pattern=_COMMIT, description="Full commit of that repository, 40 hex digits."
+    )
+    base: str | None = Field(
+        default=None,
+        description="Model that the adapter's own configuration names, where it is not the instance's repository.",
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Lora:
@@ -89,29 +103,72 @@ class Lora(Strict):
 
 
 class Instance(Strict):
-    """One vLLM server. Lengths are tokens, `max_num_seqs` is requests at once, utilisation a share of the GPU.
+    """One vLLM server."""
 
-    `task` is what the model is for: `generate` text, `embed` texts as vectors, or `score` pairs (a cross-encoder).
-    """
-
-    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")
-    model: ModelRef
-    task: Task = "generate"
-    max_num_seqs: int = Field(ge=1)
-    max_model_len: int = Field(ge=1)
-    port: int = Field(default=0, ge=0, le=65535)
-    gpus: list[int | str] = Field(default=[])
-    tensor_parallel_size: int | None = Field(default=None, ge=1)
-    api_server_count: int | None = Field(default=None, ge=1)
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    gpu_memory_utilization: float | None = Field(default=None, gt=0, lt=1)
-    quantization: Literal["awq", "gptq", "fp8"] | None = None
-    kv_cache_dtype: str | None = None
-    lora: list[Lora] = Field(default=[])
-    tool_call_parser: str | None = None
-    chat_template: str | None = None
-    prefix_caching: bool = True
-    extra_args: dict[str, bool | int | float | str | list[str] | dict[str, Any]] = Field(default={})
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9-]{0,30}$",
+        description="Name of the instance and of its units: lower-case letters, digits and dashes.",
+    )
+    model: ModelRef = Field(description="Model of the instance.")
+    task: Task = Field(
+        default="generate",
+        description="Task of the model: `generate` text, `embed` texts as vectors, or `score` pairs (a cross-encoder).",
+    )
+    max_num_seqs: int = Field(ge=1, description="Requests that are generated at the same time; further ones wait.")
+    max_model_len: int = Field(ge=1, description="Maximum length of prompt and answer together, in tokens.")
+    port: int = Field(
+        default=0, ge=0, le=65535, description=f"Listen port; 0 takes the lowest free one from {PORT_BASE}."
+    )
+    gpus: list[int | str] = Field(
+        default=[],
+        description="GPUs by index (as nvidia-smi counts), UUID or PCI address (`0000:3b:00.0`); the same kind of name "
+        "for all instances of a host.",
+    )
+    tensor_parallel_size: int | None = Field(
+        default=None, ge=1, description="GPUs that share every layer; unset takes all of `gpus`."
+    )
+    api_server_count: int | None = Field(
+        default=None,
+        ge=1,
+        description="Processes that accept requests; more than one hides the `process_*` metrics, unset takes vLLM's "
+        "default.",
+    )
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        default="auto", description="Type of the weights and activations."
+    )
+    gpu_memory_utilization: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Ratio of the GPU's memory that the instance may use, above 0 and below 1; unset takes the "
+        "release's default, 0.90 up to 0.10.2 and 0.92 after it.",
+    )
+    quantization: Literal["awq", "gptq", "fp8"] | None = Field(
+        default=None, description="Quantization of the weights; unset takes what the model's configuration names."
+    )
+    kv_cache_dtype: str | None = Field(
+        default=None, description="Type of the KV cache, one that the release has; unset takes vLLM's default."
+    )
+    lora: list[Lora] = Field(
+        default=[],
+        description="LoRA adapters, each with `repo` and `revision`, or with `path`; see docs/how-to/lora.md.",
+    )
+    tool_call_parser: str | None = Field(
+        default=None,
+        description="Parser of tool calls, one that the release has; `none` turns tool calls off, unset takes the "
+        "parser of a known model, else none.",
+    )
+    chat_template: str | None = Field(
+        default=None,
+        description="Chat template, a file in the inventory's directory or one of the model's files; unset takes the "
+        "model's own.",
+    )
+    prefix_caching: bool = Field(
+        default=True, description="Whether prompts with the same beginning share the KV cache of it."
+    )
+    extra_args: dict[str, bool | int | float | str | list[str] | dict[str, Any]] = Field(
+        default={}, description="Other flags of `vllm serve` and their values, by long name without leading dashes."
+    )
 
     @field_validator("gpus")
     @classmethod
