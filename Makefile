@@ -39,6 +39,7 @@ lint:
 	else echo 'luacheck skipped: apt-get install lua-check'; fi
 	python python/tools/check_roles.py
 	python python/tools/check_docs.py
+	python python/tools/argument_specs.py --check
 	python python/tools/role_readme.py --check
 	python python/tools/dashboards.py --check
 
@@ -69,6 +70,7 @@ nightly:
 	.ci/nightly $(NAMES)
 
 docs:
+	python python/tools/argument_specs.py
 	python python/tools/role_readme.py
 	python python/tools/dashboards.py
 

@@ -1,7 +1,7 @@
 """Writes the variable table of every role's README from its meta/argument_specs.yml.
 
-The table stands between two markers, with the shared values that the role reads; the rest of the file is written by
-hand and is left alone.
+The table is between two markers, with the shared values that the role reads; the rest of the file is written by hand
+and is left alone. A nested input has rows for its keys, unless its description mentions a page of docs, which has them.
 
     python python/tools/role_readme.py           # writes the tables
     python python/tools/role_readme.py --check   # changes nothing; exit 1 names the stale files
@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
 BEGIN = "<!-- argument_specs:begin -->"
 END = "<!-- argument_specs:end -->"
+MENTION: Final = re.compile(r"\b(docs/[\w/-]+?([\w-]+)\.md)(#[\w-]+)?")
 HEADER = ("| variable | type | default | what |", "|---|---|---|---|")
 
 
@@ -41,6 +43,8 @@ def _code(value: object) -> str:
 def _type(option: dict[str, Any]) -> str:
     kind = str(option.get("type", "str"))
     elements = option.get("elements")
+    if elements == "raw" and "options" in option:  # leaves the items to our schema; see argument_specs.py
+        elements = "dict"
     return f"{kind} of {elements}" if elements else kind
 
 
@@ -50,29 +54,52 @@ def _default(option: dict[str, Any]) -> str:
     return _code(option["default"]) if "default" in option else "none"
 
 
-def _what(option: dict[str, Any]) -> str:
+def _description(option: dict[str, Any]) -> str:
     description = option.get("description", "")
-    text = " ".join(description) if isinstance(description, list) else str(description)
+    return " ".join(description) if isinstance(description, list) else str(description)
+
+
+def _what(option: dict[str, Any], folder: Path, root: Path) -> str:
+    text = MENTION.sub(
+        lambda found: f"[{found[2]}]({os.path.relpath(root / found[1], folder)}{found[3] or ''})", _description(option)
+    )
     choices = option.get("choices")
     if choices:
         text = f"{text} One of {', '.join(_code(choice) for choice in choices)}."
     return _cell(text)
 
 
-def _rows(options: dict[str, dict[str, Any]], parent: str = "") -> list[str]:
-    rows: list[str] = []
+def rows(
+    options: dict[str, dict[str, Any]], folder: Path, root: Path, *, parent: str = "", linked: bool = False
+) -> list[str]:
+    """Makes the rows of options, each followed by those of its own options.
+
+    Args:
+        options: By name.
+        folder: Where the file is that gets the rows.
+        root: The repository.
+        parent: What is before each name.
+        linked: Whether an option that mentions a page of docs has its own options there.
+
+    Returns:
+        Lines of a Markdown table.
+    """
+    found: list[str] = []
     for name, option in options.items():
         path = f"{parent}{name}"
-        rows.append(f"| `{path}` | {_type(option)} | {_default(option)} | {_what(option)} |")
-        rows.extend(_rows(option.get("options", {}), f"{path}."))
-    return rows
+        found.append(f"| `{path}` | {_type(option)} | {_default(option)} | {_what(option, folder, root)} |")
+        if not (linked and MENTION.search(_description(option))):
+            found.extend(rows(option.get("options", {}), folder, root, parent=f"{path}."))
+    return found
 
 
-def table(specs: dict[str, Any]) -> str:
+def table(specs: dict[str, Any], folder: Path, root: Path) -> str:
     """Makes the table of a role.
 
     Args:
         specs: What stands under `argument_specs` in the role's file.
+        folder: The role.
+        root: The repository.
 
     Returns:
         A Markdown table for each entry point that is not the same as `main`, without a line break at its end.
@@ -80,8 +107,8 @@ def table(specs: dict[str, Any]) -> str:
     parts: list[str] = []
     distinct = {entry: spec for entry, spec in specs.items() if entry == "main" or spec != specs.get("main")}
     for entry, spec in distinct.items():
-        rows = _rows(spec.get("options") or {})
-        body = "\n".join([*HEADER, *rows]) if rows else "No variables."
+        found = rows(spec.get("options") or {}, folder, root, linked=True)
+        body = "\n".join([*HEADER, *found]) if found else "No variables."
         parts.append(body if len(distinct) == 1 else f"Entry point `{entry}`:\n\n{body}")
     return "\n\n".join(parts)
 
@@ -104,13 +131,14 @@ def shared(role: Path) -> str:
     return "\n\n" + textwrap.fill(listed, 160, break_long_words=False, break_on_hyphens=False)
 
 
-def render(readme: str, specs: dict[str, Any], below: str = "") -> str:
+def render(readme: str, specs: dict[str, Any], folder: Path, root: Path) -> str:
     """Puts the table of a role into the text of its README.
 
     Args:
         readme: The README as it is.
         specs: What stands under `argument_specs` in the role's file.
-        below: What follows the table.
+        folder: The role.
+        root: The repository.
 
     Returns:
         The README with the table between its markers.
@@ -122,10 +150,15 @@ def render(readme: str, specs: dict[str, Any], below: str = "") -> str:
         raise ReadmeError(f"needs the line '{BEGIN}' once, and after it the line '{END}' once")
     before, rest = readme.split(BEGIN)
     _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{table(specs)}{below}\n{END}{after}"
+    return f"{before}{BEGIN}\n{table(specs, folder, root)}{shared(folder)}\n{END}{after}"
 
 
-def _specs(path: Path) -> dict[str, Any]:
+def read_specs(path: Path) -> dict[str, Any]:
+    """Reads what stands under `argument_specs` in a role's file.
+
+    Raises:
+        ReadmeError: It cannot be read.
+    """
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
@@ -153,7 +186,7 @@ def main(argv: list[str] | None = None) -> int:
     for readme in sorted(args.root.glob("roles/*/README.md")):
         try:
             old = readme.read_text(encoding="utf-8")
-            new = render(old, _specs(readme.parent / "meta" / "argument_specs.yml"), shared(readme.parent))
+            new = render(old, read_specs(readme.parent / "meta" / "argument_specs.yml"), readme.parent, args.root)
         except ReadmeError as error:
             broken = True
             print(f"{readme.relative_to(args.root)}: {error}", file=sys.stderr)

@@ -143,7 +143,7 @@ def test_shared_values_are_named_below_the_table(role: Path, tmp_path: Path) -> 
 
 
 def test_two_entry_points_get_a_table_each() -> None:
-    text = role_readme.table({"main": {"options": {}}, "remove": {"options": {"web_x": {"type": "str"}}}})
+    text = role_readme.table({"main": {"options": {}}, "remove": {"options": {"web_x": {"type": "str"}}}}, TOOLS, TOOLS)
     assert "Entry point `main`:\n\nNo variables." in text
     assert "Entry point `remove`:" in text
 
