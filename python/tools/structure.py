@@ -4,7 +4,8 @@
     python python/tools/structure.py --tree /tmp/before --json >before.json
     python python/tools/structure.py --compare before.json          # a Markdown table: before, after
 
-A component is a module at the top of the package, or the first folder on a module's path that has modules of its own.
+A component is a module at the top of the package, a package below it, or one of the folders in `ansible/`: Ansible loads
+each of these by itself, and modules run on other machines than filters.
 Imports inside functions and for type checkers count as all others do.
 A cycle is a group of components, or of modules, that all import each other, directly or through others.
 The longest chain of imports takes the components of a cycle as one.
@@ -82,10 +83,8 @@ def _nearest(name: str, known: Mapping[str, Path]) -> str:
 
 def component_of(path: Path, package: Path) -> str:
     """Return the component that a module belongs to, as a path in the package."""
-    for folder in reversed(path.relative_to(package).parents[:-1]):
-        if any((package / folder).glob("*.py")):
-            return folder.as_posix()
-    return path.stem
+    folder, *below = path.relative_to(package).parts[:-1] or [path.stem]
+    return f"{folder}/{below[0]}" if folder == "ansible" and below else folder
 
 
 def groups_of(graph: Graph) -> dict[str, frozenset[str]]:
@@ -136,7 +135,7 @@ def filters_in(tree: Path) -> int:
     source = tree / "python" / "src"
     counts = (
         _run([sys.executable, "-c", _COUNT_FILTERS, str(path)], tree, {"PYTHONPATH": str(source)})
-        for path in sorted((source / PACKAGE / "ansible" / "filters").glob("*.py"))
+        for path in sorted((source / PACKAGE / "ansible" / "filters").glob("[!_]*.py"))
     )
     return sum(map(int, counts))
 
