@@ -17,7 +17,7 @@ from rackserve.bundle._sign import sign
 from rackserve.bundle._trust import Trust
 from rackserve.errors import BundleError
 from rackserve.programs import verify_bundle
-from rackserve.programs.verify_bundle import MANIFEST, SIGNATURE, VERIFIER
+from rackserve.programs.verify_bundle import HOST_PARTS, MANIFEST, SIGNATURE, VERIFIER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -258,6 +258,7 @@ EDITS: dict[str, tuple[Callable[[Path], None], str]] = {
     "empty part": (edit(_first(path="apt//Packages")), "unsafe path"),
     "very long": (edit(_first(path="a/" * 300 + "a")), "unsafe path"),
     "the manifest's own name": (edit(_first(path=MANIFEST)), "the bundle's own"),
+    "the name of a host's own file": (edit(_first(path=HOST_PARTS)), "the bundle's own"),
     "a blob's name": (edit(_first(path="blobs/aa/x")), "the bundle's own"),
     "twice": (edit(lambda m: m["files"].append(m["files"][-1])), "twice"),
     "case collision": (

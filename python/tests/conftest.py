@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # The name that Ansible gives them on a host.
-ansible.module_utils.__path__.append(str(Path(rackserve.__file__).parent / "ansible" / "module_utils"))
+for _folder in ("ansible/module_utils", "programs"):
+    ansible.module_utils.__path__.append(str(Path(rackserve.__file__).parent / _folder))
 
 # Programs beyond Python and git, and the Debian package of each.
 PACKAGES: Final = {

@@ -39,8 +39,9 @@ if TYPE_CHECKING:
 Graph = dict[str, set[str]]
 
 PACKAGE: Final = "rackserve"
-# The name that Ansible gives to the files of our folder ansible/module_utils.
+# The name that Ansible gives to the files of our folders that ansible.cfg has as `module_utils`.
 _UTILS: Final = "ansible.module_utils."
+_UTILS_FOLDERS: Final = ("ansible.module_utils", "programs")
 _COUNT_FILTERS: Final = "import runpy, sys; print(len(runpy.run_path(sys.argv[1])['FilterModule']().filters()))"
 _HELP_RUNS: Final = 5
 
@@ -75,7 +76,8 @@ def imports_of(tree: ast.Module, package: str, known: Mapping[str, Path]) -> set
 def _nearest(name: str, known: Mapping[str, Path]) -> str:
     """Return the module that a dotted name is, or is an attribute of."""
     if name.startswith(_UTILS):
-        name = f"{PACKAGE}.{name}"
+        module = name.removeprefix(_UTILS).partition(".")[0]
+        name = next((found for f in _UTILS_FOLDERS if (found := f"{PACKAGE}.{f}.{module}") in known), "")
     while name and name not in known:
         name = name.rpartition(".")[0]
     return name

@@ -83,7 +83,7 @@ def wait_for(host: Host) -> None:
 
 
 def wipe(host: Host) -> None:
-    host.check_output(f"rm -rf {FOLDERS} /opt/vllm /var/lib/rackserve/bundle.parts.json")
+    host.check_output(f"rm -rf {FOLDERS} /opt/vllm")
 
 
 def is_whole(host: Host) -> bool:

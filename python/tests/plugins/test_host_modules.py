@@ -17,6 +17,7 @@ from rackserve.ansible.modules import (
     vllm_ready,
     vllm_release,
 )
+from rackserve.programs.verify_bundle import Digests
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -139,14 +140,14 @@ def test_an_altered_blob_is_found_and_replaced(tmp_path: Path) -> None:
     digest = hashlib.sha256(b"hello").hexdigest()
     files = [{"path": "source", "size": 5, "sha256": digest}]
     (tmp_path / "blobs").mkdir()
-    assert hf_snapshot.differing(str(tmp_path), files) == files
+    assert hf_snapshot.differing(str(tmp_path), files, Digests()) == files
     hf_snapshot.place_blob(str(tmp_path / "source"), str(tmp_path / "blobs" / digest))
-    assert hf_snapshot.differing(str(tmp_path), files) == []
+    assert hf_snapshot.differing(str(tmp_path), files, Digests()) == []
     (tmp_path / "blobs" / digest).chmod(0o600)
-    assert hf_snapshot.differing(str(tmp_path), files) == files
+    assert hf_snapshot.differing(str(tmp_path), files, Digests()) == files
     (tmp_path / "blobs" / digest).unlink()
     (tmp_path / "blobs" / digest).write_bytes(b"hellO")
-    assert hf_snapshot.differing(str(tmp_path), files) == files
+    assert hf_snapshot.differing(str(tmp_path), files, Digests()) == files
 
 
 def test_two_revisions_of_one_repository_settle_on_one_main(tmp_path: Path) -> None:

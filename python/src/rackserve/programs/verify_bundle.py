@@ -32,6 +32,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.json.sig"
+HOST_PARTS = "host-parts.json"
 VERIFIER = "verify_bundle.py"
 ATTESTATIONS = "attestations"
 NAMESPACE = "rackserve-bundle"
@@ -145,7 +147,7 @@ def _refuse_unsafe(files: list[Entry]) -> None:
 def _refuse_entry(entry: Entry) -> None:
     if not isinstance(entry.path, str) or not is_safe_path(entry.path):
         raise Refused(f"{MANIFEST} names the unsafe path {entry.path!r}; this bundle was tampered with")
-    if entry.path in {MANIFEST, SIGNATURE} or entry.path.split("/")[0] in {ATTESTATIONS, "blobs"}:
+    if entry.path in {MANIFEST, SIGNATURE, HOST_PARTS} or entry.path.split("/")[0] in {ATTESTATIONS, "blobs"}:
         raise Refused(f"{MANIFEST} names {entry.path!r}, a name that is the bundle's own")
     if not isinstance(entry.size, int) or isinstance(entry.size, bool) or entry.size < 0:
         raise Refused(f"{MANIFEST} gives {entry.path!r} the size {entry.size!r}; a size is a number of bytes")
@@ -366,6 +368,60 @@ def sha256_of(path: str) -> str:
     return digest.hexdigest()
 
 
+class Digests:
+    """The sha256 of each file that was read in one run, so that the run reads no byte twice.
+
+    Content is known by its device, inode, size and times of change in nanoseconds: what was written or replaced since
+    is read again. Saved, they are accepted only with the sha256 of what was saved: another run's are not.
+    """
+
+    def __init__(self, known: dict[str, str] | None = None) -> None:
+        self._known = dict(known or {})
+        self._lock = threading.Lock()
+        self.read_bytes = 0
+
+    @classmethod
+    def load(cls, path: str, sha256: str) -> Digests:
+        """Return the digests with that sha256; none where the file is missing or another."""
+        try:
+            with open(path, "rb") as source:
+                data = source.read()
+        except FileNotFoundError:
+            return cls()
+        return cls(json.loads(data)) if hashlib.sha256(data).hexdigest() == sha256 else cls()
+
+    def save(self, path: str) -> str:
+        """Write them to a file and return the sha256 to load them with."""
+        text = json.dumps(self._known, indent=0, sort_keys=True)
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        write_durably(path, text)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def of(self, path: str) -> str:
+        """Return the sha256 of a file in hex; it is read unless it was before."""
+        status = os.stat(path)
+        if _content(status) in self._known:
+            return self._known[_content(status)]
+        digest = sha256_of(path)
+        with self._lock:
+            self.read_bytes += status.st_size
+        if _content(os.stat(path)) == _content(status):
+            self._known[_content(status)] = digest
+        return digest
+
+    def rename(self, source: str, target: str) -> None:
+        """Give a file another name; the kernel counts that as a change, but its bytes need not be read again."""
+        before = _content(os.stat(source))
+        os.replace(source, target)
+        after = _content(os.stat(target))
+        if before in self._known and before.rpartition(":")[0] == after.rpartition(":")[0]:
+            self._known[after] = self._known[before]
+
+
+def _content(status: os.stat_result) -> str:
+    return f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
+
+
 def carried_files(entries: Iterable[Entry]) -> list[Entry]:
     """Return the files of a carried bundle: each content once, by its blob's path, and this verifier."""
     files = {entry.blob: entry._replace(path=entry.blob) for entry in entries}
@@ -378,13 +434,13 @@ def files_at(bundle: str, entries: Iterable[Entry]) -> list[Entry]:
     return carried_files(entries) if os.path.isdir(os.path.join(bundle, "blobs")) else list(entries)
 
 
-def file_problem(root: str, entry: Entry) -> str | None:
+def file_problem(root: str, entry: Entry, digest_of: Callable[[str], str] = sha256_of) -> str | None:
     """Return what is wrong with one file of a bundle, or None."""
     path = os.path.join(root, entry.path)
     try:
         status = os.lstat(path)
         problem = _status_problem(entry, status)
-        if problem is None and sha256_of(path) != entry.sha256:
+        if problem is None and digest_of(path) != entry.sha256:
             problem = f"{entry.path} was altered: its sha256 is not the manifest's"
     except (FileNotFoundError, NotADirectoryError):
         return f"{entry.path} is missing"
@@ -406,7 +462,11 @@ def _status_problem(entry: Entry, status: os.stat_result) -> str | None:
 
 
 def folder_problems(
-    root: str, wanted: Iterable[Entry], known: Iterable[str] = (), on_file: Callable[[Entry], None] = lambda _: None
+    root: str,
+    wanted: Iterable[Entry],
+    known: Iterable[str] = (),
+    on_file: Callable[[Entry], None] = lambda _: None,
+    digest_of: Callable[[str], str] = sha256_of,
 ) -> list[str]:
     """Compare a folder with what it should hold, byte for byte, and return a sentence for every difference.
 
@@ -415,6 +475,7 @@ def folder_problems(
         wanted: the files that must be there, by their paths in this folder.
         known: other paths that may be there.
         on_file: called after each file was read, for progress.
+        digest_of: given a path, it returns the sha256 of that file.
     """
     wanted = list(wanted)
     allowed = {entry.path for entry in wanted} | set(known)
@@ -429,7 +490,7 @@ def folder_problems(
                 found.append(f"{relative} is in the bundle but not in its manifest")
 
     def check(entry: Entry) -> str | None:
-        problem = file_problem(root, entry)
+        problem = file_problem(root, entry, digest_of)
         on_file(entry)
         return problem
 
@@ -652,6 +713,8 @@ def _arguments() -> argparse.Namespace:
             sub.add_argument("dest")
         else:
             sub.add_argument("--parts", help="JSON list of the paths that a host holds; without it, all")
+            sub.add_argument("--digests", metavar="FILE", help="digests of the files that were read in this run")
+            sub.add_argument("--digests-sha256", metavar="HEX", help="sha256 of that file, to know it as this run's")
         trust = sub.add_mutually_exclusive_group(required=True)
         trust.add_argument("--signers", help="allowed signers, as ssh-keygen reads them")
         trust.add_argument("--manifest-sha256", help="the manifest's sha256, brought by another way")
@@ -707,11 +770,15 @@ def _check(args: argparse.Namespace, bundle: str, entries: list[Entry]) -> list[
         raise Refused(f"{bundle} is unpacked already")
     wanted = files_at(bundle, entries)
     known = {MANIFEST, SIGNATURE, *attestations(bundle)}
+    digests = Digests()
     if args.verb == "check" and args.parts:
         with open(args.parts, encoding="utf-8") as source:
             paths = set(json.load(source))
         wanted = [entry for entry in entries if entry.path in paths]
-    _refuse(folder_problems(bundle, wanted, known))
+        known.add(os.path.relpath(args.parts, bundle))
+    if args.verb == "check" and args.digests:
+        digests = Digests.load(args.digests, args.digests_sha256)
+    _refuse(folder_problems(bundle, wanted, known, digest_of=digests.of))
     return wanted
 
 

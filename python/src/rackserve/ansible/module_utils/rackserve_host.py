@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import subprocess
 import time
@@ -13,17 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CHUNK = 1 << 20
 LOCK = "/var/lib/rackserve/.lock"
-
-
-def sha256_of(path: str) -> str:
-    """Return the sha256 of a file in hex."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as source:
-        while chunk := source.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def write_durably(path: str, data: bytes, mode: int = 0o644) -> None:

@@ -9,7 +9,8 @@ short_description: Place one model snapshot in the Hugging Face cache
 description:
   - Writes blobs (named by their sha256), the snapshot of a commit and the ref C(main), as huggingface_hub lays them
     out. Blobs are hard links to the bundle's files where the filesystem allows. Every blob's sha256 is compared on
-    every run, so a file that was altered is replaced.
+    every run, so a file that was altered is replaced. A blob that this run read as a file of the bundle, and that has
+    not changed since, is not read again.
 options:
   home: {description: "HF_HOME, such as /var/cache/huggingface.", type: str, required: true}
   source: {description: The model's folder in the bundle on the host., type: str, required: true}
@@ -21,6 +22,7 @@ options:
     type: list
     elements: str
     default: []
+  digests: {description: What bundle_transfer returned in this run., type: dict, default: {}}
 author: rackserve
 """
 EXAMPLES = r"""
@@ -35,6 +37,7 @@ EXAMPLES = r"""
 RETURN = r"""
 path: {description: The snapshot's folder., type: str, returned: always}
 replaced: {description: Files that were placed or replaced., type: list, returned: always}
+read_bytes: {description: Bytes of files that were read for their sha256., type: int, returned: always}
 """
 
 import json
@@ -43,7 +46,8 @@ import shutil
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.rackserve_host import host_lock, sha256_of, switch_link, sync_folder, write_durably
+from ansible.module_utils.rackserve_host import host_lock, switch_link, sync_folder, write_durably
+from ansible.module_utils.verify_bundle import Digests
 
 _READABLE = 0o644
 
@@ -62,7 +66,7 @@ def place_blob(source: str, blob: str) -> None:
     sync_folder(os.path.dirname(blob))
 
 
-def differing(home: str, files: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def differing(home: str, files: list[dict[str, Any]], digests: Digests) -> list[dict[str, Any]]:
     """Return the files whose blob is absent, altered, or not readable by everyone."""
     found = []
     for entry in files:
@@ -71,11 +75,17 @@ def differing(home: str, files: list[dict[str, Any]]) -> list[dict[str, Any]]:
             os.path.isfile(blob)
             and os.stat(blob).st_mode & 0o777 == _READABLE
             and os.path.getsize(blob) == entry["size"]
-            and sha256_of(blob) == entry["sha256"]
+            and digests.of(blob) == entry["sha256"]
         )
         if not intact:
             found.append(entry)
     return found
+
+
+def altered_sources(source: str, replaced: list[dict[str, Any]], digests: Digests) -> list[str]:
+    """Return the bundle's files that cannot replace a blob, because they were altered as well: often one inode."""
+    paths = {os.path.join(source, entry["path"]): entry["sha256"] for entry in replaced}
+    return [path for path, sha256 in paths.items() if digests.of(path) != sha256]
 
 
 def content_of(path: str) -> bytes | None:
@@ -120,24 +130,37 @@ def main() -> None:
             **dict.fromkeys(("home", "source", "repo", "revision"), text),
             "files": {"type": "list", "elements": "dict", "required": True},
             "wanted": {"type": "list", "elements": "str", "default": []},
+            "digests": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )
     params = module.params
     home = os.path.join(params["home"], "hub", f"models--{params['repo'].replace('/', '--')}")
     snapshot = os.path.join(home, "snapshots", params["revision"])
-    replaced = differing(home, params["files"])
+    digests = Digests.load(**params["digests"]) if params["digests"] else Digests()
+    replaced = differing(home, params["files"], digests)
     changed = bool(replaced)
     os.umask(0o022)
     if not module.check_mode:
         try:
+            altered = altered_sources(params["source"], replaced, digests)
+            if altered:
+                module.fail_json(
+                    msg=f"{', '.join(altered)} was altered: its sha256 is not the manifest's; replace it by "
+                    "playbooks/place_bundle.yml, and run this play again"
+                )
             with host_lock():
                 changed |= write_snapshot(home, {**params, "replaced": replaced})
         except OSError as failed:
             module.fail_json(
                 msg=f"{params['repo']} was not placed in {home}: {failed}; mend that, and run the play again"
             )
-    module.exit_json(changed=changed, path=snapshot, replaced=[entry["path"] for entry in replaced])
+    module.exit_json(
+        changed=changed,
+        path=snapshot,
+        replaced=[entry["path"] for entry in replaced],
+        read_bytes=digests.read_bytes,
+    )
 
 
 if __name__ == "__main__":

@@ -66,7 +66,8 @@ from ansible.module_utils.rackserve_driver_host import (
     prune,
     record_of,
 )
-from ansible.module_utils.rackserve_host import host_lock, run, sha256_of, write_durably
+from ansible.module_utils.rackserve_host import host_lock, run, write_durably
+from ansible.module_utils.verify_bundle import sha256_of
 
 
 def install(chosen: dict[str, Any], *, check: bool) -> list[str]:

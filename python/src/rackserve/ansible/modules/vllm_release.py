@@ -47,8 +47,9 @@ import shutil
 import zipfile
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.rackserve_host import host_lock, run, sha256_of, switch_link, tail, write_durably
+from ansible.module_utils.rackserve_host import host_lock, run, switch_link, tail, write_durably
 from ansible.module_utils.rackserve_record import record_problems
+from ansible.module_utils.verify_bundle import sha256_of
 
 STAMP = ".rackserve-complete"
 _SHOWN = 5
