@@ -25,7 +25,6 @@ check: static unit
 static: lint
 	ansible-lint --offline
 	mypy
-	mypy python/tools
 
 # The fast half of `static`, which is also the hook of pre-commit.
 lint:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from testinfra import get_host
 
+from rackserve.bundle._sign import sign
+from rackserve.programs.verify_bundle import MANIFEST
 from testing import bundles as making
 
 if TYPE_CHECKING:
@@ -45,8 +47,8 @@ def bundles(tmp_path_factory: pytest.TempPathFactory, keys: Path) -> Path:
     for name in ["good", *making.TAMPERINGS]:
         tree = folder / name.replace(" ", "-")
         manifest = making.write_tree(tree, version=2_000_000_000)
-        (tree / making.MANIFEST).write_bytes(manifest.to_bytes())
-        making.sign(tree, keys / "lab")
+        (tree / MANIFEST).write_bytes(manifest.to_bytes())
+        sign(tree, keys / "lab")
         if name != "good":
             making.TAMPERINGS[name][0](tree)
     return folder

@@ -10,33 +10,17 @@ from typing import TYPE_CHECKING
 import pytest
 from testinfra import get_host
 
+from testing.fleet import Gpus
 from testing.lab import FOLDER, PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from testinfra.host import Host
 
 HERE = Path(__file__).parent
 UNIT, ENTRY = "vllm@smollm2.service", "vllm-entry@smollm2.socket"
 # As a small model on one GPU: milliseconds to the first token, and between tokens.
 PACE = (40, 20)
-
-
-class Gpus(dict[str, "Host"]):
-    """The two hosts of engines by name."""
-
-    def run(self, command: str) -> None:
-        """Run a command on both."""
-        for host in self.values():
-            host.check_output(command)
-
-    def wait(self, command: str, seconds: int) -> None:
-        """Wait until a command succeeds on both."""
-        until = time.monotonic() + seconds
-        while not all(host.run(command).rc == 0 for host in self.values()):
-            assert time.monotonic() < until, [host.run(f"systemctl status {UNIT}").stdout for host in self.values()]
-            time.sleep(1)
 
 
 @pytest.fixture(scope="session")

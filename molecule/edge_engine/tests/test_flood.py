@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from testinfra.host import Host
 
-    from conftest import Gpus
+    from testing.fleet import Gpus
 
 LIMIT, TIMES, ROUNDS = 10, 20, 5
 LOAD = Load(levels=(16.0,), requests=12, output_tokens=32)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from testinfra.host import Host
 
-    from conftest import Gpus
+    from testing.fleet import Gpus
 
     Play = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 import pytest
@@ -32,8 +32,9 @@ def connect(host: Host) -> Iterator[Connect]:
     opened: list[OpenAI] = []
 
     def make(key: str = "rsk-roomy", base: str = "https://{}/v1", **options: Any) -> OpenAI:  # noqa: ANN401
+        # The library takes a client of httpx, though its types name its own copy of httpx alone.
         http = httpx.Client(verify=context, event_hooks={"request": [_by_name]}, timeout=90)
-        opened.append(OpenAI(base_url=base.format(address), api_key=key, http_client=http, **options))
+        opened.append(OpenAI(base_url=base.format(address), api_key=key, http_client=cast("Any", http), **options))
         return opened[-1]
 
     yield make

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -39,7 +39,7 @@ def places_while_under_way(host: Host, status: int, key: str = ROOMY, **more: ob
 
 
 @pytest.mark.parametrize("more", [{}, {"halves": 0}, {"halves": 9}], ids=["at once", "length unknown", "slowly"])
-def test_a_prompt_under_way_is_in_no_file(host: Host, more: dict[str, object]) -> None:
+def test_a_prompt_under_way_is_in_no_file(host: Host, more: dict[str, Any]) -> None:
     assert places_while_under_way(host, 200, **more) == set()
 
 

@@ -6,36 +6,18 @@ import json
 import re
 import ssl
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 import pytest
 import yaml
 from openai import OpenAI
 
+from testing.fleet import SERVER_NAME
 from testing.lab import INVENTORY, command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from testinfra.host import Host
-
-SERVER_NAME = "rackserve.lab"
-# Last number of a host's address, and port: two instances on gpu1, one on gpu2.
-ENGINES = ((11, 8000), (11, 8001), (12, 8000))
-
-
-def measured(edge: Host, metric: str) -> dict[tuple[int, int], float]:
-    """Return a metric of each engine, summed over its labels, as the edge, which may ask them, reads it."""
-    prefix = edge.check_output("hostname -I").split()[0].rpartition(".")[0]
-    code = "import urllib.request as u; print(u.urlopen('http://{}.{}:{}/metrics').read().decode())"
-    found = {}
-    for number, port in ENGINES:
-        page = edge.check_output(f'python3 -c "{code.format(prefix, number, port)}"')
-        lines = [line for line in page.splitlines() if line.startswith((f"{metric}{{", f"{metric} "))]
-        assert lines, f"{metric} is not a metric of the engine at port {port} of host {number}"
-        found[number, port] = sum(float(line.rsplit(" ", 1)[1]) for line in lines)
-    return found
 
 
 @pytest.fixture(scope="session")
@@ -83,4 +65,5 @@ def edge(hostvars: dict[str, str]) -> Iterator[httpx.Client]:
 def openai(edge: httpx.Client, hostvars: dict[str, str]) -> OpenAI:
     """Return the OpenAI client over the edge."""
     key = Path(hostvars["key"]).read_text(encoding="utf-8").strip()
-    return OpenAI(base_url=f"https://{SERVER_NAME}/v1", api_key=key, http_client=edge, max_retries=0)
+    # The library takes a client of httpx, though its types name its own copy of httpx alone.
+    return OpenAI(base_url=f"https://{SERVER_NAME}/v1", api_key=key, http_client=cast("Any", edge), max_retries=0)

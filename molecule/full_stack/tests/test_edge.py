@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from conftest import SERVER_NAME, measured
+from testing.fleet import SERVER_NAME, measured
 from testing.lab import command
 
 if TYPE_CHECKING:

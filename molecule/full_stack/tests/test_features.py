@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import openai as library
 import pytest
 
-from conftest import measured
 from rackserve.vllm import release_of
+from testing.fleet import measured
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -103,7 +103,8 @@ def test_a_tool_that_may_be_called_or_not_does_not_fail_the_request(openai: Open
 
 def test_the_instances_chat_template_tells_the_model_of_tools(openai: OpenAI) -> None:
     counted: list[int] = []
-    for more in ({}, {"tools": [TOOL], "tool_choice": "none"}):
+    options: list[dict[str, Any]] = [{}, {"tools": [TOOL], "tool_choice": "none"}]
+    for more in options:
         done = openai.chat.completions.create(model="smollm2", messages=QUESTION, max_tokens=1, **more)
         assert done.usage is not None
         counted.append(done.usage.prompt_tokens)

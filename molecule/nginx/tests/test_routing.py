@@ -111,7 +111,7 @@ def test_a_model_is_asked_by_the_paths_of_its_task_and_release(host: Host) -> No
 
 
 def test_what_ends_an_engine_with_adapters_does_not_reach_it(host: Host) -> None:
-    table: tuple[tuple[str, dict[str, object], int], ...] = (
+    table: tuple[tuple[str, dict[str, Any], int], ...] = (
         ("small", {"echo": True, "logprobs": 0}, 400),
         ("adapter", {"prompt_logprobs": False}, 400),
         ("small", {"echo": 1, "top_logprobs": 1}, 400),

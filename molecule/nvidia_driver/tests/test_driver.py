@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -140,7 +140,7 @@ def test_the_gate_refuses_the_host_for_cuda_and_takes_it_for_its_cpu(host: Host,
     ],
 )
 def test_what_cannot_be_installed_is_refused_before_anything_changes(
-    host: Host, play: Play, change: dict[str, object], said: str
+    host: Host, play: Play, change: dict[str, Any], said: str
 ) -> None:
     before = (versions(host), held(host))
     assert said in refused(play, **change)

@@ -153,7 +153,7 @@ def test_a_new_target_needs_no_reload(host: Host, play: Play) -> None:
 
 def test_what_is_removed_from_the_inventory_is_removed_from_the_host(host: Host, play: Play) -> None:
     before = loads(host)
-    removed = {"prometheus_scrape_jobs": [], "prometheus_rule_files": []}
+    removed: dict[str, object] = {"prometheus_scrape_jobs": [], "prometheus_rule_files": []}
     done = play(CONVERGE, removed, "--tags", "prometheus")
     assert done.returncode == 0, done.stdout[-2000:]
     assert scraped(host) == set()

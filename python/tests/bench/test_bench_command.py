@@ -11,6 +11,7 @@ import pytest
 from rackserve.bench import read_result
 from rackserve.checks.evidence import read_evidence
 from rackserve.cli import _bench, build_parser, main
+from rackserve.cli._load import target_of
 from rackserve.errors import InputError
 from rackserve.run import Fleet, FleetHost
 from testing.stand_in_server import Behaviour, serving
@@ -111,7 +112,7 @@ def test_through_the_edge_by_the_clients_key(behaviour: Behaviour, tmp_path: Pat
 
     def target(*words: str) -> Any:
         args = parse(tmp_path, *words)
-        return _bench.target_of(args, _bench.EVIDENCE)  # type: ignore[attr-defined]
+        return target_of(args, _bench.EVIDENCE)  # type: ignore[attr-defined]
 
     chosen = target()
     assert (chosen.name, chosen.url, chosen.model) == ("edge1", "https://1.2.3.5:443", "m")
@@ -130,4 +131,4 @@ def test_a_site_that_generates_no_text(behaviour: Behaviour, tmp_path: Path) -> 
     args = parse(tmp_path)
     silent = read_evidence("edge1", {"checks": [], "facts": {"edge": {**EDGE, "model": "", "key_file": "/none"}}})
     with pytest.raises(InputError, match="no instance of this site generates text"):
-        _bench.target_of(args, {"edge1": silent})
+        target_of(args, {"edge1": silent})

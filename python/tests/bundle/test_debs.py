@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import jinja2
 import pytest
-from tiny_debs import make_deb
 
 from rackserve._paths import project_root
 from rackserve.bundle._archive_key import fingerprint_of, make_archive_key
 from rackserve.bundle._debs import AptView, build_repository, download, index_repository, local_source, read_sources
 from rackserve.bundle._report import Report
 from rackserve.errors import BundleError
+from testing.debs import make_deb
 
 if TYPE_CHECKING:
     from collections.abc import Callable

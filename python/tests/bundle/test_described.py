@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rackserve.bundle import fingerprint_of, sha256_of
+from rackserve.bundle._sign import sign
 from rackserve.programs.verify_bundle import MANIFEST, SIGNATURE
 from rackserve.report import describe_bundle
 from testing import bundles as making
@@ -37,7 +38,7 @@ def test_a_good_bundle(good_bundle: Path, trust_file: Path) -> None:
 
 
 def test_a_bundle_that_nobody_trusted_signed(good_bundle: Path, trust_file: Path, keys: dict[str, Path]) -> None:
-    making.sign(good_bundle, keys["stranger"])
+    sign(good_bundle, keys["stranger"])
     found = describe_bundle(good_bundle, trust_file)
     assert "which is nobody's" in found.problem
     assert found.name == ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from tiny_debs import make_deb
 
 from rackserve.bundle._archive_key import make_archive_key
 from rackserve.bundle._debs import index_repository, local_source
@@ -14,6 +13,7 @@ from rackserve.bundle._drivers import build_driver_set
 from rackserve.bundle._report import Report
 from rackserve.bundle._supplied import unmet_dependencies
 from rackserve.errors import InputError
+from testing.debs import make_deb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -73,7 +73,7 @@ def test_what_holds_a_set_back_is_told() -> None:
 
 
 def test_an_extra_part_counts_only_in_the_drivers_version() -> None:
-    available = {"nvidia-fabricmanager-535": ("535.1.1-1",), "libnvidia-nscq-535": (OLD,)}
+    available: dict[str, tuple[str, ...]] = {"nvidia-fabricmanager-535": ("535.1.1-1",), "libnvidia-nscq-535": (OLD,)}
     present, missing = sort_extras(available, "535.261.03")
     assert present == ("libnvidia-nscq-535",)
     reason = "without it CUDA does not start on a host with NVSwitch (HGX, DGX)"

@@ -6,12 +6,12 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import pytest
-from tiny_debs import make_deb
 
 from rackserve.bundle._archive_key import make_archive_key
 from rackserve.bundle._debs import index_repository
 from rackserve.bundle._supplied import add_supplied, parse_unmet, unmet_dependencies
 from rackserve.errors import BundleError, InputError
+from testing.debs import make_deb
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -99,7 +99,7 @@ def test_a_strangers_signature_is_refused(good_bundle: Path, trust: Trust, keys:
 
 def test_a_signature_for_another_purpose_is_refused(good_bundle: Path, trust: Trust, keys: dict[str, Path]) -> None:
     (good_bundle / SIGNATURE).unlink()
-    argv = ["ssh-keygen", "-q", "-Y", "sign", "-n", "file", "-f", keys["lab"], good_bundle / MANIFEST]
+    argv: list[str | Path] = ["ssh-keygen", "-q", "-Y", "sign", "-n", "file", "-f", keys["lab"], good_bundle / MANIFEST]
     subprocess.run(argv, check=True, capture_output=True)
     with pytest.raises(BundleError, match=r"not a signature of manifest\.json"):
         import_bundle(good_bundle, trust)

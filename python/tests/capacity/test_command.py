@@ -7,9 +7,9 @@ import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING
 
 import pytest
-from known_models import LLAMA_8B, SMOLLM2, write_model
 
 from rackserve.cli import main
+from testing.known_models import LLAMA_8B, SMOLLM2, write_model
 
 if TYPE_CHECKING:
     from pathlib import Path

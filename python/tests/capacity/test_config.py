@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from known_models import DEEPSEEK, GEMMA_27B, GPT_OSS, LLAMA_3B, LLAMA_8B, llama
 
 from rackserve.capacity import Attention, read_shape, shape_of
 from rackserve.errors import InputError
+from testing.known_models import DEEPSEEK, GEMMA_27B, GPT_OSS, LLAMA_3B, LLAMA_8B, llama
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from known_models import DEEPSEEK, GEMMA_27B, GPT_OSS, LLAMA_8B, SMOLLM2, llama
 
 from rackserve.capacity import GIB, KvLayout, arithmetic_of, capacity_of, layout_of, shape_of
 from rackserve.errors import InputError
+from testing.known_models import DEEPSEEK, GEMMA_27B, GPT_OSS, LLAMA_8B, SMOLLM2, llama
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

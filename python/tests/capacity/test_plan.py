@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from known_models import DEEPSEEK, GEMMA_27B, LLAMA_3B, LLAMA_8B, SMOLLM2, write_model
 
 from rackserve.capacity import (
     GIB,
@@ -22,6 +21,7 @@ from rackserve.capacity import (
     weights_of,
 )
 from rackserve.errors import InputError
+from testing.known_models import DEEPSEEK, GEMMA_27B, LLAMA_3B, LLAMA_8B, SMOLLM2, write_model
 
 if TYPE_CHECKING:
     from pathlib import Path

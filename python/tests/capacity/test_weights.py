@@ -6,10 +6,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from known_models import DEEPSEEK, GPT_OSS, LLAMA_3B, LLAMA_8B, SMOLLM2, write_model
 
 from rackserve.capacity import Source, shape_of, weights_of
 from rackserve.errors import InputError
+from testing.known_models import DEEPSEEK, GPT_OSS, LLAMA_3B, LLAMA_8B, SMOLLM2, write_model
 
 if TYPE_CHECKING:
     from pathlib import Path

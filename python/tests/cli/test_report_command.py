@@ -12,6 +12,7 @@ from rackserve.bench import BenchResult, Load, Sample, summarise
 from rackserve.checks import CheckResult, edge
 from rackserve.cli import _report, main
 from rackserve.errors import RunError
+from rackserve.report import BundleFacts
 from rackserve.run import EventKind, Fleet, FleetHost, HostStats, RunEvent, RunResult, TaskFailure, _ansible
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(_report, "load_fleet", lambda path: Fleet(path, hosts))
     bundle = {"bundle": str(tmp_path / "none"), "trust": str(tmp_path / "trust.yml")}
     through = {"edge": {**EDGE, "key_file": str(tmp_path / "key")}}
-    evidence = {"alerts": [], "units": [], "free": {}, "answers": {}, "services": {}, "drained": []}
+    evidence: dict[str, Any] = {"alerts": [], "units": [], "free": {}, "answers": {}, "services": {}, "drained": []}
 
     def run(playbook: Path, inventory: Path, **options: Any) -> RunResult:
         del playbook, inventory
@@ -60,7 +61,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def good_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_report, "describe_bundle", lambda *_paths: _report.BundleFacts(name="lab", version=1))
+    monkeypatch.setattr(_report, "describe_bundle", lambda *_paths: BundleFacts(name="lab", version=1))
 
 
 def report(site: Path, *words: str) -> int:

@@ -8,12 +8,13 @@ import xml.etree.ElementTree as ET
 from typing import Any
 
 import pytest
-from test_dashboards import FILES
 
+from rackserve._paths import project_root
 from rackserve.dashboards import panels
 from rackserve.dashboards._units import readable, scale_of
 from rackserve.dashboards.picture import Series, Span, named, picture
 
+FILES = panels.read(project_root() / "roles/grafana/files/dashboards")
 SPAN = Span(1000.0, 1600.0)
 
 

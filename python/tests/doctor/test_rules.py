@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -212,5 +213,5 @@ def test_what_a_host_brings_is_read() -> None:
 
 
 def test_a_prometheus_that_does_not_answer_is_no_fleet_without_alerts() -> None:
-    nothing = {"alerts": None, "units": [], "free": {}, "answers": {}, "services": {}, "drained": []}
+    nothing: dict[str, Any] = {"alerts": None, "units": [], "free": {}, "answers": {}, "services": {}, "drained": []}
     assert [finding.rule for finding in diagnose(read_evidence([("edge1", nothing)]))] == ["prometheus-silent"]

@@ -25,7 +25,9 @@ def test_every_gpu_is_of_a_listed_generation_and_listed_once() -> None:
 
 def test_every_row_says_where_it_is_from() -> None:
     known = hardware()
-    assert all(entry.source for entry in (*known.generations, *known.gpus, *known.attention_backends.values()))
+    sources = [entry.source for entry in known.generations] + [entry.source for entry in known.gpus]
+    sources += [entry.source for entry in known.attention_backends.values()]
+    assert all(sources)
 
 
 def test_what_auto_stands_for_is_a_type_that_the_generation_has() -> None:

@@ -178,7 +178,7 @@ def test_a_target_that_was_not_asked_yet_is_waited_for(monkeypatch: pytest.Monke
     rows = [[], [("localhost:9100", "unknown")], [("localhost:9100", "up")]]
     answers = [(200, targets(*row)) for row in rows]
     monkeypatch.setattr(host_checks, "fetch", lambda _url: answers.pop(0))
-    monkeypatch.setattr(host_checks.time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr("rackserve.ansible.modules.host_checks.time.sleep", lambda _seconds: None)
     found = host_checks.check_targets({"url": "http://p", "expected": [["localhost:9100"]]})
     assert (found, answers) == ((True, "1 targets up"), [])
 

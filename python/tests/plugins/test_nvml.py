@@ -18,10 +18,10 @@ SLICE = "MIG-00000000-0000-0000-0000-000000000001"
 class StandIn:
     """Stands in for libnvidia-ml.so.1: writes through the pointers that it is given, as the library would."""
 
-    def __init__(self, *missing: str, mig: bool = False, **failing: int) -> None:
+    def __init__(self, *missing: str, mig: bool = False, failing: dict[str, int] | None = None) -> None:
         self.mig = mig
         self.missing = missing
-        self.failing = failing
+        self.failing = failing or {}
 
     def __getattr__(self, name: str) -> Any:
         if name in self.missing:
@@ -122,7 +122,7 @@ def test_slices_have_an_identity_and_memory_of_their_own() -> None:
 
 def test_what_an_older_driver_or_a_smaller_gpu_lacks_is_unknown() -> None:
     lacking = {"nvmlDeviceGetMigMode": 3, "nvmlDeviceGetEccMode": 3, "nvmlDeviceGetNvLinkState": 3}
-    (gpu,) = nvml.read_nvml(StandIn("nvmlDeviceGetGpuFabricInfoV", **lacking))["gpus"]
+    (gpu,) = nvml.read_nvml(StandIn("nvmlDeviceGetGpuFabricInfoV", failing=lacking))["gpus"]
     assert (gpu["mig"], gpu["slices"], gpu["ecc"], gpu["nvlinks"], gpu["fabric"]) == (None, [], None, 0, None)
 
 
@@ -138,7 +138,7 @@ def test_what_an_older_driver_or_a_smaller_gpu_lacks_is_unknown() -> None:
 )
 def test_a_failure_says_which_function_and_why(function: str, code: int, said: str) -> None:
     with pytest.raises(nvml.NvmlError, match=said) as failed:
-        nvml.read_nvml(StandIn(**{function: code}))
+        nvml.read_nvml(StandIn(failing={function: code}))
     assert failed.value.code == code
 
 

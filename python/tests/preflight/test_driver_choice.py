@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from test_preflight import MANIFEST, WANTED
 
 from rackserve.bundle import Entry
 from rackserve.bundle._manifest import Driver
@@ -24,6 +23,7 @@ from rackserve.preflight import (
     validate_driver_inputs,
 )
 from rackserve.preflight._driver import DriverSet
+from testing.small_site import MANIFEST, WANTED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,7 +110,7 @@ def test_a_host_asks_for_its_own_headers_and_for_nvswitches_where_they_are() -> 
 
 
 def test_only_a_host_that_installs_it_is_sent_the_driver() -> None:
-    runtime = {"vllm": "0.32.0", "flavour": "cpu", "python": "3.11"}
+    runtime: dict[str, Any] = {"vllm": "0.32.0", "flavour": "cpu", "python": "3.11"}
     assert "drivers/d" in parts_for(WITH, "12", (), **runtime, wish=DriverRequest("bundle"))
     assert "drivers/d" not in parts_for(WITH, "12", (), **runtime, wish=DriverRequest("preinstalled"))
     assert "drivers/d" not in parts_for(WITH, "12", (), **runtime)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from stand_ins import bare, facts, gpu
 
 from rackserve.preflight import DriverPlan, driver_problems, driver_refusal, reboot_reasons
 from rackserve.vllm import release_of
+from testing.gpus import bare, facts, gpu
 
 if TYPE_CHECKING:
     from rackserve.gpu import GpuFacts

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from stand_ins import bare, facts, gpu, slice_of, uuid_of
 
 from rackserve.gpu import GpuFacts, cuda_bytes_of, visible_devices
 from rackserve.preflight import DriverPlan, Verdict, refused, table_of
 from rackserve.preflight._gpu_table import gpu_rows, group_row
 from rackserve.vllm import parse_instances, release_of
+from testing.gpus import bare, facts, gpu, slice_of, uuid_of
 
 if TYPE_CHECKING:
     from rackserve.preflight import Row

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from test_preflight import FIT, INSTANCE, MANIFEST, REVISION, WANTED
-
 from rackserve.bundle import Entry
 from rackserve.preflight import Verdict
 from rackserve.preflight._host_rows import memory_row, python_row
 from rackserve.vllm import parse_instances, release_of
+from testing.small_site import FIT, INSTANCE, MANIFEST, REVISION, WANTED
 
 
 def test_a_python_that_the_release_does_not_run_on_is_refused() -> None:

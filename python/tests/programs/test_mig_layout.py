@@ -51,7 +51,7 @@ class Smi:
 @pytest.fixture
 def smi(monkeypatch: pytest.MonkeyPatch) -> Smi:
     stand_in = Smi()
-    monkeypatch.setattr(mig_layout.subprocess, "run", stand_in)
+    monkeypatch.setattr("rackserve.programs.mig_layout.subprocess.run", stand_in)
     return stand_in
 
 

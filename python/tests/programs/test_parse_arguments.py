@@ -50,7 +50,7 @@ def release(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
             parent = name.rsplit(".", depth)[0]
             monkeypatch.setitem(sys.modules, parent, sys.modules.get(parent) or ModuleType(parent))
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(parse_arguments.os, "environ", {})
+    monkeypatch.setattr("rackserve.programs.parse_arguments.os.environ", {})
 
 
 @pytest.mark.usefixtures("release")

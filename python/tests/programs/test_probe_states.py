@@ -21,7 +21,7 @@ WRONG = TOKEN._replace(golden=False)
 RIGHT = TOKEN._replace(golden=True)
 SILENT = UP
 DRAINED = TOKEN._replace(drained=True)
-NEXT = {"invocation": "two", "started": BEGAN + 40}
+NEXT: dict[str, Any] = {"invocation": "two", "started": BEGAN + 40}
 
 Story = list[tuple[Seen, str, list[str]]]
 

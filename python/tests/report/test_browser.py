@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
-from pages import ill
 
 from rackserve.report import render
+from testing.report_pages import ill
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pages import SHAPE
 
 from rackserve import bundle
 from rackserve.bundle import Manifest, Model
@@ -24,6 +23,7 @@ from rackserve.report import (
 )
 from rackserve.report._file import MARK
 from rackserve.run import EventKind, FleetHost, RunEvent, TaskChange, by_role
+from testing.report_pages import SHAPE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,7 +126,7 @@ def event(host: str, **data: Any) -> RunEvent:
 
 def seen(bundle_path: Path) -> SiteCollector:
     found = SiteCollector()
-    facts = {
+    facts: dict[str, Any] = {
         "address": "10.0.0.11",
         "bundle": str(bundle_path),
         "serves": {
@@ -137,7 +137,13 @@ def seen(bundle_path: Path) -> SiteCollector:
     }
     row = {"instance": "chat", "device": "cpu", "release": "0.32.0-abc", "state": "answering", "health": "ready"}
     floor = {"lab": {"version": 7, "id": "x"}}
-    installed = {"distribution": "debian", "release": "12", "architecture": "x86_64", "releases": ["r"], "floor": floor}
+    installed: dict[str, Any] = {
+        "distribution": "debian",
+        "release": "12",
+        "architecture": "x86_64",
+        "releases": ["r"],
+        "floor": floor,
+    }
     for host in ("gpu1", "gpu2"):
         state = {"name": "status chat", "ok": True, "detail": "", "data": row}
         found.take(event(host, checks=[state], facts=facts))

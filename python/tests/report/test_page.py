@@ -11,12 +11,12 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from pages import bench, healthy, ill
 
 from rackserve.checks import CheckResult
 from rackserve.report import SiteReport, render
 from rackserve.report._plots import nice_ceiling
 from rackserve.report._scrub import HIDDEN, scrub
+from testing.report_pages import bench, healthy, ill
 
 MADE = dt.datetime(2026, 1, 2, 3, 4, tzinfo=dt.UTC)
 VOID = {"meta", "link", "img", "br", "hr", "input", "base", "source", "embed"}
@@ -219,7 +219,7 @@ def test_what_was_not_looked_at_is_neither_good_nor_bad() -> None:
     assert "is on record on this controller" in text
     assert "rackserve report --bench" in text
     for change in ({"checks": ()}, {"examined": 0}, {"bench_problem": "nothing was measured"}):
-        assert not dataclasses.replace(report, **change).ok  # type: ignore[arg-type]
+        assert not dataclasses.replace(report, **change).ok
 
 
 @pytest.mark.parametrize(

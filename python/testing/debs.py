@@ -19,6 +19,6 @@ def make_deb(folder: Path, name: str, version: str = "1.0", **fields: str) -> Pa
         Path(tree).chmod(0o755)
         folder.mkdir(parents=True, exist_ok=True)
         deb = folder / f"{name}_{version.replace(':', '_')}_all.deb"
-        build = ["dpkg-deb", "--build", "--root-owner-group", "-Znone", tree, deb]
+        build: list[str | Path] = ["dpkg-deb", "--build", "--root-owner-group", "-Znone", tree, deb]
         subprocess.run(build, check=True, capture_output=True, env={**os.environ, "SOURCE_DATE_EPOCH": "0"})
     return deb
