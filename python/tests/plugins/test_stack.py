@@ -19,7 +19,7 @@ from rackserve.vllm import _files
 
 ROOT = Path(__file__).parents[3]
 ROLES = ROOT / "roles"
-GIVEN = {
+GIVEN: dict[str, Any] = {
     "stack_runtime": {"vllm": "0.32.0", "flavour": "cpu", "python": "3.11"},
     "stack_bundle_path": "/bundle",
     "stack_trust_file": "/trust.yml",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,7 @@ role_readme = tool("role_readme")
 @pytest.mark.parametrize("name", ["chrony", "synchronisation_of_time_2"])
 def test_the_role_passes_the_checks(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert new_role.main([name, "--package", "chrony", "--root", str(tmp_path)]) == 0
+    shutil.copytree(ROOT / "roles/stack", tmp_path / "roles/stack")  # every role depends on it
     assert f"make bundle scenario NAME={name}" in capsys.readouterr().out
     assert check_roles.main(["--root", str(tmp_path)]) == 0
     assert role_readme.main(["--check", "--root", str(tmp_path)]) == 0
