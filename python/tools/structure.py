@@ -4,8 +4,8 @@
     python python/tools/structure.py --tree /tmp/before --json >before.json
     python python/tools/structure.py --compare before.json          # a Markdown table: before, after
 
-A component is a module at the top of the package, a package below it, or one of the folders in `ansible/`: Ansible loads
-each of these by itself, and modules run on other machines than filters.
+A component is a module at the top of the package, a package below it, or one of the folders in `ansible/`: Ansible
+loads each of these by itself, and modules run on other machines than filters.
 Imports inside functions and for type checkers count as all others do.
 A cycle is a group of components, or of modules, that all import each other, directly or through others.
 The longest chain of imports takes the components of a cycle as one.
