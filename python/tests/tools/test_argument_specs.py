@@ -244,7 +244,15 @@ def test_ansible_judges_the_one_dict_that_nothing_else_judges() -> None:
 
 
 def test_ansible_doc_shows_the_keys_of_an_instance() -> None:
-    command = [str(Path(sys.executable).with_name("ansible-doc")), "--json", "-t", "role", "-r", str(ROOT / "roles"), "vllm"]
+    command = [
+        str(Path(sys.executable).with_name("ansible-doc")),
+        "--json",
+        "-t",
+        "role",
+        "-r",
+        str(ROOT / "roles"),
+        "vllm",
+    ]
     shown = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
     option = json.loads(shown)["vllm"]["entry_points"]["main"]["options"]["vllm_instances"]
     assert keys_of(option["options"]) == fields_of(Instance)
