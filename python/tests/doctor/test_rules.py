@@ -176,6 +176,12 @@ def test_an_alert_that_is_about_to_fire_is_less_likely() -> None:
     assert pending.likelihood < fires.likelihood
 
 
+@pytest.mark.parametrize(("runbook", "fix"), [("wiki#x", "wiki#x"), ("", "no annotation `runbook`")])
+def test_the_fix_of_a_sites_own_alert_is_its_runbook(runbook: str, fix: str) -> None:
+    (found,) = diagnose(Evidence(alerts=(Alert("RackDoorOpen", "firing", {"host": "gpu1"}, "door", runbook),)))
+    assert fix in found.fix
+
+
 def test_memory_that_ran_out_is_told_from_memory_that_never_was() -> None:
     assert memory_ran_out(SERVES) is None
     assert memory_ran_out(("CUDA out of memory", *SERVES)) == ("CUDA out of memory", False)
@@ -196,11 +202,11 @@ def test_the_longest_part_of_a_start(journal: tuple[str, ...], phase: tuple[str,
 def test_what_a_host_brings_is_read() -> None:
     lists = {"instance": "a", "active": "active", "result": "success", "restarts": 0, "journal": ["one"]}
     unit = {**lists, "probe": "ready", "probe_detail": "", "drained": False}
-    alert = {"state": "firing", "labels": {"alertname": "X"}, "annotations": {"summary": "s"}}
+    alert = {"state": "firing", "labels": {"alertname": "X"}, "annotations": {"summary": "s", "runbook": "wiki#x"}}
     edge = {"answers": {"200": {"count": 3, "minutes": 2}}, "services": {"nginx.service": "active"}, "drained": ["g:a"]}
     found = read_evidence([("h", {"alerts": [alert], "units": [unit], "free": {"/": 0.5}, **edge})])
     assert found == Evidence(
-        (Alert("X", "firing", {"alertname": "X"}, "s"),),
+        (Alert("X", "firing", {"alertname": "X"}, "s", "wiki#x"),),
         (UnitEvidence("h", "a", journal=("one",)),),
         frozenset({"h"}),
         {("h", "/"): 0.5},

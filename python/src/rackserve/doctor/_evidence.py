@@ -17,6 +17,7 @@ class Alert:
     state: str
     labels: Mapping[str, str] = field(default_factory=dict)
     summary: str = ""
+    runbook: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ def read_evidence(found: Iterable[tuple[str, Mapping[str, Any]]]) -> Evidence:
                 str(alert["state"]),
                 {str(key): str(value) for key, value in alert["labels"].items()},
                 str(alert.get("annotations", {}).get("summary", "")),
+                str(alert.get("annotations", {}).get("runbook", "")),
             )
             for alert in data.get("alerts") or ()
         ]

@@ -149,7 +149,7 @@ def _symptoms(evidence: Evidence) -> Iterator[Finding]:
     for alert in evidence.alerts:
         if alert.name not in CAUSES and alert.name not in NOT_NEWS and alert.state == "firing":
             host, instance = alert.labels.get("host", ""), alert.labels.get("vllm_instance", "")
-            fix = f"docs/how-to/alerts.md#{alert.name.lower()}"
+            fix = alert.runbook or "its rule has no annotation `runbook`; see its expression in Prometheus"
             yield Finding(alert.summary or alert.name, host, instance, alert.name, fix, SYMPTOM_WEIGHT, alert.name)
     for unit in evidence.units:
         if unit.probe not in {*UP, "starting"}:
