@@ -121,8 +121,8 @@ FAULTS = {
         f"cp -p /run/kept {CERTIFICATE}",
         waits=True,
     ),
-    "clients kept out by the entry": Fault(
-        "entry-refuses",
+    "clients refused by the socket proxy": Fault(
+        "proxy-refuses",
         "gpu2",
         "systemctl set-property --runtime stand-in-engine.service IPAddressDeny=any IPAddressAllow=localhost",
         "systemctl revert stand-in-engine.service; rm -rf /run/systemd/system.control/stand-in-engine.service.d;"

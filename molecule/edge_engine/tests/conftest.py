@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 HERE = Path(__file__).parent
-UNIT, ENTRY = "vllm@smollm2.service", "vllm-entry@smollm2.socket"
+UNIT, PROXY = "vllm@smollm2.service", "vllm-proxy@smollm2.socket"
 # As a small model on one GPU: milliseconds to the first token, and between tokens.
 PACE = (40, 20)
 
@@ -46,7 +46,7 @@ def authority() -> Path:
 def real(gpus: Gpus) -> None:
     """Have both engines serve."""
     gpus.run(f"systemctl start --no-block {UNIT}")
-    gpus.wait(f"systemctl is-active {ENTRY}", 400)
+    gpus.wait(f"systemctl is-active {PROXY}", 400)
 
 
 @pytest.fixture

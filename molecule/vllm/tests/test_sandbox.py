@@ -1,4 +1,4 @@
-"""What an engine, its entry and its probe must not be able to do is refused inside their sandboxes.
+"""What an engine, its socket proxy and its probe must not be able to do is refused inside their sandboxes.
 
 Each attempt is made outside too. One that fails even there says nothing about the sandbox and is skipped by name.
 """
@@ -34,7 +34,7 @@ NAMES = (
     "reach another host",
     "signal another user's process",
 )
-UNITS = ("vllm@", "vllm-entry@", "vllm-probe@")
+UNITS = ("vllm@", "vllm-proxy@", "vllm-probe@")
 SCRIPT = "/usr/local/lib/rackserve-attempts.py"
 SETUID = "/usr/local/lib/rackserve-setuid"
 NODE = "/dev/rackserve-node"

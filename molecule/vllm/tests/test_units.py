@@ -9,9 +9,9 @@ import pytest
 if TYPE_CHECKING:
     from testinfra.host import Host
 
-UNITS = ("vllm@tiny.service", "vllm-entry@tiny.socket", "vllm-entry@tiny.service", "vllm-probe@tiny.service")
+UNITS = ("vllm@tiny.service", "vllm-proxy@tiny.socket", "vllm-proxy@tiny.service", "vllm-probe@tiny.service")
 TIMER = "vllm-probe@tiny.timer"
-EXPOSURE = {"vllm@": 12, "vllm-entry@": 20, "vllm-probe@": 20}  # tenths; systemd 252, offline
+EXPOSURE = {"vllm@": 12, "vllm-proxy@": 20, "vllm-probe@": 20}  # tenths; systemd 252, offline
 CLOSEST = 3  # what none of them meets
 START_LIMIT = 5
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 NAME = os.environ.get("VLLM_FAULTS_INSTANCE", "tiny")
 MINUTES = float(os.environ.get("VLLM_FAULTS_MINUTES", "10"))
-UNIT, ENTRY = f"vllm@{NAME}.service", f"vllm-entry@{NAME}.socket"
+UNIT, PROXY = f"vllm@{NAME}.service", f"vllm-proxy@{NAME}.socket"
 OUT_WITHIN_S = 30
 BACK_WITHIN_S = 180
 READY_WITHIN_S = 240
@@ -83,7 +83,7 @@ def settings(host: Host) -> dict[str, str]:
 
 
 def address(host: Host) -> str:
-    return show(host, "Listen", ENTRY).split()[0]
+    return show(host, "Listen", PROXY).split()[0]
 
 
 def model(host: Host) -> str:
@@ -91,7 +91,7 @@ def model(host: Host) -> str:
 
 
 def is_open(host: Host) -> bool:
-    return show(host, "ActiveState", ENTRY) == "active"
+    return show(host, "ActiveState", PROXY) == "active"
 
 
 def tokens(host: Host) -> bool:
@@ -204,7 +204,7 @@ def flipped(host: Host) -> Iterator[None]:
 
 @pytest.mark.usefixtures("ready", "flipped")
 def test_other_weights_stay_outside_and_are_not_restarted(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
-    assert not is_open(host), "the unit itself must not open the entry"
+    assert not is_open(host), "the unit itself must not open the socket proxy"
     waited = wait_for(lambda: record(host)["state"] == "corrupt", LOOKS_S)
     invocation = show(host, "InvocationID")
     time.sleep(LOOKS_S)
@@ -216,10 +216,10 @@ def test_other_weights_stay_outside_and_are_not_restarted(host: Host, capsys: py
 @pytest.mark.usefixtures("ready")
 def test_a_drained_instance_stays_closed(host: Host) -> None:
     mark = f"/var/lib/rackserve/drained/{NAME}"
-    host.check_output(f"mkdir -p /var/lib/rackserve/drained && touch {mark} && systemctl stop {ENTRY}")
+    host.check_output(f"mkdir -p /var/lib/rackserve/drained && touch {mark} && systemctl stop {PROXY}")
     try:
         host.check_output(f"systemctl restart {UNIT}")
         time.sleep(LOOKS_S / 2)
         assert (record(host)["state"], is_open(host)) == ("ready", False)
     finally:
-        host.check_output(f"rm {mark} && systemctl start {ENTRY}")
+        host.check_output(f"rm {mark} && systemctl start {PROXY}")

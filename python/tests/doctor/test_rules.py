@@ -72,7 +72,7 @@ FAULTS = {
     ),
     "drained-at-edge": Evidence(units=(HEALTHY,), drained={"edge1": ("gpu1:a",)}, alerts=(firing("QueueGrowing"),)),
     "InstanceHung": of(replace(HEALTHY, probe="hung"), firing("VllmInstanceDown", vllm_instance="a")),
-    "entry-refuses": of(HEALTHY, firing("VllmInstanceDown", vllm_instance="a")),
+    "proxy-refuses": of(HEALTHY, firing("VllmInstanceDown", vllm_instance="a")),
     "drained": of(replace(HEALTHY, drained=True), firing("VllmInstanceDown", vllm_instance="a")),
     "HostDown": Evidence(alerts=(firing("TargetDown"), firing("HostDown"))),
     "EdgeDown": Evidence(services={("edge1", "nginx.service"): "inactive"}, answers={"edge1": {502: 10}}),

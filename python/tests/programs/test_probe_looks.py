@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-ENTRY = "vllm-entry@a.socket vllm-entry@a.service"
+PROXY = "vllm-proxy@a.socket vllm-proxy@a.service"
 STARVED = "some avg10=83.10 avg60=40.02 avg300=9.77 total=5577\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"
 RESTED = "some avg10=0.42 avg60=90.00 avg300=90.00 total=5577\nfull avg10=99.00 avg60=0.00 avg300=0.00 total=0\n"
 GROUP = "/system.slice/system-vllm.slice/vllm@a.service"
@@ -187,13 +187,13 @@ def test_one_that_does_not_move_is_closed_then_killed(host: Host, engine: StandI
     host.check()
     engine.silent = True
     assert [host.check()["state"] for _ in range(3)] == ["hung"] * 3
-    assert host.did == [f"stop {ENTRY}", *KILLED]
+    assert host.did == [f"stop {PROXY}", *KILLED]
 
 
 def test_one_whose_api_server_does_not_move_is_hung_too(host: Host, engine: StandIn) -> None:
     engine.silent = engine.deaf = True
     assert [host.check()["state"] for _ in range(3)] == ["hung"] * 3
-    assert host.did == [f"stop {ENTRY}", *KILLED]
+    assert host.did == [f"stop {PROXY}", *KILLED]
 
 
 def test_one_that_moves_between_two_looks_is_not_restarted(host: Host, engine: StandIn) -> None:
@@ -201,7 +201,7 @@ def test_one_that_moves_between_two_looks_is_not_restarted(host: Host, engine: S
     for _ in range(5):
         engine.iterations += 1
         assert host.check()["state"] == "hung"
-    assert host.did == [f"stop {ENTRY}"]
+    assert host.did == [f"stop {PROXY}"]
 
 
 def test_one_that_moves_is_left_alone(host: Host, engine: StandIn) -> None:
@@ -232,7 +232,7 @@ def test_one_that_waits_for_a_cpu_is_not_spared_for_ever(host: Host, engine: Sta
     host.press(STARVED)
     engine.silent = True
     assert [host.check()["state"] for _ in range(11)] == [*["busy"] * 10, "hung"]
-    assert host.did == [f"stop {ENTRY}", *KILLED]
+    assert host.did == [f"stop {PROXY}", *KILLED]
 
 
 @pytest.mark.parametrize("text", [None, "", "some\n", "some avg10=\n", "full avg10", RESTED, "some avg10=nan total=1"])
@@ -241,7 +241,7 @@ def test_one_that_is_not_known_to_wait_for_a_cpu_is_hung(host: Host, engine: Sta
         host.press(text)
     engine.silent = True
     assert [host.check()["state"] for _ in range(3)] == ["hung"] * 3
-    assert host.did == [f"stop {ENTRY}", *KILLED]
+    assert host.did == [f"stop {PROXY}", *KILLED]
 
 
 def test_the_pressure_of_the_whole_host_is_not_the_engines(host: Host, engine: StandIn) -> None:
@@ -261,7 +261,7 @@ def test_a_record_from_before_the_pressure_was_read_is_gone_on_with(host: Host, 
     kept = host.check()
     del kept["starved"]
     (host.root / "a.json").write_text(json.dumps(kept))
-    assert (host.check()["frozen"], host.did) == (2, [f"stop {ENTRY}"])
+    assert (host.check()["frozen"], host.did) == (2, [f"stop {PROXY}"])
 
 
 def test_an_answer_without_a_token_is_none(host: Host, engine: StandIn) -> None:
@@ -277,7 +277,7 @@ def test_it_is_opened_again_only_where_it_was_closed_and_nobody_drained_it(host:
     assert host.check()["actions"] == []
     (host.root / "a.drained").unlink()
     assert host.check()["actions"] == ["open"]
-    assert host.did == [f"stop {ENTRY}", "start vllm-entry@a.socket"]
+    assert host.did == [f"stop {PROXY}", "start vllm-proxy@a.socket"]
 
 
 def test_nobody_who_listens(host: Host) -> None:
@@ -302,7 +302,7 @@ def test_the_first_answer_is_kept_and_another_one_is_corrupt(host: Host, engine:
     engine.logprobs = (None, -2.0, -3.5)
     engine.golden_asked = 0
     assert (host.check()["state"], engine.golden_asked) == ("corrupt", 2)
-    assert host.did == [f"stop {ENTRY}"]
+    assert host.did == [f"stop {PROXY}"]
 
 
 def test_an_engine_with_adapters_is_not_asked_for_what_ends_it(host: Host, engine: StandIn) -> None:

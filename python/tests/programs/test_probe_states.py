@@ -147,7 +147,7 @@ STORIES: dict[str, Story] = {
         (FROZEN._replace(**NEXT), "hung", []),
         (FROZEN._replace(**NEXT), "hung", ["restart"]),
     ],
-    "wrong answers close the entry and restart nothing": [
+    "wrong answers close the proxy and restart nothing": [
         (RIGHT, "ready", []),
         (WRONG, "corrupt", ["close"]),
         *[(TOKEN, "corrupt", [])] * 3,
@@ -162,13 +162,13 @@ STORIES: dict[str, Story] = {
         (WRONG, "corrupt", ["close"]),
         (WRONG._replace(**NEXT), "corrupt", ["close"]),
     ],
-    "an entry that the operator drained is not opened": [
+    "a proxy that the operator drained is not opened": [
         (FROZEN, "hung", ["close"]),
         (DRAINED, "ready", []),
         (MOVING._replace(drained=True), "busy", []),
         (TOKEN, "ready", ["open"]),
     ],
-    "an entry that somebody else closed is not opened": [(DRAINED, "ready", []), (TOKEN, "ready", [])],
+    "a proxy that somebody else closed is not opened": [(DRAINED, "ready", []), (TOKEN, "ready", [])],
 }
 
 

@@ -87,7 +87,7 @@ def test_all_parts_of_an_instance_agree_on_where_its_engine_listens() -> None:
     for version, address in (("0.32.0", "/run/vllm-a/api.sock"), ("0.6.4.post1", "127.0.0.1:8000")):
         found = plan(instance(), vllm=version)
         (one,) = found.instances
-        proxy = next(file for file in found.dropins if "vllm-entry@a.service.d" in file.path)
+        proxy = next(file for file in found.dropins if "vllm-proxy@a.service.d" in file.path)
         assert one.engine == one.probe["engine"] == proxy.data["engine"] == address
         assert address in (one.config.get("uds"), f"{one.config.get('host')}:{one.config.get('port')}")
 

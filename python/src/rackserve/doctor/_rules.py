@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from rackserve.doctor._alerts import CAUSES, NOT_NEWS, SYMPTOM_WEIGHT
 from rackserve.doctor._finding import UP, Finding, of_unit
 from rackserve.doctor._journal import last_words, memory_ran_out, slow_phase
-from rackserve.doctor._services import entry_refuses, hung, rotation, services, watched
+from rackserve.doctor._services import hung, proxy_refuses, rotation, services, watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -187,6 +187,6 @@ _RULES: Final[tuple[Callable[[Evidence], Iterator[Finding]], ...]] = (
     watched,
     rotation,
     hung,
-    entry_refuses,
+    proxy_refuses,
     _alerts,
 )

@@ -51,7 +51,7 @@ def hung(evidence: Evidence) -> Iterator[Finding]:
             yield of_unit(unit, cause, seen, fix.replace("NAME", unit.instance), likelihood=weight, rule="InstanceHung")
 
 
-def entry_refuses(evidence: Evidence) -> Iterator[Finding]:
+def proxy_refuses(evidence: Evidence) -> Iterator[Finding]:
     """An instance that generates for its own probe, and that nobody else reaches."""
     away = {
         (alert.labels.get("host"), alert.labels.get("vllm_instance"))
@@ -64,5 +64,5 @@ def entry_refuses(evidence: Evidence) -> Iterator[Finding]:
             fix = (
                 "name Prometheus's and the edge's addresses in vllm_allowed_clients; look at the firewall between them"
             )
-            cause = "the instance serves, and its entry does not let Prometheus in"
-            yield of_unit(unit, cause, seen, fix, likelihood=82, rule="entry-refuses")
+            cause = "the instance serves, and its socket proxy refuses Prometheus"
+            yield of_unit(unit, cause, seen, fix, likelihood=82, rule="proxy-refuses")

@@ -5,7 +5,7 @@ This one file needs Python 3.9 and its standard library; it runs on the hosts. `
 on a hung engine.
 
     vllm_probe.py wait NAME     ExecStartPost of vllm@NAME: exit 0 after the first token, 1 with the reason
-    vllm_probe.py check NAME    every ten seconds, as root: decide the state, close or open the entry, restart
+    vllm_probe.py check NAME    every ten seconds, as root: decide the state, close or open the proxy, restart
 
 It reads /etc/vllm/instances/NAME.probe.json: `engine` (a socket's path or host:port) and `model`, and what else stands
 in `Settings`. docs/reference/health.md has the states as a picture, and says what this cannot see.
@@ -90,7 +90,7 @@ class Seen(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What is kept between two looks. Times are seconds since the epoch, 0 for never; `closed`: the entry, by us.
+    """What is kept between two looks. Times are seconds since the epoch, 0 for never; `closed`: the proxy, by us.
 
     `starved` counts the looks, since the engine last moved, in which it was spared because it waited for a CPU.
     """
@@ -112,7 +112,7 @@ class Record(NamedTuple):
 
 
 def decide(last: Record, seen: Seen, settings: Settings, now: float) -> tuple[Record, list[str]]:
-    """Return the next record, and what is to be done: `close` or `open` the entry, `restart` the engine.
+    """Return the next record, and what is to be done: `close` or `open` the proxy, `restart` the engine.
 
     An engine that no longer moves is closed at once, and restarted at the third look unless it moved since the last
     one; one that moves too slowly for the probe is left alone, and so is one that waits for a CPU, though not for ever;
@@ -121,7 +121,7 @@ def decide(last: Record, seen: Seen, settings: Settings, now: float) -> tuple[Re
     """
     fresh = last.invocation != seen.invocation
     record = last._replace(invocation=seen.invocation, checked=now, detail=seen.detail, counter=seen.counter)
-    if fresh:  # a start of the unit opens the entry itself
+    if fresh:  # a start of the unit opens the proxy itself
         record = record._replace(frozen=0, starved=0, closed=False)
     if None not in {last.counter, seen.counter} and last.counter != seen.counter:
         record = record._replace(frozen=0, starved=0)
@@ -419,12 +419,12 @@ def check(name: str) -> int:
     record = record._replace(seconds=round(time.time() - now, 3))
     text = json.dumps({"instance": name, "model": settings.model, **record._asdict(), "actions": actions})
     write(RECORD.format(name), text + "\n")  # before acting: a check that is cut off must not forget that it closed
-    entry = [f"vllm-entry@{name}.socket", f"vllm-entry@{name}.service"]
+    proxy = [f"vllm-proxy@{name}.socket", f"vllm-proxy@{name}.service"]
     for action in actions:
         if action == "close":
-            systemctl("stop", *entry)
+            systemctl("stop", *proxy)
         elif action == "open":
-            systemctl("start", entry[0])
+            systemctl("start", proxy[0])
         else:  # a hung engine does not end when it is asked to; its streams are lost already
             systemctl("kill", "--signal=SIGKILL", f"vllm@{name}.service")
             systemctl("restart", "--no-block", f"vllm@{name}.service")
@@ -457,7 +457,7 @@ def wait(name: str) -> int:
     same = kept.get("identity") == settings.golden_identity
     if kept and same and compare_golden(settings, kept, settings.start_budget_s) is False:
         write(CORRUPT.format(name), "")
-        print(f"vllm@{name} answers otherwise than its weights did before: its entry stays closed", file=sys.stderr)
+        print(f"vllm@{name} gives other answers than its weights did before: its proxy stays closed", file=sys.stderr)
     print(f"vllm@{name} generated its first token after {waited:.0f} s")
     return 0
 

@@ -19,7 +19,7 @@ _UNITS: Final = "/etc/systemd/system"
 # Textfile directory of Debian's node exporter.
 _METRICS: Final = "/var/lib/prometheus/node-exporter"
 # Units that differ between instances, by a drop-in each: the engine, its listener, and the proxy behind that.
-_WITH_DROPIN: Final = ("vllm@.service", "vllm-entry@.socket", "vllm-entry@.service")
+_WITH_DROPIN: Final = ("vllm@.service", "vllm-proxy@.socket", "vllm-proxy@.service")
 _SHARED: Final = (*_WITH_DROPIN, "vllm-probe@.service", "vllm-probe@.timer")
 _DROPIN: Final = "10-instance.conf"
 _GPUS: Final = "vllm@.service.d/10-cuda.conf"
@@ -72,7 +72,7 @@ def read_by(name: str, root: str) -> dict[str, list[str]]:
             f"{_UNITS}/{_GPUS}",
             f"{root}/current",
         ],
-        listener_of(name): [f"{listener}/{_DROPIN}", f"{proxy}/{_DROPIN}", f"{_UNITS}/vllm-entry@.service"],
+        listener_of(name): [f"{listener}/{_DROPIN}", f"{proxy}/{_DROPIN}", f"{_UNITS}/vllm-proxy@.service"],
     }
 
 

@@ -21,7 +21,7 @@ Task = Literal["generate", "embed", "score"]
 _REPO: Final = r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$"
 _COMMIT: Final = r"^[0-9a-f]{40}$"
 _RESERVED_ARGS: Final = {
-    "api-key": "set keys at the edge: nothing but the entry reaches an engine",
+    "api-key": "set keys at the edge: only the socket proxy reaches an engine",
     "config": "leave it out, it is the file that this ends up in",
     "convert": "set task",
     "device-ids": "set gpus",
@@ -37,7 +37,7 @@ _RESERVED_ARGS: Final = {
     "runner": "set task",
     "served-model-name": "set model.served_names",
     "shutdown-timeout": "set vllm_shutdown_timeout",
-    "uds": "set port, which the entry in front of the engine's socket listens on",
+    "uds": "set port, on which the socket proxy of the instance listens",
     **{
         key.replace("_", "-"): f"set {key}"
         for key in (

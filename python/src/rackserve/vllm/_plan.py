@@ -231,7 +231,7 @@ def _dropins(plan: InstancePlan, options: HostOptions) -> list[File]:
     listens = {
         "address": f"{options.listen_address}:{plan.port}",
         "port": plan.port,
-        "table": f"table inet rackserve_entry_{plan.name}",
+        "table": f"table inet rackserve_proxy_{plan.name}",
     }
     engine = {"after": plan.after, "restart_sec": plan.restart_sec}
     return _files.dropin_files(plan.name, engine=engine, listener=listens, proxy={"engine": plan.engine})

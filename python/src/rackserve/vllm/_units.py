@@ -53,7 +53,7 @@ def unit_of(name: str) -> str:
 
 def listener_of(name: str) -> str:
     """Return the unit that listens for an instance."""
-    return f"vllm-entry@{name}.socket"
+    return f"vllm-proxy@{name}.socket"
 
 
 def timer_of(name: str) -> str:

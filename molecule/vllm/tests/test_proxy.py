@@ -1,4 +1,4 @@
-"""An engine is reached by its entry alone, which is open while the engine serves and at no other time."""
+"""An engine is reached through its socket proxy only, which is open while the engine serves and at no other time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from testinfra.host import Host
 
 UNIT = "vllm@tiny.service"
-SOCKET = "vllm-entry@tiny.socket"
+SOCKET = "vllm-proxy@tiny.socket"
 PORT = 8000
 BACK_WITHIN_S = 150
 GONE_WITHIN_S = 5
@@ -82,20 +82,20 @@ def test_an_engine_sees_nothing_of_the_other(host: Host) -> None:
 
 
 @pytest.mark.parametrize(("name", "reached"), [("edge1", True), ("gpu2", False)])
-def test_the_entry_lets_in_whom_the_inventory_names(host: Host, name: str, reached: bool) -> None:  # noqa: FBT001
+def test_the_proxy_accepts_the_clients_of_the_inventory(host: Host, name: str, reached: bool) -> None:  # noqa: FBT001
     assert (lab_host(host, name).run(CONNECT.format(address(host), PORT)).rc == 0) is reached
 
 
 @pytest.mark.parametrize(("user", "reached"), [("root", True), ("www-data", True), ("nobody", False)])
-def test_the_entry_lets_in_no_people_of_its_own_host(host: Host, user: str, reached: bool) -> None:  # noqa: FBT001
+def test_the_proxy_refuses_users_of_its_own_host(host: Host, user: str, reached: bool) -> None:  # noqa: FBT001
     connect = CONNECT.format(address(host), PORT)
     assert (host.run(f"runuser --user={user} -- {connect}").rc == 0) is reached
-    host.check_output("nft delete table inet rackserve_entry_tiny")
+    host.check_output("nft delete table inet rackserve_proxy_tiny")
     assert host.run(f"runuser --user={user} -- {connect}").rc == 0, "it was the table that refused"
     host.check_output(f"systemctl restart {SOCKET}")
 
 
-def test_closing_the_entry_closes_the_port_and_leaves_the_engine_alone(host: Host) -> None:
+def test_closing_the_proxy_closes_the_port_and_leaves_the_engine_alone(host: Host) -> None:
     before = show(host, UNIT, "InvocationID")
     assert is_open(host)
     host.check_output(f"systemctl stop {SOCKET}")
@@ -105,7 +105,7 @@ def test_closing_the_entry_closes_the_port_and_leaves_the_engine_alone(host: Hos
     assert show(host, UNIT, "InvocationID") == before
 
 
-def test_a_stop_answers_what_was_asked_and_a_dead_engine_has_no_entry(host: Host) -> None:
+def test_a_stop_answers_what_was_asked_and_a_dead_engine_has_no_open_proxy(host: Host) -> None:
     code = STREAM.format(address(host), PORT)
     host.check_output("printf %%s %s >/run/stream.py", code)
     answer = host.check_output(f"python3 /run/stream.py & sleep 0.3; systemctl stop {UNIT}; wait")
@@ -120,7 +120,7 @@ def test_a_started_unit_has_generated_a_token(host: Host) -> None:
 
 
 @pytest.mark.parametrize("victim", ["API server", "engine"])
-def test_a_killed_process_closes_the_entry_and_takes_the_rest_with_it(host: Host, victim: str) -> None:
+def test_a_killed_process_closes_the_proxy_and_takes_the_rest_with_it(host: Host, victim: str) -> None:
     wait_for(lambda: is_open(host), BACK_WITHIN_S)
     others = show(host, "vllm@tiny-without-prefix-cache.service", "InvocationID")
     before, group = show(host, UNIT, "InvocationID"), show(host, UNIT, "ControlGroup")
