@@ -115,12 +115,12 @@ def test_a_host_refuses_them_all_by_itself(host: Host, bundles: Path, keys: Path
 
 
 @pytest.fixture
-def recheck(host: Host) -> Iterator[Callable[[], int]]:
-    """Give the periodic check, run now; it returns what it leaves for the node exporter: 1 intact, 0 altered."""
+def verified(host: Host) -> Iterator[Callable[[], int]]:
+    """Give the periodic verification, run now; it returns what it leaves for the node exporter: 1 intact, 0 altered."""
     host.check_output(f"mkdir -p {METRICS}")
 
     def run() -> int:
-        host.run("systemctl start rackserve-recheck.service")
+        host.run("systemctl start rackserve-bundle-verify.service")
         values = dict(
             line.split() for line in host.file(f"{METRICS}/rackserve_bundle.prom").content_string.splitlines()
         )
@@ -132,18 +132,18 @@ def recheck(host: Host) -> Iterator[Callable[[], int]]:
 
 
 def test_a_byte_that_flips_on_the_host_is_found_there_and_mended_by_the_next_run(
-    host: Host, recheck: Callable[[], int], play: Play
+    host: Host, verified: Callable[[], int], play: Play
 ) -> None:
     folder = "/var/lib/rackserve/bundle"
     path = f"{folder}/" + host.check_output(f"cd {folder} && find apt -name 'logrotate*.deb'")
-    assert recheck() == 1
+    assert verified() == 1
     host.check_output(f"printf X | dd of={path} bs=1 seek=100 conv=notrunc status=none")
-    assert recheck() == 0
-    assert "was altered" in host.check_output("journalctl --unit rackserve-recheck --no-pager --lines 5")
+    assert verified() == 0
+    assert "was altered" in host.check_output("journalctl --unit rackserve-bundle-verify --no-pager --lines 5")
     assert play("molecule/bundle/converge.yml").returncode == 0
-    assert recheck() == 1
+    assert verified() == 1
 
 
-def test_the_timer_of_the_check_runs(host: Host) -> None:
-    assert host.service("rackserve-recheck.timer").is_running
-    assert host.service("rackserve-recheck.timer").is_enabled
+def test_the_timer_of_the_verification_runs(host: Host) -> None:
+    assert host.service("rackserve-bundle-verify.timer").is_running
+    assert host.service("rackserve-bundle-verify.timer").is_enabled

@@ -75,7 +75,7 @@ def answer(openai: OpenAI) -> None:
 @pytest.fixture(scope="module")
 def asked(host: Host, openai: OpenAI) -> None:
     """Send a few requests, and have the bundle compared as it is once a week."""
-    host.check_output("systemctl start rackserve-recheck.service")
+    host.check_output("systemctl start rackserve-bundle-verify.service")
     for _ in range(6):
         answer(openai)
 

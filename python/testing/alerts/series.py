@@ -15,7 +15,7 @@ from rackserve.vllm import releases
 ROOT = Path(__file__).parents[3]
 ROLE = ROOT / "roles/prometheus"
 EXPORTERS = ROOT / "python/tests/data/exporter_metrics"
-RECHECK = ROOT / "roles/bundle/templates/rackserve-recheck.service.j2"
+VERIFICATION = ROOT / "roles/bundle/templates/rackserve-bundle-verify.service.j2"
 SUFFIXES = ("", "_bucket", "_count", "_sum")
 
 
@@ -47,5 +47,5 @@ def told() -> set[str]:
     vllm = {name + end for release in releases().values() for name in release.metrics.values() for end in SUFFIXES}
     exporters = {line for path in EXPORTERS.glob("*.txt") for line in path.read_text(encoding="utf-8").split("\n")}
     probe = {line.split("{")[0] for line in exposition("a", "m", Record()).splitlines()}
-    recheck = set(re.findall(r"rackserve_bundle_\w+(?= %)", RECHECK.read_text(encoding="utf-8")))
-    return vllm | exporters | probe | recheck | host_metrics.names() | recorded() | {"up"}
+    bundle = set(re.findall(r"rackserve_bundle_\w+(?= %)", VERIFICATION.read_text(encoding="utf-8")))
+    return vllm | exporters | probe | bundle | host_metrics.names() | recorded() | {"up"}
