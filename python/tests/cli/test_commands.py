@@ -85,4 +85,4 @@ def test_a_wrong_command_is_refused_with_those_there_are(
 def test_options_before_a_command_do_not_hide_it() -> None:
     words = ["--debug", "undrain", "gpu1"]
     args = cli.build_parser(words).parse_args(words)
-    assert (args.debug, args.command, args.names, args.last) == (True, "undrain", ["gpu1"], False)
+    assert (args.debug, args.command, args.names, args.force) == (True, "undrain", ["gpu1"], False)

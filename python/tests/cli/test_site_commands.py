@@ -181,9 +181,9 @@ def test_plan_of_a_host_that_is_refused_ends_with_1(
 @pytest.mark.parametrize(
     ("argv", "variables"),
     [
-        (["drain", "gpu1:a"], {"nginx_drain": ["gpu1:a"], "nginx_drain_last": False}),
-        (["drain", "--last", "gpu1"], {"nginx_drain": ["gpu1"], "nginx_drain_last": True}),
-        (["undrain", "gpu1"], {"nginx_undrain": ["gpu1"], "nginx_drain_last": False}),
+        (["drain", "gpu1:a"], {"nginx_drain": ["gpu1:a"], "nginx_drain_force": False}),
+        (["drain", "--force", "gpu1"], {"nginx_drain": ["gpu1"], "nginx_drain_force": True}),
+        (["undrain", "gpu1"], {"nginx_undrain": ["gpu1"], "nginx_drain_force": False}),
     ],
 )
 def test_drain(site: Path, fake_run: Any, capsys: pytest.CaptureFixture[str], argv: list[str], variables: Any) -> None:

@@ -46,7 +46,7 @@ def test_refusals(before: list[str], drain: list[str], undrain: list[str], reaso
 
 
 def test_the_last_one_goes_when_told_so() -> None:
-    assert drained_after(BACKENDS, ["gpu2:a"], drain=["gpu1:a"], undrain=[], last_too=True) == ["gpu1:a", "gpu2:a"]
+    assert drained_after(BACKENDS, ["gpu2:a"], drain=["gpu1:a"], undrain=[], force=True) == ["gpu1:a", "gpu2:a"]
 
 
 def test_a_wrong_backend_is_refused_before_a_name_is_looked_for() -> None:

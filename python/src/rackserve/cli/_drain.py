@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what `drain` takes."""
     add_undrain_options(parser)
-    parser.add_argument("--last", action="store_true", help="even the last instance of a model")
+    parser.add_argument("--force", action="store_true", help="drain even the last instance of a model")
 
 
 def add_undrain_options(parser: argparse.ArgumentParser) -> None:
@@ -27,12 +27,12 @@ def add_undrain_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="+", metavar="HOST|HOST:INSTANCE", help="a whole host, or one instance")
     add_inventory(parser)
     add_json(parser, "the result")
-    parser.set_defaults(handler=rotate, last=False)
+    parser.set_defaults(handler=rotate, force=False)
 
 
 def rotate(args: argparse.Namespace) -> int:
     """Run either command: the edges' role, told what changes."""
-    variables = {f"nginx_{args.command}": args.names, "nginx_drain_last": args.last}
+    variables = {f"nginx_{args.command}": args.names, "nginx_drain_force": args.force}
     with shown() as on_event:
         result, messages = run_edges(args.inventory, "configure_edge.yml", variables, on_event=on_event, tags=["nginx"])
     edges = [host.name for host in result.hosts]

@@ -19,7 +19,7 @@ def drained_after(
     drain: Sequence[str],
     undrain: Sequence[str],
     *,
-    last_too: bool = False,
+    force: bool = False,
 ) -> list[str]:
     """Return the labels of the instances that are out of rotation afterwards.
 
@@ -28,7 +28,7 @@ def drained_after(
         drained: Labels that were out before; one whose instance is gone is dropped.
         drain: Hosts, or labels as `gpu1:smollm2`, to take out.
         undrain: Hosts or labels to take back in.
-        last_too: Take out even the last instance of a model.
+        force: Drain even the last instance of a model.
 
     Raises:
         InputError: a wrong backend, a name that none has, one that is to go out and in at once, or a model that would
@@ -39,7 +39,7 @@ def drained_after(
     if both := sorted(out & back):
         raise InputError(f"{', '.join(both)}: to be drained and undrained at once; name it in one of the two")
     after = (labels.keys() & set(drained) | out) - back
-    if out and not last_too:
+    if out and not force:
         _refuse_last(labels, out, after)
     return sorted(after)
 
@@ -62,5 +62,5 @@ def _refuse_last(labels: dict[str, Backend], out: set[str], after: set[str]) -> 
     if lost:
         raise InputError(
             f"without {', '.join(sorted(out))} no instance would serve {', '.join(lost)}; "
-            "undrain another one first, or say that it may be so: rackserve drain --last"
+            "undrain another one first, or drain them anyway with --force (nginx_drain_force: true)"
         )
