@@ -224,7 +224,7 @@ def test_one_that_waits_for_a_cpu_is_left_alone(host: Host, engine: StandIn) -> 
         ("busy", "it waits for a CPU 83 % of the time")
     }
     assert ([row["starved"] for row in found], host.did) == ([1, 2, 3, 4], [])
-    assert 'decision="spare"} 4' in (host.root / "metrics" / "rackserve_instance_a.prom").read_text()
+    assert 'decision="skip_busy"} 4' in (host.root / "metrics" / "rackserve_instance_a.prom").read_text()
 
 
 def test_one_that_waits_for_a_cpu_is_not_spared_for_ever(host: Host, engine: StandIn) -> None:

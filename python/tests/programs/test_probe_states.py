@@ -78,14 +78,14 @@ STORIES: dict[str, Story] = {
         (FROZEN._replace(waited=49.9), "hung", []),
         (FROZEN._replace(waited=49.9), "hung", ["restart"]),
     ],
-    "one that waits for a CPU is not spared for ever": [
+    "one that waits for a CPU is not left alone for ever": [
         *[(STARVED, "busy", [])] * 30,
         (STARVED, "hung", ["close"]),
         (STARVED, "hung", []),
         (STARVED, "hung", ["restart"]),
         (STARVED._replace(invocation="two", started=BEGAN + 40), "busy", []),
     ],
-    "one that hangs in between is not spared more often for it": [
+    "one that hangs in between is not left alone more often for it": [
         *[(STARVED, "busy", [])] * 29,
         (FROZEN, "hung", ["close"]),
         (STARVED, "busy", ["open"]),
@@ -93,7 +93,7 @@ STORIES: dict[str, Story] = {
         (STARVED, "hung", []),
         (STARVED, "hung", ["restart"]),
     ],
-    "one that moves in between is spared from the beginning again": [
+    "one that moves in between is left alone from the beginning again": [
         *[(STARVED, "busy", [])] * 30,
         (MOVING, "busy", []),
         *[(STARVED, "busy", [])] * 30,
@@ -101,7 +101,7 @@ STORIES: dict[str, Story] = {
         *[(STARVED, "busy", [])] * 30,
         (STARVED, "hung", ["close"]),
     ],
-    "one that waits for a CPU and moves between two looks is spared, however long": [
+    "one that waits for a CPU and moves between two looks is left alone, however long": [
         (STARVED._replace(counter=float(step)), "busy", []) for step in range(60)
     ],
     "one that moved in between is counted from the beginning again": [
@@ -186,12 +186,12 @@ def test_a_restart_is_possible_before_the_clock_was_set_back() -> None:
 def test_what_was_decided_is_counted() -> None:
     looks = [FROZEN, FROZEN, FROZEN, *[FROZEN] * 4, MOVING, TOKEN]
     record = follow(looks)[-1][0]
-    assert record.decisions == {"close": 1, "restart": 1, "withhold": 2, "open": 1, "spare": 1}
+    assert record.decisions == {"close": 1, "restart": 1, "restart_suppressed": 2, "open": 1, "skip_busy": 1}
 
 
-def test_a_look_that_spared_what_waits_for_a_cpu_is_counted() -> None:
+def test_a_skip_of_what_waits_for_a_cpu_is_counted() -> None:
     record = follow([STARVED] * 31)[-1][0]
-    assert record.decisions == {"spare": 30, "close": 1}
+    assert record.decisions == {"skip_busy": 30, "close": 1}
 
 
 def test_since_when_a_state_holds_and_when_the_last_token_came() -> None:

@@ -39,7 +39,7 @@ GOLDEN_PROMPT = (
 _ENDS = (20, 60, 100, 140, len(GOLDEN_PROMPT))
 _FULL = (408, 429, 503)
 # Percent of the last ten seconds: who waited for a CPU so long is starved, not hung, and a restart would wait as well.
-# Threads that spin wait too: it is spared this many times the looks after which one that hangs is restarted.
+# Spinning threads wait too: it is left alone for this many times the probe runs after which a hung one is restarted.
 _STARVED = 50.0
 _PATIENCE = 10
 # What is asked of an instance by its task, and where in the answer its work stands.
@@ -92,7 +92,7 @@ class Seen(NamedTuple):
 class Record(NamedTuple):
     """What is kept between two looks. Times are seconds since the epoch, 0 for never; `closed`: the proxy, by us.
 
-    `starved` counts the looks, since the engine last moved, in which it was spared because it waited for a CPU.
+    `starved` counts the looks, since the engine last moved, in which it was left alone because it waited for a CPU.
     """
 
     state: str = "stopped"
@@ -164,11 +164,11 @@ def _judge(
     elif not seen.listener and young:
         state = "starting"
     elif seen.advanced or (seen.waited >= _STARVED and record.starved < _PATIENCE * settings.restart_after):
-        state, decision = "busy", ["spare"]
+        state, decision = "busy", ["skip_busy"]
     elif record.frozen + 1 < settings.restart_after:
         state = "hung"
     else:
-        state, decision, actions = ("hung", [], ["restart"]) if rested else ("hung", ["withhold"], [])
+        state, decision, actions = ("hung", [], ["restart"]) if rested else ("hung", ["restart_suppressed"], [])
     return state, decision, actions
 
 
@@ -208,7 +208,7 @@ def exposition(name: str, model: str, record: Record) -> str:
     ]
     lines += [
         f'rackserve_instance_probe_decisions_total{{{labels},decision="{key}"}} {record.decisions.get(key, 0)}'
-        for key in ("close", "open", "restart", "spare", "withhold")
+        for key in ("close", "open", "restart", "restart_suppressed", "skip_busy")
     ]
     return "\n".join(lines) + "\n"
 
