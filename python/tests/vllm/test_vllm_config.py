@@ -175,5 +175,5 @@ def test_the_environment_follows_the_kind_of_host_and_the_release() -> None:
         "CUDA_VISIBLE_DEVICES": "0,1",
         "VLLM_USE_FLASHINFER_SAMPLER": "0",
     }
-    words = environment_of(instance(), release_of(OLDEST), "cpu", 2)["RACKSERVE_SERVE_WORDS"]
-    assert words == "o/m --served-model-name m"
+    args = environment_of(instance(), release_of(OLDEST), "cpu", 2)["RACKSERVE_SERVE_ARGS"]
+    assert args == "o/m --served-model-name m"

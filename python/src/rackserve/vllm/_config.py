@@ -184,7 +184,7 @@ def environment_of(instance: Instance, release: Release, flavour: str, cpu_kvcac
         cpu_kvcache_gib: GiB of memory for the KV cache of a CPU instance.
     """
     words = words_of(instance, release)
-    found = {"RACKSERVE_SERVE_WORDS": " ".join(words)} if words else {}
+    found = {"RACKSERVE_SERVE_ARGS": " ".join(words)} if words else {}
     if flavour == "cpu":
         return {
             **found,
