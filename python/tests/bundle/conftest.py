@@ -37,5 +37,5 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def good_bundle(tmp_path: Path, keys: dict[str, Path]) -> Path:
     """Give a bundle as it travels."""
-    making.write_carried(tmp_path / "bundle", keys["lab"])
+    making.write_transport(tmp_path / "bundle", keys["lab"])
     return tmp_path / "bundle"

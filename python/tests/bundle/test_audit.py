@@ -74,10 +74,10 @@ class _Osv(BaseHTTPRequestHandler):
         known = asked == {"package": {"name": "vllm", "ecosystem": "PyPI"}, "version": "0.14.0"}
         events = [{"introduced": "0"}, {"fixed": "0.14.1"}]
         affected = {"package": asked["package"], "ranges": [{"type": "ECOSYSTEM", "events": events}]}
-        told = {"vulns": [{"id": "GHSA-1", "aliases": ["CVE-1"], "affected": [affected]}]} if known else {}
+        answer = {"vulns": [{"id": "GHSA-1", "aliases": ["CVE-1"], "affected": [affected]}]} if known else {}
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(json.dumps(told).encode())
+        self.wfile.write(json.dumps(answer).encode())
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

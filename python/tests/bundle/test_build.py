@@ -8,8 +8,8 @@ import pytest
 
 from rackserve.bundle import _build
 from rackserve.bundle._audit import Audit
+from rackserve.bundle._progress import Progress
 from rackserve.bundle._recipe import Recipe
-from rackserve.bundle._report import Report
 from rackserve.bundle._waivers import Finding
 from rackserve.errors import BundleError
 
@@ -27,22 +27,22 @@ def answer(*findings: Finding) -> Audit:
 
 def test_an_audit_that_finds_nothing_lets_the_build_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_build, "audit", lambda _: answer())
-    assert _build._audited(RECIPE, Report(), None).ok is True
+    assert _build._audited(RECIPE, Progress(), None).ok is True
 
 
 def test_a_finding_stops_the_build_before_it_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Finding(package="torch", version="2", id="CVE-1", aliases=(), fixed_in=("3",), lock="l")
     monkeypatch.setattr(_build, "audit", lambda _: answer(found))
     with pytest.raises(BundleError, match=r"CVE-1.*`waivers` in bundle\.yml"):
-        _build._audited(RECIPE, Report(), None)
+        _build._audited(RECIPE, Progress(), None)
 
 
 def test_no_answer_stops_the_build_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_build, "audit", lambda _: answer().model_copy(update={"audited": 0}))
     with pytest.raises(BundleError, match=r"--no-audit REASON"):
-        _build._audited(RECIPE, Report(), None)
+        _build._audited(RECIPE, Progress(), None)
 
 
 def test_without_an_audit_the_reason_is_recorded_and_it_is_no_pass() -> None:
-    verdict = _build._audited(RECIPE, Report(), "no service here")
+    verdict = _build._audited(RECIPE, Progress(), "no service here")
     assert (verdict.ok, verdict.reason) == (None, "not asked: no service here")

@@ -21,7 +21,7 @@ from rackserve.bundle._controller import (
     read_project,
 )
 from rackserve.bundle._manifest import scan
-from rackserve.bundle._report import Report
+from rackserve.bundle._progress import Progress
 from rackserve.errors import InputError
 from rackserve.programs import bootstrap
 
@@ -67,8 +67,8 @@ def built(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
         draft, scratch = tmp_path / name, tmp_path / f"{name}-scratch"
         draft.mkdir()
         scratch.mkdir()
-        part = build_controller(draft, scratch, Report())
-        assert part.commit == read_project(root, scratch, Report(), allow_dirty=False).commit
+        part = build_controller(draft, scratch, Progress())
+        assert part.commit == read_project(root, scratch, Progress(), allow_dirty=False).commit
         assert (draft / part.project).is_file()
         assert (draft / part.lock).is_file()
         return draft
@@ -121,10 +121,10 @@ def test_the_packages_are_named_for_the_shell(built: Callable[..., Path]) -> Non
 def test_changes_are_refused_by_name(checkout: Path, tmp_path: Path) -> None:
     (checkout / "site.yml").write_text("changed")
     with pytest.raises(InputError, match=r"not committed: site\.yml"):
-        read_project(checkout, tmp_path, Report(), allow_dirty=False)
+        read_project(checkout, tmp_path, Progress(), allow_dirty=False)
 
 
-class Told(Report):
+class RecordedProgress(Progress):
     def __init__(self) -> None:
         self.steps: list[str] = []
 
@@ -132,13 +132,13 @@ class Told(Report):
         self.steps.append(step)
 
 
-def test_allowed_changes_and_new_files_are_left_out_and_told(checkout: Path, tmp_path: Path) -> None:
-    before = read_project(checkout, tmp_path, Report(), allow_dirty=False)
+def test_allowed_changes_and_new_files_are_left_out_and_reported(checkout: Path, tmp_path: Path) -> None:
+    before = read_project(checkout, tmp_path, Progress(), allow_dirty=False)
     (checkout / "site.yml").write_text("changed")
     (checkout / "new.yml").write_text("new")
-    report = Told()
-    assert read_project(checkout, tmp_path, report, allow_dirty=True) == before
-    assert report.steps == ["left out, as it is not committed: site.yml, new.yml"]
+    progress = RecordedProgress()
+    assert read_project(checkout, tmp_path, progress, allow_dirty=True) == before
+    assert progress.steps == ["left out, as it is not committed: site.yml, new.yml"]
 
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
@@ -155,18 +155,18 @@ def test_a_changed_checkout_of_a_bundle_is_refused(
     root = unpack(built("one"), tmp_path / "unpacked")
     damage(root / "site.yml")
     with pytest.raises(InputError, match=r"no longer what its bundle brought: site\.yml"):
-        read_project(root, tmp_path, Report(), allow_dirty=True)
+        read_project(root, tmp_path, Progress(), allow_dirty=True)
 
 
 def test_a_folder_that_is_no_checkout_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"neither \.git nor FILES"):
-        read_project(tmp_path, tmp_path, Report(), allow_dirty=False)
+        read_project(tmp_path, tmp_path, Progress(), allow_dirty=False)
 
 
 def test_a_spoilt_list_of_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "FILES").write_text("100644 abc site.yml\n")
     with pytest.raises(InputError, match="100644 abc"):
-        read_project(tmp_path, tmp_path, Report(), allow_dirty=False)
+        read_project(tmp_path, tmp_path, Progress(), allow_dirty=False)
 
 
 def test_git_status_is_read_with_renames() -> None:
@@ -184,7 +184,7 @@ def test_unpacking_keeps_bytes_programs_and_links(built: Callable[..., Path], tm
 def test_every_file_of_this_project_can_be_carried(tmp_path: Path) -> None:
     if not any((project_root() / name).exists() for name in (".git", "FILES")):
         pytest.skip("neither a git checkout nor one that a bundle made")
-    project = read_project(project_root(), tmp_path, Report(), allow_dirty=True)
+    project = read_project(project_root(), tmp_path, Progress(), allow_dirty=True)
     with tarfile.open(fileobj=io.BytesIO(project_tar(project))) as tar:
         assert bootstrap.unsafe(tar.getmembers()) == []
 

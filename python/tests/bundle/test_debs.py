@@ -15,7 +15,7 @@ import pytest
 from rackserve._paths import project_root
 from rackserve.bundle._archive_key import fingerprint_of, make_archive_key
 from rackserve.bundle._debs import AptView, build_repository, download, index_repository, local_source, read_sources
-from rackserve.bundle._report import Report
+from rackserve.bundle._progress import Progress
 from rackserve.errors import BundleError
 from testing.debs import make_deb
 
@@ -42,7 +42,7 @@ def repository(tmp_path: Path, key: Path) -> Path:
 
 def test_a_good_repository_is_accepted(repository: Path, tmp_path: Path) -> None:
     view = read_sources([local_source(repository)], tmp_path / "apt")
-    download(view, ["first"], tmp_path / "got", Report())
+    download(view, ["first"], tmp_path / "got", Progress())
     assert sorted(path.name for path in (tmp_path / "got").iterdir()) == [
         "first_1.0_all.deb",
         "second_1%3a1.0_all.deb",
@@ -100,7 +100,7 @@ def test_apt_refuses_a_package_with_one_bit_flipped(repository: Path, tmp_path: 
     deb.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     view = read_sources([local_source(repository)], tmp_path / "apt")
     with pytest.raises(BundleError, match="Hash Sum mismatch"):
-        download(view, ["first"], tmp_path / "got", Report())
+        download(view, ["first"], tmp_path / "got", Progress())
 
 
 @pytest.fixture
@@ -190,14 +190,16 @@ def test_no_weak_hash_is_written(repository: Path) -> None:
 
 def test_a_repository_takes_what_a_package_needs_from_its_sources(repository: Path, tmp_path: Path, key: Path) -> None:
     built = build_repository(
-        [local_source(repository)], ["first"], tmp_path / "built", tmp_path / "apt", Report(), key=key
+        [local_source(repository)], ["first"], tmp_path / "built", tmp_path / "apt", Progress(), key=key
     )
     assert built == {"first": "1.0", "second": "1:1.0"}
 
 
 def test_a_package_that_no_source_has_is_named(repository: Path, tmp_path: Path, key: Path) -> None:
     with pytest.raises(BundleError, match="Unable to locate package third"):
-        build_repository([local_source(repository)], ["third"], tmp_path / "built", tmp_path / "apt", Report(), key=key)
+        build_repository(
+            [local_source(repository)], ["third"], tmp_path / "built", tmp_path / "apt", Progress(), key=key
+        )
 
 
 def test_the_public_key_can_be_read_by_apts_user_and_is_binary(repository: Path, key: Path) -> None:

@@ -48,10 +48,10 @@ def test_an_import_that_fills_the_disk_keeps_the_bundle_in_use(
     disk: Path, keys: dict[str, Path], trust: Trust, form: str, tenth: int
 ) -> None:
     folder = disk.parent.parent
-    making.write_carried(folder / "old", keys["lab"])
+    making.write_transport(folder / "old", keys["lab"])
     resize(disk, 4096)
     home, _ = import_bundle(folder / "old", trust)
-    making.write_carried(folder / "whole", keys["lab"], version=2, wheel=os.urandom(WHEEL_MB << 20))
+    making.write_transport(folder / "whole", keys["lab"], version=2, wheel=os.urandom(WHEEL_MB << 20))
     split(folder / "whole", 4 << 20, folder / "parts")
     used = int(subprocess.check_output(["du", "-sk", disk], text=True).split()[0])
     resize(disk, used + (WHEEL_MB << 10) * tenth // 10)

@@ -10,7 +10,7 @@ from rackserve.bundle._archive_key import make_archive_key
 from rackserve.bundle._debs import index_repository, local_source
 from rackserve.bundle._driver_choice import choose, held_back, refuse_unknown, sort_extras
 from rackserve.bundle._drivers import build_driver_set
-from rackserve.bundle._report import Report
+from rackserve.bundle._progress import Progress
 from rackserve.bundle._supplied import unmet_dependencies
 from rackserve.errors import InputError
 from testing.debs import make_deb
@@ -118,7 +118,7 @@ def test_a_set_is_of_one_version_with_all_it_needs(source: str, tmp_path: Path) 
     key = make_archive_key(tmp_path / "key", "a test's archive key")
     out, scratch = tmp_path / "out", tmp_path / "apt"
     drivers = build_driver_set(
-        [source], [KERNEL], "open", release="12", into=out, scratch=scratch, report=Report(), key=key
+        [source], [KERNEL], "open", release="12", into=out, scratch=scratch, progress=Progress(), key=key
     )
     assert (drivers.release, drivers.version, drivers.flavour, drivers.kernels) == (
         "12",
@@ -146,6 +146,6 @@ def test_headers_of_another_kernel_are_refused_before_anything_is_downloaded(sou
             release="12",
             into=tmp_path / "out",
             scratch=tmp_path / "apt",
-            report=Report(),
+            progress=Progress(),
         )
     assert not (tmp_path / "out").exists()

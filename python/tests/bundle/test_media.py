@@ -27,7 +27,7 @@ LARGE = bytes(range(256)) * 20_000  # 5 MB
 
 @pytest.fixture
 def large(tmp_path: Path, keys: dict[str, Path]) -> Path:
-    making.write_carried(tmp_path / "large", keys["lab"], wheel=LARGE)
+    making.write_transport(tmp_path / "large", keys["lab"], wheel=LARGE)
     return tmp_path / "large"
 
 
@@ -40,7 +40,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def test_a_content_travels_once(large: Path) -> None:
-    assert (large / MANIFEST).read_text().count(making.TWIN) == 1
+    assert (large / MANIFEST).read_text().count(making.DUPLICATE) == 1
     assert sum(path.stat().st_size == len(LARGE) for path in large.rglob("*")) == 1
     assert read_manifest(large).size < 2 * len(LARGE)
 
@@ -89,7 +89,7 @@ def test_a_bare_machine_unpacks_parts(large: Path, tmp_path: Path, trust: Trust)
     (tmp_path / "signers").write_text(trust.signers)
     argv = [sys.executable, verify_bundle.__file__, "unpack", "parts", "out", "--signers", "signers"]
     subprocess.run(argv, cwd=tmp_path, check=True)
-    assert (tmp_path / "out" / making.TWIN).read_bytes() == LARGE
+    assert (tmp_path / "out" / making.DUPLICATE).read_bytes() == LARGE
     assert making.problems(tmp_path / "out", trust) == ""
 
 
@@ -103,9 +103,9 @@ def test_a_part_that_is_too_small_or_a_folder_that_exists_is_refused(large: Path
 @pytest.mark.parametrize("old", ["large", f"large/{MANIFEST}"], ids=["a folder", "its manifest alone"])
 def test_a_difference_makes_the_whole(large: Path, keys: dict[str, Path], trust: Trust, state: Path, old: str) -> None:
     tmp_path = large.parent
-    making.write_carried(tmp_path / "new", keys["lab"], version=2, wheel=LARGE + b"!")
+    making.write_transport(tmp_path / "new", keys["lab"], version=2, wheel=LARGE + b"!")
     found = diff(tmp_path / old, tmp_path / "new", tmp_path / "diff")
-    assert (found.files, found.carried) == (1, len(LARGE) + 1)
+    assert (found.files, found.size) == (1, len(LARGE) + 1)
     import_bundle(large, trust)
     home, _ = import_bundle(tmp_path / "diff", trust)
     from_difference = digests(home)
@@ -117,7 +117,7 @@ def test_a_difference_makes_the_whole(large: Path, keys: dict[str, Path], trust:
 def test_a_difference_to_what_is_not_there_is_refused(
     large: Path, tmp_path: Path, keys: dict[str, Path], trust: Trust
 ) -> None:
-    making.write_carried(tmp_path / "new", keys["lab"], version=2)
+    making.write_transport(tmp_path / "new", keys["lab"], version=2)
     diff(large, tmp_path / "new", tmp_path / "diff")
     with pytest.raises(BundleError, match=r"locks/.* is missing, here and among the bundles imported before"):
         import_bundle(tmp_path / "diff", trust)
@@ -126,7 +126,7 @@ def test_a_difference_to_what_is_not_there_is_refused(
 def test_a_difference_upon_an_altered_store_is_refused(
     large: Path, tmp_path: Path, keys: dict[str, Path], trust: Trust, state: Path
 ) -> None:
-    making.write_carried(tmp_path / "new", keys["lab"], version=2)
+    making.write_transport(tmp_path / "new", keys["lab"], version=2)
     diff(large, tmp_path / "new", tmp_path / "diff")
     import_bundle(large, trust)
     entry = next(entry for entry in read_manifest(large).files if entry.path == making.LOCK)
@@ -136,7 +136,7 @@ def test_a_difference_upon_an_altered_store_is_refused(
 
 
 def test_a_difference_travels_in_parts(large: Path, tmp_path: Path, keys: dict[str, Path], trust: Trust) -> None:
-    making.write_carried(tmp_path / "new", keys["lab"], version=2, wheel=LARGE + b"!")
+    making.write_transport(tmp_path / "new", keys["lab"], version=2, wheel=LARGE + b"!")
     diff(large, tmp_path / "new", tmp_path / "diff")
     split(tmp_path / "diff", 1 << 20, tmp_path / "parts")
     import_bundle(large, trust)
@@ -145,10 +145,10 @@ def test_a_difference_travels_in_parts(large: Path, tmp_path: Path, keys: dict[s
 
 
 def test_a_manifest_is_the_same_whenever_and_wherever_it_is_made(tmp_path: Path, keys: dict[str, Path]) -> None:
-    first = making.write_carried(tmp_path / "a", keys["lab"])
+    first = making.write_transport(tmp_path / "a", keys["lab"])
     umask = os.umask(0o077)
     try:
-        second = making.write_carried(tmp_path / "elsewhere", keys["stranger"])
+        second = making.write_transport(tmp_path / "elsewhere", keys["stranger"])
     finally:
         os.umask(umask)
     assert first.id == second.id

@@ -9,6 +9,7 @@ import pytest
 from rackserve._paths import project_root
 from rackserve.bundle._manifest import sha256_of
 from rackserve.bundle._models import build_model, derived_revision
+from rackserve.bundle._progress import Progress
 from rackserve.bundle._recipe import (
     FolderSource,
     ModelRecipe,
@@ -18,7 +19,6 @@ from rackserve.bundle._recipe import (
     debian_packages,
     read_recipe,
 )
-from rackserve.bundle._report import Report
 from rackserve.errors import InputError
 
 
@@ -37,7 +37,7 @@ def test_a_wrong_revision_is_refused_with_the_right_one(tmp_path: Path) -> None:
     source = RandomSource(kind="random_llama", seed=1)
     recipe = ModelRecipe(repo="a/b", revision="f" * 40, source=source)
     with pytest.raises(InputError, match=derived_revision(source)):
-        build_model(recipe, tmp_path / "out", tmp_path, Report())
+        build_model(recipe, tmp_path / "out", tmp_path, Progress())
 
 
 def test_another_seed_is_another_revision() -> None:
@@ -49,7 +49,7 @@ def test_an_adapter_whose_model_is_not_there_is_refused_with_what_to_add(tmp_pat
     source = RandomLoraSource(kind="random_lora", base="o/base", base_revision="b" * 40)
     recipe = ModelRecipe(repo="a/lora", revision=derived_revision(source), source=source)
     with pytest.raises(InputError, match=f"a/lora adapts o/base at {'b' * 40}, .*add that model above it"):
-        build_model(recipe, tmp_path / "out", tmp_path, Report())
+        build_model(recipe, tmp_path / "out", tmp_path, Progress())
 
 
 def test_a_downloaded_snapshot_is_taken_file_by_file(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_downloaded_snapshot_is_taken_file_by_file(tmp_path: Path) -> None:
     pins = {name: sha256_of(tmp_path / "hub" / name) for name in ("config.json", "sub/model.safetensors")}
     source = FolderSource(kind="folder", path=tmp_path / "hub", files=pins)
     recipe = ModelRecipe(repo="a/b", revision="f" * 40, source=source)
-    folder = build_model(recipe, tmp_path / "out", tmp_path, Report())
+    folder = build_model(recipe, tmp_path / "out", tmp_path, Progress())
     assert folder == tmp_path / "out/models/a--b" / ("f" * 40)
     found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     assert found == set(pins)
@@ -70,7 +70,7 @@ def test_a_downloaded_snapshot_that_is_another_is_refused_file_by_file(tmp_path:
     source = FolderSource(kind="folder", path=tmp_path, files={"config.json": "0" * 64, "gone.json": "1" * 64})
     recipe = ModelRecipe(repo="a/b", revision="f" * 40, source=source)
     with pytest.raises(InputError, match=r"config\.json has sha256 .*, bundle\.yml says 000.*gone\.json is missing"):
-        build_model(recipe, tmp_path / "out", tmp_path, Report())
+        build_model(recipe, tmp_path / "out", tmp_path, Progress())
     assert not (tmp_path / "out").exists()
 
 

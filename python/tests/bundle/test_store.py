@@ -40,7 +40,7 @@ def test_a_refused_import_keeps_the_bundle_in_use(
     good_bundle: Path, tmp_path: Path, trust: Trust, keys: dict[str, Path], state: Path
 ) -> None:
     home, _ = import_bundle(good_bundle, trust)
-    making.write_carried(tmp_path / "newer", keys["lab"], version=2, wheel=b"other")
+    making.write_transport(tmp_path / "newer", keys["lab"], version=2, wheel=b"other")
     making.file_of(tmp_path / "newer").unlink()
     with pytest.raises(BundleError):
         import_bundle(tmp_path / "newer", trust)
@@ -52,7 +52,7 @@ def test_no_content_is_stored_twice(
     good_bundle: Path, tmp_path: Path, trust: Trust, keys: dict[str, Path], state: Path
 ) -> None:
     import_bundle(good_bundle, trust)
-    making.write_carried(tmp_path / "newer", keys["lab"], version=2, wheel=b"other")
+    making.write_transport(tmp_path / "newer", keys["lab"], version=2, wheel=b"other")
     import_bundle(tmp_path / "newer", trust)
     trees = [path for path in (state / "bundles").rglob("*") if path.is_file() and path.parent.name == "locks"]
     assert len(trees) == 2
@@ -75,7 +75,7 @@ def test_old_bundles_are_removed_and_those_that_are_kept_stay_whole(
 ) -> None:
     homes = []
     for version in (1, 2, 3):
-        making.write_carried(tmp_path / f"v{version}", keys["lab"], version=version, wheel=b"x" * 1000 * version)
+        making.write_transport(tmp_path / f"v{version}", keys["lab"], version=version, wheel=b"x" * 1000 * version)
         homes.append(import_bundle(tmp_path / f"v{version}", trust)[0])
         shutil.rmtree(tmp_path / f"v{version}")
     assert prune(2) == ([], 0)
@@ -111,7 +111,7 @@ class TestAttestation:
     def test_one_of_another_bundle_is_refused(
         self, good_bundle: Path, trust: Trust, tmp_path: Path, keys: dict[str, Path]
     ) -> None:
-        making.write_carried(tmp_path / "other", keys["lab"], version=2)
+        making.write_transport(tmp_path / "other", keys["lab"], version=2)
         shutil.copytree(good_bundle / "attestations", tmp_path / "other/attestations")
         with pytest.raises(BundleError, match=r"audit\.json is about another bundle"):
             import_bundle(tmp_path / "other", trust)
@@ -120,7 +120,7 @@ class TestAttestation:
 class TestFloor:
     @pytest.fixture(autouse=True)
     def _newest(self, tmp_path: Path, keys: dict[str, Path], trust: Trust) -> None:
-        making.write_carried(tmp_path / "v5", keys["lab"], version=5)
+        making.write_transport(tmp_path / "v5", keys["lab"], version=5)
         import_bundle(tmp_path / "v5", trust)
 
     def test_an_older_bundle_is_refused(self, good_bundle: Path, trust: Trust) -> None:
@@ -138,19 +138,19 @@ class TestFloor:
         self, good_bundle: Path, tmp_path: Path, keys: dict[str, Path], trust: Trust
     ) -> None:
         import_bundle(good_bundle, trust, downgrade_reason="5 answers nonsense")
-        making.write_carried(tmp_path / "v3", keys["lab"], version=3)
+        making.write_transport(tmp_path / "v3", keys["lab"], version=3)
         with pytest.raises(BundleError, match="older than version 5"):
             import_bundle(tmp_path / "v3", trust)
 
     def test_other_contents_under_a_known_version_are_refused(
         self, tmp_path: Path, keys: dict[str, Path], trust: Trust
     ) -> None:
-        making.write_carried(tmp_path / "other", keys["lab"], version=5, wheel=b"other")
+        making.write_transport(tmp_path / "other", keys["lab"], version=5, wheel=b"other")
         with pytest.raises(BundleError, match=r"with other contents .*raise `version`"):
             import_bundle(tmp_path / "other", trust)
 
     def test_a_newer_bundle_is_taken(self, tmp_path: Path, keys: dict[str, Path], trust: Trust) -> None:
-        making.write_carried(tmp_path / "v6", keys["lab"], version=6)
+        making.write_transport(tmp_path / "v6", keys["lab"], version=6)
         assert import_bundle(tmp_path / "v6", trust)[1].manifest.version == 6
 
     def test_a_floor_that_cannot_be_read_is_not_ignored(self, good_bundle: Path, trust: Trust, state: Path) -> None:
@@ -180,7 +180,7 @@ def test_an_import_killed_anywhere_is_finished_by_the_next(
     tmp_path: Path, keys: dict[str, Path], trust: Trust, state: Path, form: str
 ) -> None:
     """Kill it at ten moments of its run; the next one ends as an undisturbed one does."""
-    making.write_carried(tmp_path / "whole", keys["lab"], wheel=os.urandom(40_000_000))
+    making.write_transport(tmp_path / "whole", keys["lab"], wheel=os.urandom(40_000_000))
     split(tmp_path / "whole", 8 << 20, tmp_path / "parts")
     source = tmp_path / form
     (tmp_path / "signers").write_text(trust.signers)

@@ -15,7 +15,7 @@ from rackserve.bundle import import_bundle, read_manifest, split, verify
 from rackserve.bundle._sign import sign
 from rackserve.errors import BundleError
 from rackserve.programs import verify_bundle
-from rackserve.programs.verify_bundle import MANIFEST, SIGNATURE, Refused
+from rackserve.programs.verify_bundle import MANIFEST, SIGNATURE, BundleRejected
 from testing import bundles as making
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def test_an_archive_writes_only_what_the_manifest_names(
 ) -> None:
     data = making.archive(*head_of(good_bundle), extra)
     before = {path for path in Path("/etc").rglob("*") if "cron" in path.name}
-    with pytest.raises(Refused, match=reason):
+    with pytest.raises(BundleRejected, match=reason):
         verify_bundle.extract(
             io.BytesIO(data), str(tmp_path / "out"), lambda text, _: verify_bundle.parse_manifest(text)
         )
@@ -177,7 +177,7 @@ def test_an_archive_writes_only_the_bytes_of_the_manifest(
     blobs = change((member(str(path.relative_to(good_bundle))), path.read_bytes()))
     members = [(member(found.name), data) for found, data in blobs]
     data = making.archive(*head_of(good_bundle), *members)
-    with pytest.raises(Refused, match=reason):
+    with pytest.raises(BundleRejected, match=reason):
         verify_bundle.extract(
             io.BytesIO(data), str(tmp_path / "out"), lambda text, _: verify_bundle.parse_manifest(text)
         )
@@ -186,7 +186,7 @@ def test_an_archive_writes_only_the_bytes_of_the_manifest(
 def test_nothing_is_written_before_the_manifest_is_trusted(good_bundle: Path, tmp_path: Path) -> None:
     blob = making.file_of(good_bundle)
     data = making.archive((member(str(blob.relative_to(good_bundle))), blob.read_bytes()), *head_of(good_bundle))
-    with pytest.raises(Refused, match="do not begin with"):
+    with pytest.raises(BundleRejected, match="do not begin with"):
         verify_bundle.extract(
             io.BytesIO(data), str(tmp_path / "out"), lambda text, _: verify_bundle.parse_manifest(text)
         )
@@ -226,7 +226,7 @@ def _swap(parts: Path) -> None:
 def test_a_damaged_part_is_named(
     tmp_path: Path, keys: dict[str, Path], trust: Trust, damage: Callable[[Path], object], reason: str
 ) -> None:
-    making.write_carried(tmp_path / "large", keys["lab"], wheel=bytes(range(256)) * 10_000)
+    making.write_transport(tmp_path / "large", keys["lab"], wheel=bytes(range(256)) * 10_000)
     split(tmp_path / "large", 1 << 20, tmp_path / "parts")
     damage(tmp_path / "parts")
     with pytest.raises(BundleError, match=reason):

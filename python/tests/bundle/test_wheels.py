@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from rackserve.bundle._locks import hashes, pins, without
+from rackserve.bundle._progress import Progress
 from rackserve.bundle._recipe import RuntimeRecipe
-from rackserve.bundle._report import Report
 from rackserve.bundle._shim import pyairports_stub, vllm_shim
 from rackserve.bundle._wheels import build_wheelhouse, target_platforms
 from rackserve.errors import BundleError
@@ -38,7 +38,7 @@ def house(tmp_path: Path, recipe: RuntimeRecipe, text: str) -> set[str]:
     lock, into, scratch = tmp_path / f"{recipe.lock_name}.txt", tmp_path / "wheels", tmp_path / "scratch"
     lock.write_text(text)
     scratch.mkdir()
-    build_wheelhouse(recipe, lock, into, scratch, Report())
+    build_wheelhouse(recipe, lock, into, scratch, Progress())
     return {path.name for path in into.iterdir()}
 
 

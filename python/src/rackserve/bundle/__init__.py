@@ -6,8 +6,8 @@ from rackserve.bundle._accept import Verified, import_bundle, prune, read_intact
 from rackserve.bundle._build import build
 from rackserve.bundle._manifest import Manifest, Model, Repository, Runtime, parse_manifest, read_manifest, sha256_of
 from rackserve.bundle._media import Difference, diff, split
+from rackserve.bundle._progress import Progress
 from rackserve.bundle._recipe import read_recipe
-from rackserve.bundle._report import Report
 from rackserve.bundle._sign import fingerprint_of, key_path, make_key, sign
 from rackserve.bundle._trust import TRUST, Trust, read_trust
 from rackserve.programs.verify_bundle import Entry, read_parts
@@ -18,7 +18,7 @@ __all__ = [
     "Entry",
     "Manifest",
     "Model",
-    "Report",
+    "Progress",
     "Repository",
     "Runtime",
     "Trust",

@@ -1,6 +1,6 @@
-"""Known vulnerabilities of the Python packages in a bundle, asked of a service by pip-audit on the day it is built.
+"""Known vulnerabilities of the Python packages in a bundle, looked up by pip-audit on the day it is built.
 
-pip-audit has no way to work offline, so the answer is kept: an attestation beside the manifest, true of one day.
+pip-audit has no offline mode, so its result is kept as an attestation beside the manifest, valid for that day.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SHOWN: Final = 5
 
 
 class Audit(Converting):
-    """What was asked, what was answered, and the judgement: `ok` is None when it cannot be said, which is no pass."""
+    """The audit's query, its findings and its verdict; `ok` is None when it could not decide: it did not pass."""
 
     tool: str
     version: str
@@ -45,12 +45,12 @@ class Audit(Converting):
     waived: tuple[Waiver, ...] = ()
 
     def content(self) -> dict[str, Any]:
-        """Return what `attest` takes; it adds the manifest's sha256."""
+        """Return the content for `attest`, which adds the manifest's sha256."""
         return self.model_dump(mode="json")
 
 
 def skipped(reason: str) -> Audit:
-    """Return the audit that was not made, and why: recorded, and no pass."""
+    """Return the record of a skipped audit, with the reason; it did not pass."""
     return Audit(
         tool="pip-audit",
         version=importlib.metadata.version("pip-audit"),
@@ -64,12 +64,12 @@ def skipped(reason: str) -> Audit:
 
 
 def audit(locks: Sequence[Path], service: Service = "pypi", osv_url: str | None = None) -> Audit:
-    """Ask a service about every pin of the locks; without an answer the audit says so, and is no pass.
+    """Query a service for every pin of the locks; a pin without an answer is recorded, and the audit did not pass.
 
     Args:
         locks: requirements with `name==version` pins.
-        service: whom pip-audit asks.
-        osv_url: where an OSV interface of the site's own answers, instead of the public one.
+        service: the vulnerability service that pip-audit queries.
+        osv_url: URL of the site's own OSV service, instead of the public one.
 
     Raises:
         InputError: when a lock has no pins.
@@ -136,13 +136,13 @@ def _in_one_line(failure: str) -> str:
 
 
 def parse_report(report: str, wanted: Mapping[str, str], lock: str) -> tuple[list[Finding], list[NotAudited]]:
-    """Read pip-audit's JSON (its README, "JSON format"); a pin that it does not answer for was not audited.
+    """Read pip-audit's JSON (its README, "JSON format"); a pin without an answer was not audited.
 
     pip-audit 2.10 ends with 0 and says "No known vulnerabilities found" when it skipped every package, as it does
     behind a mirror of the index without the JSON interface: only an answer with `vulns` for the very version counts.
 
     Raises:
-        BundleError: when it is not such a report.
+        BundleError: when the report does not have that form.
     """
     findings, gaps = [], []
     try:
@@ -160,13 +160,13 @@ def parse_report(report: str, wanted: Mapping[str, str], lock: str) -> tuple[lis
     return findings, gaps
 
 
-def _finding(name: str, version: str, lock: str, told: Mapping[str, Any]) -> Finding:
+def _finding(name: str, version: str, lock: str, vulnerability: Mapping[str, Any]) -> Finding:
     return Finding(
         package=name,
         version=version,
-        id=told["id"],
-        aliases=tuple(sorted(told["aliases"])),
-        fixed_in=tuple(told["fix_versions"]),
+        id=vulnerability["id"],
+        aliases=tuple(sorted(vulnerability["aliases"])),
+        fixed_in=tuple(vulnerability["fix_versions"]),
         lock=lock,
     )
 
@@ -176,16 +176,16 @@ def _gap(pin: tuple[str, str], lock: str, reason: str) -> NotAudited:
 
 
 def judge(made: Audit, waivers: Sequence[Waiver], today: dt.date, max_age_days: int) -> Audit:
-    """Return the audit judged anew; what it found stays as it was found.
+    """Return the audit with a new verdict; its findings are unchanged.
 
-    A finding that no waiver covers fails it, however old it is. Otherwise it passes only if it is young enough, and
-    every pin was audited or its gap is waived.
+    A finding without a valid waiver fails the audit, whatever its age. Otherwise it passes only if it is recent enough
+    and every pin was audited or its gap is waived.
 
     Args:
         made: the audit.
-        waivers: what the operator bears; one that is past its day bears nothing.
-        today: the day by UTC.
-        max_age_days: from which age on an audit says nothing any more.
+        waivers: risks that the operator accepted; an expired waiver has no effect.
+        today: the date in UTC.
+        max_age_days: age up to which an audit is valid.
     """
     used = [waiver for waiver in waivers if any(waiver.covers(item, today) for item in _items(made))]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from rackserve._paths import cache_dir
 from rackserve.bundle._audit import AUDIT, audit, judge, skipped
 from rackserve.bundle._controller import CONTROLLER_PACKAGES, build_controller
-from rackserve.bundle._gather import Workshop
+from rackserve.bundle._gather import BuildContext
 from rackserve.bundle._manifest import Manifest, scan
 from rackserve.bundle._recipe import read_recipe
 from rackserve.bundle._sbom import SBOM, sbom_of_tree
@@ -23,8 +23,8 @@ from rackserve.programs.verify_bundle import MANIFEST, VERIFIER, Entry
 
 if TYPE_CHECKING:
     from rackserve.bundle._audit import Audit
+    from rackserve.bundle._progress import Progress
     from rackserve.bundle._recipe import Recipe
-    from rackserve.bundle._report import Report
 
 AUDIT_DAYS: Final = 30
 
@@ -32,7 +32,7 @@ AUDIT_DAYS: Final = 30
 def build(
     inventory: Path,
     output: Path,
-    report: Report,
+    progress: Progress,
     *,
     key: Path,
     version: int | None = None,
@@ -41,47 +41,47 @@ def build(
 ) -> Manifest:
     """Build the bundle that an inventory's `bundle.yml` describes, and sign it.
 
-    Nothing is left at `output` unless the whole bundle is complete. Equal inputs give an equal manifest, whenever,
-    wherever and by whomever it is built.
+    Nothing is left at `output` unless the whole bundle is complete. Equal inputs give an equal manifest, independent of
+    date, machine and user.
 
     Args:
         inventory: the site's folder.
         output: the bundle's folder; it must not exist.
-        report: hears of each step, and how far it is.
-        key: what to sign with.
-        version: instead of the recipe's.
-        no_audit: why no service is asked for known vulnerabilities; it is recorded.
-        allow_dirty: carry this project as it was committed last, although files of it have changed since.
+        progress: called before each step, and while files arrive.
+        key: the signing key.
+        version: replaces the recipe's.
+        no_audit: the reason for skipping the vulnerability audit; it is recorded.
+        allow_dirty: include this project as of its last commit, although the working tree has changes.
 
     Raises:
         InputError: when the recipe is wrong or the output exists.
-        BundleError: when a part cannot be had.
+        BundleError: when a part cannot be downloaded or built.
     """
     recipe = read_recipe(inventory)
     if output.exists():
         raise InputError(f"{output} exists; name a new folder, or remove that one")
     require_key(key)
-    verdict = _audited(recipe, report, no_audit)
+    verdict = _audited(recipe, progress, no_audit)
     output.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="build-", dir=cache_dir()) as scratch,
         tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as draft,
     ):
-        tree, parcel = Path(draft, "tree"), Path(draft, "parcel")
+        tree, archive = Path(draft, "tree"), Path(draft, "archive")
         tree.mkdir()
-        shop = Workshop(tree, Path(scratch), report)
-        runtimes = tuple(shop.runtime(part) for part in recipe.runtimes)
+        context = BuildContext(tree, Path(scratch), progress)
+        runtimes = tuple(context.runtime(part) for part in recipe.runtimes)
         if recipe.has_gpus:
-            shop.gpu_exporter()
-        models = tuple(shop.model(part) for part in recipe.models)
+            context.gpu_exporter()
+        models = tuple(context.model(part) for part in recipe.models)
         more = CONTROLLER_PACKAGES if recipe.controller else ()
-        repositories = tuple(shop.repository(target, more) for target in recipe.targets)
-        drivers = tuple(shop.driver(target, target.driver) for target in recipe.targets if target.driver)
+        repositories = tuple(context.repository(target, more) for target in recipe.targets)
+        drivers = tuple(context.driver(target, target.driver) for target in recipe.targets if target.driver)
         controller = (
-            build_controller(tree, shop.scratch, report, allow_dirty=allow_dirty) if recipe.controller else None
+            build_controller(tree, context.scratch, progress, allow_dirty=allow_dirty) if recipe.controller else None
         )
         shutil.copyfile(verify_bundle.__file__, tree / VERIFIER)
-        report.say("hash every file")
+        progress.say("hash every file")
         files = scan(tree)
         bill = sbom_of_tree(
             tree,
@@ -104,19 +104,19 @@ def build(
             controller=controller,
             files=tuple(sorted((*files, listed))),
         )
-        parcel.mkdir()
-        pack(tree, manifest, parcel)
-        sign(parcel, key)
-        attest(parcel, AUDIT, verdict.content(), key)
-        parcel.rename(output)
+        archive.mkdir()
+        pack(tree, manifest, archive)
+        sign(archive, key)
+        attest(archive, AUDIT, verdict.content(), key)
+        archive.rename(output)
     return manifest
 
 
-def _audited(recipe: Recipe, report: Report, no_audit: str | None) -> Audit:
-    """Return the audit of what is about to be carried; one that is no pass stops the build before it downloads."""
+def _audited(recipe: Recipe, progress: Progress, no_audit: str | None) -> Audit:
+    """Return the audit of what the bundle will contain; one that did not pass stops the build before it downloads."""
     if no_audit is not None:
         return skipped(no_audit)
-    report.say("ask for known vulnerabilities of every locked package")
+    progress.say("ask for known vulnerabilities of every locked package")
     known = [lock for lock in recipe.locks if lock.exists()]
     verdict = judge(audit(known), recipe.waivers, dt.datetime.now(dt.UTC).date(), AUDIT_DAYS)
     if verdict.ok is False:
@@ -126,15 +126,15 @@ def _audited(recipe: Recipe, report: Report, no_audit: str | None) -> Audit:
     return verdict
 
 
-def pack(tree: Path, manifest: Manifest, parcel: Path) -> None:
-    """Write what travels: each content once, under its hash."""
+def pack(tree: Path, manifest: Manifest, archive: Path) -> None:
+    """Write the transport layout: each content once, under its hash."""
     by_path = {entry.path: entry for entry in manifest.files}
     for entry in manifest.files:
-        blob = parcel / entry.blob
+        blob = archive / entry.blob
         blob.parent.mkdir(parents=True, exist_ok=True)
         if not blob.exists():
             (tree / entry.path).rename(blob)
-    shutil.copyfile(parcel / by_path[VERIFIER].blob, parcel / VERIFIER)
-    (parcel / MANIFEST).write_bytes(manifest.to_bytes())
-    for path in [parcel, *parcel.rglob("*")]:
+    shutil.copyfile(archive / by_path[VERIFIER].blob, archive / VERIFIER)
+    (archive / MANIFEST).write_bytes(manifest.to_bytes())
+    for path in [archive, *archive.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)  # media keep modes, and not only root reads them

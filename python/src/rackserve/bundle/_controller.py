@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from rackserve.bundle._report import Report
+    from rackserve.bundle._progress import Progress
 
 # What `rackserve` runs on a controller beyond its own environment: ssh and ssh-keygen, and all of Python's library
 # (Debian's python3-minimal has no json). The caller puts them, with what they depend on, into the apt repository.
@@ -60,13 +60,13 @@ class Project:
     files: tuple[ProjectFile, ...]
 
 
-def build_controller(draft: Path, scratch: Path, report: Report, *, allow_dirty: bool = False) -> Controller:
+def build_controller(draft: Path, scratch: Path, progress: Progress, *, allow_dirty: bool = False) -> Controller:
     """Write the controller's part below `draft/controller`.
 
     Args:
         draft: the bundle's folder.
         scratch: a folder for what is not kept.
-        report: hears of each step.
+        progress: called before each step.
         allow_dirty: build from a git checkout with changes that are not committed; they are left out.
 
     Raises:
@@ -74,8 +74,8 @@ def build_controller(draft: Path, scratch: Path, report: Report, *, allow_dirty:
         BundleError: when a wheel cannot be had.
     """
     root = project_root()
-    project = read_project(root, scratch, report, allow_dirty=allow_dirty)
-    report.say(f"the controller: this project at {project.commit[:12]}")
+    project = read_project(root, scratch, progress, allow_dirty=allow_dirty)
+    progress.say(f"the controller: this project at {project.commit[:12]}")
     folder = draft / FOLDER
     (folder / "locks").mkdir(parents=True)
     (folder / "project.tar").write_bytes(project_tar(project))
@@ -85,26 +85,26 @@ def build_controller(draft: Path, scratch: Path, report: Report, *, allow_dirty:
     for name in ("bootstrap.sh", "bootstrap.py"):
         (folder / name).write_bytes(contents[f"python/src/rackserve/programs/{name}"])
     (folder / "packages").write_text("".join(f"{name}\n" for name in CONTROLLER_PACKAGES), encoding="utf-8")
-    report.say(f"wheels of the controller (Python {PYTHON})")
+    progress.say(f"wheels of the controller (Python {PYTHON})")
     for name in LOCKS:
-        download(folder / "locks" / name, folder / "wheels", PYTHON, scratch, report)
+        download(folder / "locks" / name, folder / "wheels", PYTHON, scratch, progress)
     return Controller(PYTHON, FOLDER, f"{FOLDER}/project.tar", f"{FOLDER}/locks/{LOCKS[0]}", project.commit)
 
 
-def read_project(root: Path, scratch: Path, report: Report, *, allow_dirty: bool) -> Project:
+def read_project(root: Path, scratch: Path, progress: Progress, *, allow_dirty: bool) -> Project:
     """Return the project's tracked files as they are at HEAD, or as the bundle brought them that it came by.
 
     Raises:
         InputError: when files differ from that, or the folder is neither a git checkout nor came by a bundle.
     """
     if (root / ".git").exists():
-        return _from_git(root, scratch, report, allow_dirty=allow_dirty)
+        return _from_git(root, scratch, progress, allow_dirty=allow_dirty)
     if (root / FILES).is_file():
         return _from_list(root)
     raise InputError(f"{root} has neither .git nor {FILES}; build from a git checkout, or from one that a bundle made")
 
 
-def _from_git(root: Path, scratch: Path, report: Report, *, allow_dirty: bool) -> Project:
+def _from_git(root: Path, scratch: Path, progress: Progress, *, allow_dirty: bool) -> Project:
     changed, untracked = parse_status(_git(root, "status", "--porcelain", "-z", "--untracked-files=normal"))
     if changed and not allow_dirty:
         raise InputError(
@@ -112,7 +112,7 @@ def _from_git(root: Path, scratch: Path, report: Report, *, allow_dirty: bool) -
             "commit or stash them, or allow a dirty tree, which leaves them out"
         )
     if changed or untracked:
-        report.say(f"left out, as it is not committed: {_shorten([*changed, *untracked])}")
+        progress.say(f"left out, as it is not committed: {_shorten([*changed, *untracked])}")
     archive = scratch / "head.tar"
     _git(root, "archive", "--format=tar", f"--output={archive}", "HEAD")
     with tarfile.open(archive) as members:

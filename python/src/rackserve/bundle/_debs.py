@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from rackserve.bundle._report import Report
+    from rackserve.bundle._progress import Progress
 
 _STANZA: Final = re.compile(r"^Package: (?P<name>\S+)$.*?^Version: (?P<version>\S+)$", re.MULTILINE | re.DOTALL)
 # 'https://host/pool/n/name.deb' name_1.0_amd64.deb 12345 SHA256:...
@@ -98,14 +98,14 @@ def local_source(repository: Path) -> str:
     return f"deb [signed-by={folder / PUBLIC_KEY}] file:{folder} ./"
 
 
-def download(view: AptView, packages: Sequence[str], into: Path, report: Report) -> None:
+def download(view: AptView, packages: Sequence[str], into: Path, progress: Progress) -> None:
     """Fetch packages with all they depend on, Recommends left out, complete for any host of that release.
 
     Args:
         view: where they come from.
         packages: names, or `name=version`.
         into: the repository's folder; a package that is in it already is kept.
-        report: hears how much has arrived.
+        progress: called with how much has arrived.
 
     Raises:
         BundleError: when a package, or one that it needs, is not in the sources.
@@ -114,7 +114,7 @@ def download(view: AptView, packages: Sequence[str], into: Path, report: Report)
     wanted, what = ("install", "--yes", "--download-only", *packages), "download Debian packages"
     sizes = [int(match["size"]) for match in _URI.finditer(view.get("--print-uris", *wanted, what=what))]
     archives = view.scratch / "archives"
-    with report.filling(archives, size=sum(sizes), files=len(sizes)):
+    with progress.filling(archives, size=sum(sizes), files=len(sizes)):
         view.get(*wanted, what=what)
     for deb in sorted(archives.glob("*.deb")):
         shutil.move(deb, into / deb.name)
@@ -125,7 +125,7 @@ def build_repository(
     packages: Sequence[str],
     into: Path,
     scratch: Path,
-    report: Report,
+    progress: Progress,
     *,
     key: Path | None = None,
 ) -> dict[str, str]:
@@ -136,7 +136,7 @@ def build_repository(
         packages: names of packages.
         into: the repository's folder.
         scratch: a folder for apt's lists and caches.
-        report: hears how much has arrived.
+        progress: called with how much has arrived.
         key: the archive key's folder; None is this controller's own key.
 
     Returns:
@@ -145,7 +145,7 @@ def build_repository(
     Raises:
         BundleError: when the sources cannot be read or a package is not in them.
     """
-    download(read_sources(sources, scratch), packages, into, report)
+    download(read_sources(sources, scratch), packages, into, progress)
     return index_repository(into, key)
 
 

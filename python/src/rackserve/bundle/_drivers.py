@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from rackserve.bundle._debs import AptView
     from rackserve.bundle._driver_choice import Available, Flavour
-    from rackserve.bundle._report import Report
+    from rackserve.bundle._progress import Progress
 
 # dkms makes a key for Secure Boot with openssl and signs modules by it; mokutil enrols that key.
 _TOOLS: Final = ("dkms", "gcc", "make", "mokutil", "openssl")
@@ -51,7 +51,7 @@ def build_driver_set(
     release: str,
     into: Path,
     scratch: Path,
-    report: Report,
+    progress: Progress,
     key: Path | None = None,
     version: str | None = None,
 ) -> DriverSet:
@@ -64,7 +64,7 @@ def build_driver_set(
         release: the Debian release that the sources are of.
         into: the repository's folder.
         scratch: a folder for apt's lists and caches.
-        report: hears how much has arrived.
+        progress: called with how much has arrived.
         key: the archive key's folder; None is this controller's own key.
         version: the driver's exact version; None takes the newest that is complete.
 
@@ -75,7 +75,7 @@ def build_driver_set(
     view = read_sources(sources, scratch)
     version, packages, missing = driver_packages(view, kernels, flavour, version)
     view.prefer(f"Package: ?*\nPin: version {version}-*\nPin-Priority: 1001\n")
-    download(view, packages, into, report)
+    download(view, packages, into, progress)
     return DriverSet(release, version, flavour, index_repository(into, key), tuple(kernels), missing, packages)
 
 

@@ -22,19 +22,19 @@ from rackserve.programs.verify_bundle import place
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from rackserve.bundle._progress import Progress
     from rackserve.bundle._recipe import DriverRecipe, ModelRecipe, RuntimeRecipe, TargetRecipe
-    from rackserve.bundle._report import Report
 
 RELEASE_ID_DIGITS: Final = 12
 
 
 @dataclass(frozen=True)
-class Workshop:
-    """Where a bundle is put together: its tree so far, a folder for what is thrown away, and who hears of each step."""
+class BuildContext:
+    """The state of one build: the bundle's tree so far, a scratch folder, and the progress callbacks."""
 
     tree: Path
     scratch: Path
-    report: Report
+    progress: Progress
 
     def runtime(self, recipe: RuntimeRecipe) -> Runtime:
         """Add a vLLM release: its lock, and every wheel of it.
@@ -47,9 +47,9 @@ class Workshop:
         if not lock.exists():
             known = sorted(path.stem for path in lock.parent.glob("vllm-*.txt"))
             raise InputError(f"no lock for vLLM {recipe.vllm} ({recipe.lock_name}); locks are: {', '.join(known)}")
-        self.report.say(f"wheels of vLLM {recipe.vllm} ({recipe.flavour}, Python {recipe.python})")
+        self.progress.say(f"wheels of vLLM {recipe.vllm} ({recipe.flavour}, Python {recipe.python})")
         kept = cache_dir() / "wheels" / recipe.lock_name
-        build_wheelhouse(recipe, lock, kept, self.scratch, self.report)
+        build_wheelhouse(recipe, lock, kept, self.scratch, self.progress)
         wheels = f"wheels/{recipe.lock_name}"
         (self.tree / wheels).mkdir(parents=True)
         pinned = lock.read_text(encoding="utf-8")
@@ -76,9 +76,9 @@ class Workshop:
             BundleError: when a wheel cannot be had.
         """
         lock = project_root() / "python" / "locks" / GPU_EXPORTER
-        self.report.say("wheels of the exporter of GPUs")
+        self.progress.say("wheels of the exporter of GPUs")
         wheels = self.tree / "wheels" / lock.stem
-        download(lock, wheels, "3.11", self.scratch, self.report, machine=TARGET_MACHINE)
+        download(lock, wheels, "3.11", self.scratch, self.progress, machine=TARGET_MACHINE)
         (self.tree / "locks").mkdir(exist_ok=True)
         shutil.copyfile(lock, self.tree / "locks" / lock.name)
 
@@ -89,8 +89,8 @@ class Workshop:
             InputError: when the recipe's revision is not the one that its source gives.
             BundleError: when the source cannot be had.
         """
-        self.report.say(f"model {recipe.repo}")
-        folder = build_model(recipe, self.tree, self.scratch, self.report)
+        self.progress.say(f"model {recipe.repo}")
+        folder = build_model(recipe, self.tree, self.scratch, self.progress)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         path = folder.relative_to(self.tree).as_posix()
         return Model(repo=recipe.repo, revision=recipe.revision, path=path, size=size)
@@ -107,10 +107,10 @@ class Workshop:
             BundleError: when a package cannot be had.
         """
         packages = tuple(sorted({*debian_packages(), *more}))
-        self.report.say(f"Debian {target.release} packages: {', '.join(packages)}")
+        self.progress.say(f"Debian {target.release} packages: {', '.join(packages)}")
         path = f"apt/debian-{target.release}"
         folder, scratch = self.tree / path, self.scratch / f"debian-{target.release}"
-        versions = build_repository(self._sources(target.release), packages, folder, scratch, self.report)
+        versions = build_repository(self._sources(target.release), packages, folder, scratch, self.progress)
         if target.supplied:
             names = [add_supplied(supplied.deb, supplied.sha256, folder) for supplied in target.supplied]
             versions = index_repository(folder)
@@ -126,7 +126,7 @@ class Workshop:
             InputError: when a kernel has no headers in the sources, or no driver is complete there.
             BundleError: when a package cannot be had.
         """
-        self.report.say(
+        self.progress.say(
             f"NVIDIA driver for Debian {target.release} ({recipe.flavour}), kernels {', '.join(recipe.kernels)}"
         )
         path = f"apt/driver-{target.release}-{recipe.flavour}"
@@ -137,11 +137,11 @@ class Workshop:
             release=target.release,
             into=self.tree / path,
             scratch=self.scratch / path.replace("/", "-"),
-            report=self.report,
+            progress=self.progress,
             version=recipe.version,
         )
         for missing in built.missing:
-            self.report.say(f"  without {missing}")
+            self.progress.say(f"  without {missing}")
         return Driver(
             release=target.release,
             flavour=built.flavour,

@@ -1,4 +1,4 @@
-"""What a bundle holds: every file with its size and sha256, and which of them make a runtime, a model, a repository."""
+"""A bundle's contents: every file with its size and sha256, and which of them make a runtime, model or repository."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rackserve.errors import BundleError
 from rackserve.programs import verify_bundle
-from rackserve.programs.verify_bundle import MANIFEST, Entry, Refused
+from rackserve.programs.verify_bundle import MANIFEST, BundleRejected, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,7 +50,7 @@ class Repository:
 
 @dataclass(frozen=True)
 class Driver:
-    """One NVIDIA driver set: its apt repository, the names that a host installs, and what the sources lacked."""
+    """One NVIDIA driver set: its apt repository, the packages that a host installs, and what the sources lacked."""
 
     release: str
     flavour: str
@@ -90,7 +90,7 @@ class Manifest:
     @property
     def size(self) -> int:
         """Bytes of all files together, each content counted once."""
-        return sum(entry.size for entry in verify_bundle.carried_files(self.files))
+        return sum(entry.size for entry in verify_bundle.transport_files(self.files))
 
     @property
     def id(self) -> str:
@@ -99,7 +99,7 @@ class Manifest:
 
     @property
     def terms(self) -> dict[str, Any]:
-        """What decides whether it may be used at all: name, version and last day."""
+        """The fields that expiry and rollback protection check: name, version and last day."""
         return {"name": self.name, "version": self.version, "expires": self.expires}
 
     def to_bytes(self) -> bytes:
@@ -114,10 +114,10 @@ class Manifest:
 
 
 def read_manifest(bundle: Path) -> Manifest:
-    """Read and check the manifest's own form; the files it names are checked by `problems`.
+    """Read and check the manifest's own form; the files it names are checked elsewhere.
 
     Raises:
-        BundleError: when there is no manifest, or it is not one that can be trusted with paths.
+        BundleError: when there is no manifest, or it names an unsafe path.
     """
     if not (bundle / MANIFEST).exists():
         raise BundleError(
@@ -125,7 +125,7 @@ def read_manifest(bundle: Path) -> Manifest:
         )
     try:
         return parse_manifest(verify_bundle.read_bounded(str(bundle), MANIFEST))
-    except Refused as refused:
+    except BundleRejected as refused:
         raise BundleError(f"{bundle}: {refused}") from refused
 
 
@@ -133,13 +133,15 @@ def parse_manifest(data: bytes) -> Manifest:
     """Turn a manifest's bytes into its typed form.
 
     Raises:
-        Refused: as `verify_bundle.parse_manifest` does, or when a field of this rackserve is absent or unknown.
+        BundleRejected: as `verify_bundle.parse_manifest` does, or when a field is absent or unknown.
     """
     raw = verify_bundle.parse_manifest(data)
     try:
         return _typed(raw)
     except (KeyError, TypeError) as bad:
-        raise Refused(f"{MANIFEST} lacks or misuses a field ({bad}); build the bundle with this rackserve") from bad
+        raise BundleRejected(
+            f"{MANIFEST} lacks or misuses a field ({bad}); build the bundle with this rackserve"
+        ) from bad
 
 
 def _typed(raw: dict[str, Any]) -> Manifest:

@@ -1,4 +1,4 @@
-"""What travels: a bundle as parts of a given size, and a bundle without what the far side has."""
+"""A bundle for transport: split in parts of a given size, or without the contents that the receiving site has."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING
 from rackserve.bundle._manifest import Manifest, read_manifest
 from rackserve.errors import BundleError, InputError
 from rackserve.programs import verify_bundle
-from rackserve.programs.verify_bundle import MANIFEST, PARTS, SIGNATURE, Entry, attestations, carried_files
+from rackserve.programs.verify_bundle import MANIFEST, PARTS, SIGNATURE, Entry, attestations, transport_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,10 +57,10 @@ class _Cutter(io.RawIOBase):
 
 
 def sources(bundle: Path, manifest: Manifest) -> dict[str, Path]:
-    """Return what travels, the manifest and its signature first: name in a carried bundle -> file.
+    """Return the files to transport, the manifest and its signature first: name in the transport layout -> file.
 
     Args:
-        bundle: a carried bundle, a difference, or the tree of an imported one.
+        bundle: a bundle in transport layout, a difference, or an imported (unpacked) one.
         manifest: its manifest.
 
     Raises:
@@ -71,7 +71,7 @@ def sources(bundle: Path, manifest: Manifest) -> dict[str, Path]:
     found = {name: bundle / name for name in [MANIFEST, SIGNATURE, *sorted(attestations(str(bundle)))]}
     by_digest = {entry.sha256: bundle / entry.path for entry in manifest.files}
     is_tree = not (bundle / "blobs").is_dir()
-    for entry in carried_files(manifest.files):
+    for entry in transport_files(manifest.files):
         path = by_digest[entry.sha256] if is_tree else bundle / entry.path
         if path.exists():
             found[entry.path] = path
@@ -85,8 +85,8 @@ def split(bundle: Path, size: int, into: Path, on_file: Callable[[Entry], None] 
     folder again.
 
     Args:
-        bundle: its folder; the tree of an imported one will do.
-        size: bytes of a part at most.
+        bundle: its folder; or an imported one.
+        size: largest size of a part in bytes.
         into: a folder that does not exist.
         on_file: called after each file.
 
@@ -94,7 +94,7 @@ def split(bundle: Path, size: int, into: Path, on_file: Callable[[Entry], None] 
         The parts, with their names as paths.
 
     Raises:
-        InputError: when the folder exists, or the size is no use.
+        InputError: when the folder exists, or the size is too small.
         BundleError: when the bundle cannot be read, or is not signed.
     """
     if into.exists():
@@ -120,23 +120,23 @@ def split(bundle: Path, size: int, into: Path, on_file: Callable[[Entry], None] 
 
 @dataclass(frozen=True)
 class Difference:
-    """What the far side lacks: `carried` of `full` bytes, in `files` files."""
+    """The contents that the receiving site lacks: `size` of `full` bytes, in `files` files."""
 
     manifest: Manifest
     files: int
-    carried: int
+    size: int
     full: int
 
 
 def diff(old: Path, new: Path, into: Path) -> Difference:
     """Write the new bundle without the contents that the old one has.
 
-    The far side imports it like any other: what it lacks is looked for among the bundles imported there, and every byte
-    of the whole is compared with the signed manifest.
+    The receiving site imports it like any other: the rest is taken from the bundles imported there, and every byte of
+    the whole is compared with the signed manifest.
 
     Args:
         old: a bundle's folder, or its `manifest.json` alone.
-        new: a carried bundle's folder.
+        new: the folder of a bundle in transport layout.
         into: a folder that does not exist.
 
     Raises:
@@ -147,11 +147,11 @@ def diff(old: Path, new: Path, into: Path) -> Difference:
         raise InputError(f"{into} exists; name a new folder, or remove that one")
     held = {entry.sha256 for entry in read_manifest(old.parent if old.name == MANIFEST else old).files}
     manifest = read_manifest(new)
-    carried = carried_files(manifest.files)
-    chosen = [entry for entry in carried if entry.sha256 not in held]
-    known = {entry.path for entry in carried if entry.sha256 in held}
+    transport = transport_files(manifest.files)
+    chosen = [entry for entry in transport if entry.sha256 not in held]
+    known = {entry.path for entry in transport if entry.sha256 in held}
     for name, path in sources(new, manifest).items():
         if name not in known:
             (into / name).parent.mkdir(parents=True, exist_ok=True)
             verify_bundle.place(str(path), str(into / name))
-    return Difference(manifest, len(chosen), sum(e.size for e in chosen), sum(e.size for e in carried))
+    return Difference(manifest, len(chosen), sum(e.size for e in chosen), sum(e.size for e in transport))

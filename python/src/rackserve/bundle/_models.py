@@ -19,8 +19,8 @@ from rackserve.errors import BundleError, InputError
 from rackserve.programs.verify_bundle import place
 
 if TYPE_CHECKING:
+    from rackserve.bundle._progress import Progress
     from rackserve.bundle._recipe import ModelRecipe
-    from rackserve.bundle._report import Report
 
     MadeSource = GgufSource | RandomSource | RandomLoraSource
 
@@ -43,7 +43,7 @@ def derived_revision(source: MadeSource) -> str:
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-def build_model(recipe: ModelRecipe, tree: Path, scratch: Path, report: Report) -> Path:
+def build_model(recipe: ModelRecipe, tree: Path, scratch: Path, progress: Progress) -> Path:
     """Write the snapshot of a model or adapter into a bundle's tree, readable by everyone; return its folder.
 
     Raises:
@@ -64,7 +64,7 @@ def build_model(recipe: ModelRecipe, tree: Path, scratch: Path, report: Report) 
     if not kept.exists():
         work = scratch / recipe.revision
         work.mkdir(parents=True)
-        _make(recipe, work, tree, scratch, report)
+        _make(recipe, work, tree, scratch, progress)
         for path in work.iterdir():
             path.chmod(0o644)
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def _take_folder(repo: str, source: FolderSource, into: Path) -> None:
         place(str((source.path / name).resolve()), str(into / name))
 
 
-def _make(recipe: ModelRecipe, into: Path, tree: Path, scratch: Path, report: Report) -> None:
+def _make(recipe: ModelRecipe, into: Path, tree: Path, scratch: Path, progress: Progress) -> None:
     source = recipe.source
     if isinstance(source, RandomLoraSource):
         base = tree / snapshot_path(source.base, source.base_revision)
@@ -107,9 +107,9 @@ def _make(recipe: ModelRecipe, into: Path, tree: Path, scratch: Path, report: Re
         arguments = ["random", str(source.seed), str(into)]
     else:
         raise TypeError(f"{recipe.repo} comes from a folder; nothing is to be made")
-    python = _converter_python(scratch, report)
-    report.say("  make its files")
-    with report.filling(into):
+    python = _converter_python(scratch, progress)
+    progress.say("  make its files")
+    with progress.filling(into):
         run([python, program_file("convert_model.py"), *arguments], error=BundleError, what=f"make {recipe.repo}")
 
 
@@ -130,14 +130,14 @@ def _unpack_gguf(source: GgufSource, scratch: Path) -> tuple[Path, str]:
         return folder, Path(archive.extract(source.member, folder)).relative_to(folder).as_posix()
 
 
-def _converter_python(scratch: Path, report: Report) -> Path:
+def _converter_python(scratch: Path, progress: Progress) -> Path:
     """Return the Python of an environment with torch and transformers, made once and kept in the cache."""
     lock = project_root() / "python" / "locks" / "convert-py311.txt"
     home = cache_dir() / "converters" / sha256_of(lock)[:12]
     if not home.exists():
         wheels = cache_dir() / "wheels" / lock.stem
-        report.say("  wheels of the converter")
-        download(lock, wheels, _PYTHON, scratch, report)
+        progress.say("  wheels of the converter")
+        download(lock, wheels, _PYTHON, scratch, progress)
         fresh = scratch / "converter"
         uv = Path(sys.executable).with_name("uv")
         what = "make the environment that converts models"

@@ -1,4 +1,4 @@
-"""`bundle.yml` of an inventory: what its bundle carries."""
+"""`bundle.yml` of an inventory: the contents of its bundle."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ class GgufSource(Converting):
 
 
 class RandomSource(Converting):
-    """A random Llama of about one megabyte, for tests: real files and real tokens, no sense in them."""
+    """A random Llama of about one megabyte, for tests: real files and real tokens, meaningless text."""
 
     kind: Literal["random_llama"]
     seed: int = 0
 
 
 class RandomLoraSource(Converting):
-    """A small random LoRA adapter for a model of this bundle, for tests: it changes the answers, to no good."""
+    """A small random LoRA adapter for a model of this bundle, for tests: it changes the answers at random."""
 
     kind: Literal["random_lora"]
-    base: str = Field(description="repository of the model that it adapts, which stands before it in `models`")
+    base: str = Field(description="repository of the model that it adapts, which `models` lists before it")
     base_revision: str = Field(pattern=r"^[0-9a-f]{40}$")
     rank: int = Field(default=8, ge=1, le=512)
     seed: int = 0
@@ -63,7 +63,7 @@ class RandomLoraSource(Converting):
 class FolderSource(Converting):
     """A snapshot that was downloaded before, such as by `hf download REPO --revision COMMIT --local-dir DIR`.
 
-    `files` pins each file by its sha256; only these are carried.
+    `files` pins each file by its sha256; only these are included.
     """
 
     kind: Literal["folder"]
@@ -87,7 +87,7 @@ class ModelRecipe(Converting):
 
 
 class DriverRecipe(Converting):
-    """The NVIDIA driver of a target: proprietary or open modules, and the kernels of its hosts as `uname -r` says."""
+    """The NVIDIA driver of a target: proprietary or open modules, and the kernels of its hosts as in `uname -r`."""
 
     flavour: Literal["proprietary", "open"]
     kernels: tuple[str, ...] = Field(min_length=1)
@@ -121,9 +121,7 @@ class Recipe(Converting):
     targets: tuple[TargetRecipe, ...] = Field(min_length=1)
     models: tuple[ModelRecipe, ...]
     controller: bool = Field(default=False, description="carry the control node's environment and this project too")
-    waivers: tuple[Waiver, ...] = Field(
-        default=(), description="known vulnerabilities that are bearable here for a time"
-    )
+    waivers: tuple[Waiver, ...] = Field(default=(), description="known vulnerabilities that are accepted until a date")
 
     @field_validator("targets")
     @classmethod
@@ -135,7 +133,7 @@ class Recipe(Converting):
 
     @property
     def locks(self) -> list[Path]:
-        """The project's lock files of everything that is carried."""
+        """The project's lock files of everything in the bundle."""
         names = [f"{runtime.lock_name}.txt" for runtime in self.runtimes]
         names += ["controller.txt", "uv.txt"] if self.controller else []
         names += [GPU_EXPORTER] if self.has_gpus else []
@@ -156,7 +154,7 @@ def read_recipe(inventory: Path) -> Recipe:
     """Read an inventory's `bundle.yml`.
 
     Raises:
-        InputError: when it is missing or says something this rackserve does not know.
+        InputError: when it is missing or has an unknown key.
     """
     return read_model(inventory / RECIPE, Recipe, "it names what the bundle carries")
 

@@ -1,4 +1,4 @@
-"""The controller's own bundles: each content once, one tree of names a bundle, and a link to the one in use."""
+"""The controller's imported bundles: each content once, a tree of hard links per bundle, a link to the current one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING, Self
 
 from rackserve.errors import BundleError
 from rackserve.programs import verify_bundle
-from rackserve.programs.verify_bundle import MANIFEST, SHOWN, SIGNATURE, Entry, Refused, attestations
+from rackserve.programs.verify_bundle import MANIFEST, SHOWN, SIGNATURE, BundleRejected, Entry, attestations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 _SLACK = 1 << 20
 
 
-def refuse(found: list[str]) -> None:
-    """Refuse a bundle for what was found, if anything was.
+def reject(found: list[str]) -> None:
+    """Reject a bundle when there are findings.
 
     Raises:
-        Refused: naming the first findings, one a line.
+        BundleRejected: naming the first findings, one a line.
     """
     if found:
         more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
-        raise Refused("\n  ".join(["it is not what its manifest says:", *found[:SHOWN], *more]))
+        raise BundleRejected("\n  ".join(["it is not what its manifest says:", *found[:SHOWN], *more]))
 
 
 class Store:
     """A folder of bundles, held by one process at a time.
 
-    `blobs/ab/<sha256>` has each content once; `<id>/` is a bundle's tree of hard links to them; `current` points at the
-    one in use. Names that begin with a dot are unfinished.
+    `blobs/ab/<sha256>` has each content once; `<id>/` is a bundle's tree of hard links to them; `current` points to the
+    current one. Names that begin with a dot are unfinished.
     """
 
     def __init__(self, root: Path) -> None:
@@ -56,22 +56,22 @@ class Store:
             self._lock.close()
 
     def incoming(self, name: str) -> Path:
-        """Return the folder where the parts of a bundle are joined; that of an earlier, other one is removed."""
+        """Return the folder where the parts of a bundle are joined; the folder of another bundle's parts is removed."""
         mine = self.root / f".incoming-{name}"
         self.tidy(keep=mine)
         return mine
 
     def tidy(self, keep: Path | None = None) -> None:
-        """Remove what is unfinished."""
+        """Remove unfinished imports."""
         for path in self.root.glob(".*-*"):
             if path != keep:
                 shutil.rmtree(path, ignore_errors=True)
 
     def add(self, bundle: Path, manifest: Manifest, on_file: Callable[[Entry], None]) -> Path:
-        """Place a bundle or a difference, and make it the one in use.
+        """Add a bundle or a difference, and make it the current one.
 
         Raises:
-            Refused: when a file is altered, additional, or neither in the bundle nor in the store.
+            BundleRejected: when a file is altered, additional, or neither in the bundle nor in the store.
             OSError: when the disk is full.
         """
         self._place_blobs(bundle, manifest, on_file)
@@ -80,13 +80,13 @@ class Store:
         return home
 
     def prune(self, keep: int) -> tuple[list[str], int]:
-        """Remove old bundles and the contents that no other one has; the one in use always stays.
+        """Remove old bundles and the contents that no other bundle has; the current one is always kept.
 
         Args:
-            keep: how many to keep besides it, newest first.
+            keep: number of bundles to keep besides it, newest first.
 
         Returns:
-            The ids removed, and the bytes that this has freed.
+            The ids removed, and the bytes freed.
         """
         used = (self.root / "current").resolve()
         trees = [path for path in self.root.iterdir() if (path / MANIFEST).is_file() and not path.is_symlink()]
@@ -110,7 +110,7 @@ class Store:
         for digest, entry in {entry.sha256: entry for entry in manifest.files}.items():
             if digest not in sources and not self._holds(entry):
                 found.append(f"{entry.path} is missing, here and among the bundles imported before")
-        refuse(found)
+        reject(found)
         lacking = [entry for entry in sources.values() if not self._holds(entry)]
         self._refuse_full_disk(bundle, lacking)
         for entry in lacking:
@@ -129,7 +129,9 @@ class Store:
         need = sum(entry.size for entry in lacking)
         free = shutil.disk_usage(self.root).free
         if bundle.stat().st_dev != self.root.stat().st_dev and need + _SLACK > free:
-            raise Refused(f"{self.root} has {free / 1e9:.1f} GB free and it needs {need / 1e9:.1f} GB; free that much")
+            raise BundleRejected(
+                f"{self.root} has {free / 1e9:.1f} GB free and it needs {need / 1e9:.1f} GB; free that much"
+            )
 
     def _write_tree(self, bundle: Path, manifest: Manifest) -> Path:
         home = self.root / manifest.id

@@ -86,7 +86,7 @@ def read_trust(path: Path) -> Trust:
     """Read an inventory's `trust.yml`.
 
     Raises:
-        InputError: when it is missing, or says something this rackserve does not know.
+        InputError: when it is missing or has an unknown key.
     """
     read = read_model(path, _TrustFile, "it names who may sign bundles")
     return Trust(

@@ -1,4 +1,4 @@
-"""What an audit finds, and what an operator accepts of it for a time."""
+"""Findings of an audit, and the waivers by which an operator accepts them until a date."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field
 
 from rackserve._schema import Converting
 
-NOT_AUDITED: Final = "not-audited"  # the id that waives a package of which the service knows nothing
+NOT_AUDITED: Final = "not-audited"  # the id that waives a package that the service does not know
 
 
 class Finding(Converting):
@@ -24,7 +24,7 @@ class Finding(Converting):
 
 
 class NotAudited(Converting):
-    """A pinned package of which nothing was learnt."""
+    """A pinned package that could not be audited."""
 
     package: str
     version: str
@@ -33,7 +33,7 @@ class NotAudited(Converting):
 
 
 class Waiver(Converting):
-    """A risk that the operator accepts until a day: a finding, or with `not-audited` a gap of the audit."""
+    """An accepted risk, until a date: a finding, or with `not-audited` a gap of the audit."""
 
     package: str
     id: str = Field(min_length=1, description=f"of the finding or one of its aliases, or {NOT_AUDITED}")
@@ -41,6 +41,6 @@ class Waiver(Converting):
     until: dt.date
 
     def covers(self, item: Finding | NotAudited, today: dt.date) -> bool:
-        """Return whether this waiver is for that item and still holds."""
+        """Return whether this waiver is for that item and has not expired."""
         ids = (item.id, *item.aliases) if isinstance(item, Finding) else (NOT_AUDITED,)
         return self.package == item.package and self.id in ids and today <= self.until

@@ -16,8 +16,8 @@ from rackserve.errors import BundleError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from rackserve.bundle._progress import Progress
     from rackserve.bundle._recipe import RuntimeRecipe
-    from rackserve.bundle._report import Report
 
 TARGET_MACHINE: Final = "x86_64"  # what the locks of python/locks are for
 _GLIBC_MINOR: Final = range(36, 4, -1)  # manylinux_2_5 up to glibc 2.36, Debian 12's
@@ -33,7 +33,9 @@ def target_platforms(machine: str) -> tuple[str, ...]:
     return (*names, f"linux_{machine}")
 
 
-def download(lock: Path, into: Path, python: str, scratch: Path, report: Report, *, machine: str | None = None) -> None:
+def download(
+    lock: Path, into: Path, python: str, scratch: Path, progress: Progress, *, machine: str | None = None
+) -> None:
     """Download every wheel of a lock file; those already there are kept.
 
     Args:
@@ -41,7 +43,7 @@ def download(lock: Path, into: Path, python: str, scratch: Path, report: Report,
         into: the folder for the wheels.
         python: the target's Python, such as `3.11`.
         scratch: a folder for what is on its way.
-        report: hears how much has arrived.
+        progress: called with how much has arrived.
         machine: the target's processor; without it, this machine's.
 
     Raises:
@@ -55,7 +57,7 @@ def download(lock: Path, into: Path, python: str, scratch: Path, report: Report,
     arriving = scratch / f"arriving-{lock.stem}"  # pip moves all of them at the end
     arriving.mkdir(parents=True, exist_ok=True)
     awaited = max(0, len(pinned) - len([*into.glob("*.whl")]))
-    with report.filling(arriving, files=awaited):
+    with progress.filling(arriving, files=awaited):
         run(
             [
                 *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"),
@@ -68,7 +70,7 @@ def download(lock: Path, into: Path, python: str, scratch: Path, report: Report,
         )
 
 
-def build_wheelhouse(recipe: RuntimeRecipe, lock: Path, into: Path, scratch: Path, report: Report) -> None:
+def build_wheelhouse(recipe: RuntimeRecipe, lock: Path, into: Path, scratch: Path, progress: Progress) -> None:
     """Fill a folder with the wheels of a runtime's lock and no other: downloaded, or made here where no index has it.
 
     Raises:
@@ -84,7 +86,7 @@ def build_wheelhouse(recipe: RuntimeRecipe, lock: Path, into: Path, scratch: Pat
             )
     wanted = scratch / lock.name
     wanted.write_text(without(text, {wheel.name for wheel in made}), encoding="utf-8")
-    download(wanted, into, recipe.python, scratch, report, machine=TARGET_MACHINE)
+    download(wanted, into, recipe.python, scratch, progress, machine=TARGET_MACHINE)
     for wheel in made:
         (into / wheel.file_name).write_bytes(wheel.to_bytes())
     known = frozenset[str]().union(*pinned.values())

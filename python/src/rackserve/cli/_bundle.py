@@ -14,7 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rackserve import bundle
 from rackserve._paths import project_root
 from rackserve.cli import EXIT_OK
-from rackserve.cli._build_report import BuildReport
+from rackserve.cli._build_progress import BuildProgress
 from rackserve.cli._options import add_json
 from rackserve.errors import InputError
 
@@ -115,7 +115,7 @@ def _build(args: argparse.Namespace) -> int:
     manifest = bundle.build(
         args.inventory,
         args.output,
-        BuildReport(),
+        BuildProgress(),
         key=key,
         version=args.bundle_version,
         allow_dirty=args.allow_dirty,
@@ -164,14 +164,14 @@ def _import(args: argparse.Namespace) -> int:
 
 def _verified_facts(verified: bundle.Verified, path: Path) -> dict[str, Any]:
     audit = verified.attested.get("audit", {})
-    told = {key: audit.get(key) for key in ("ok", "reason", "made_at")}
-    return {**_facts(verified.manifest, path), "signer": verified.signer, "audit": told}
+    verdict = {key: audit.get(key) for key in ("ok", "reason", "made_at")}
+    return {**_facts(verified.manifest, path), "signer": verified.signer, "audit": verdict}
 
 
 def _verified_summary(verified: bundle.Verified, path: Path) -> str:
     audit = verified.attested.get("audit", {})
-    told = f"{audit.get('reason', 'there is none')} ({audit.get('made_at', 'never')})"
-    return f"{_summary(verified.manifest, path)}, signed by {verified.signer}\naudit: {told}"
+    verdict = f"{audit.get('reason', 'there is none')} ({audit.get('made_at', 'never')})"
+    return f"{_summary(verified.manifest, path)}, signed by {verified.signer}\naudit: {verdict}"
 
 
 def _split(args: argparse.Namespace) -> int:
@@ -183,9 +183,9 @@ def _split(args: argparse.Namespace) -> int:
 
 def _diff(args: argparse.Namespace) -> int:
     found = bundle.diff(args.old, args.bundle, args.output)
-    facts = {**_facts(found.manifest, args.output), "carried_files": found.files, "carried_bytes": found.carried}
-    share = 100 * found.carried / found.full
-    sizes = f"{found.carried / 1e6:.1f} of {found.full / 1e6:.0f} MB ({share:.1f} %)"
+    facts = {**_facts(found.manifest, args.output), "transport_files": found.files, "carried_bytes": found.size}
+    share = 100 * found.size / found.full
+    sizes = f"{found.size / 1e6:.1f} of {found.full / 1e6:.0f} MB ({share:.1f} %)"
     return _report(args, facts, f"{_named(found.manifest)}: {found.files} files, {sizes}, at {args.output}")
 
 

@@ -12,7 +12,7 @@ from rackserve.preflight import _driver, _host_rows
 from rackserve.preflight._gpu_table import gpu_rows, group_row
 from rackserve.preflight._parts import find_runtime, parts_for
 from rackserve.preflight._types import Judgement
-from rackserve.programs.verify_bundle import Refused, refuse_replay
+from rackserve.programs.verify_bundle import BundleRejected, refuse_rollback
 from rackserve.vllm import (
     adapter_sources,
     find_template,
@@ -81,8 +81,8 @@ def _has_compiled_kernels(wanted: HostSpec, manifest: Manifest, bundle: Path) ->
 
 def _replay_problems(wanted: HostSpec, manifest: Manifest, facts: HostFacts) -> list[str]:
     try:
-        refuse_replay(manifest.name, manifest.version, manifest.id, dict(facts.floor), wanted.downgrade_reason)
-    except Refused as refused:
+        refuse_rollback(manifest.name, manifest.version, manifest.id, dict(facts.floor), wanted.downgrade_reason)
+    except BundleRejected as refused:
         return [f"the bundle cannot be installed here: {refused}"]
     return []
 

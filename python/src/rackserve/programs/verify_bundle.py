@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Verify a bundle of rackserve: who signed it, until when it holds, and every byte of it.
+"""Verify a bundle of rackserve: its signature, its expiry, and every byte of it.
 
 This one file needs Python 3.9, its standard library and `ssh-keygen`, so that it runs on a bare host. A bundle has one
-of two layouts: *carried* (what travels: `blobs/ab/<sha256>`, each content once) or *tree* (what is used: files by their
-paths). Both have `manifest.json`, which names every path with its size and sha256, and `manifest.json.sig`.
+of two layouts: *transport* (`blobs/ab/<sha256>`, each content once) or *unpacked* (files by their paths). Both have
+`manifest.json`, which names every path with its size and sha256, and `manifest.json.sig`.
 
     verify_bundle.py check  BUNDLE --signers FILE [--revoked FILE]    exit 0, or 1 with the reasons
-    verify_bundle.py unpack BUNDLE DEST --signers FILE                check, then write the tree
+    verify_bundle.py unpack BUNDLE DEST --signers FILE                check, then write the unpacked layout
 
-Cut for media, a bundle is a folder of parts (`NAME.001`, ...) and `NAME.parts.json`; both commands read that as it is.
+Split for media, a bundle is a folder of parts (`NAME.001`, ...) and `NAME.parts.json`; both commands read that too.
 
 A signers file is one of `ssh-keygen`'s ALLOWED SIGNERS: `name namespaces="rackserve-bundle" ssh-ed25519 AAAA...`. Where
-there is no ssh-keygen yet, `--manifest-sha256 HEX`, brought by another way than the bundle, stands in for it.
+there is no ssh-keygen yet, `--manifest-sha256 HEX`, from another channel than the bundle, replaces it.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FINGERPRINT = re.compile(r"key (SHA256:\S+)")
 
 
-class Refused(Exception):  # noqa: N818 - it is a verdict
-    """A bundle that must not be used, and why."""
+class BundleRejected(Exception):  # noqa: N818 - a verdict, not an error of the program
+    """A bundle failed verification; the message is the reason."""
 
 
 class Entry(NamedTuple):
@@ -72,7 +72,7 @@ class Entry(NamedTuple):
 
     @property
     def blob(self) -> str:
-        """Its path in a carried bundle."""
+        """Its path in the transport layout."""
         return f"blobs/{self.sha256[:2]}/{self.sha256}"
 
 
@@ -80,37 +80,40 @@ def parse_manifest(data: bytes) -> dict[str, Any]:
     """Return a manifest whose every path is safe to write, with `files` as entries.
 
     Raises:
-        Refused: when it is not canonical JSON of this format, or names a path that could leave the bundle or collide.
+        BundleRejected: when it is not canonical JSON of this format, or names a path that could leave the bundle or
+            collide.
     """
     try:
-        raw = json.loads(data, object_pairs_hook=_without_twins)
+        raw = json.loads(data, object_pairs_hook=_reject_duplicate_keys)
     except (ValueError, RecursionError) as bad:
-        raise Refused(f"{MANIFEST} is not JSON ({bad}); copy the bundle again") from bad
+        raise BundleRejected(f"{MANIFEST} is not JSON ({bad}); copy the bundle again") from bad
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         found = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
-        raise Refused(f"{MANIFEST} has format {found!r}; this rackserve reads format {FORMAT}")
+        raise BundleRejected(f"{MANIFEST} has format {found!r}; this rackserve reads format {FORMAT}")
     if canonical(raw) != data:
-        raise Refused(f"{MANIFEST} is not in canonical form; it was edited after the build")
+        raise BundleRejected(f"{MANIFEST} is not in canonical form; it was edited after the build")
     if not (isinstance(raw.get("name"), str) and _NAME.fullmatch(raw["name"])):
-        raise Refused(f"{MANIFEST} has the name {raw.get('name')!r}; a name is lower-case letters, digits, - and _")
+        raise BundleRejected(
+            f"{MANIFEST} has the name {raw.get('name')!r}; a name is lower-case letters, digits, - and _"
+        )
     version = raw.get("version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise Refused(f"{MANIFEST} has the version {version!r}; a version is a whole number from 1")
+        raise BundleRejected(f"{MANIFEST} has the version {version!r}; a version is a whole number from 1")
     _date(raw.get("expires"))
     try:
         raw["files"] = [Entry(**item) for item in raw["files"]]
     except (KeyError, TypeError) as bad:
-        raise Refused(f"{MANIFEST} lacks or misuses a field ({bad}); build the bundle again") from bad
-    _refuse_unsafe(raw["files"])
+        raise BundleRejected(f"{MANIFEST} lacks or misuses a field ({bad}); build the bundle again") from bad
+    _reject_unsafe_paths(raw["files"])
     return raw
 
 
 def canonical(manifest: dict[str, Any]) -> bytes:
-    """Return the one text of a manifest: sorted keys, one space of indent, one trailing newline."""
+    """Return the canonical text of a manifest: sorted keys, one space of indent, one trailing newline."""
     return (json.dumps(manifest, sort_keys=True, indent=1) + "\n").encode()
 
 
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys = [key for key, _ in pairs]
     if len(set(keys)) != len(keys):
         raise ValueError("a key stands twice in one object")
@@ -121,38 +124,40 @@ def _date(text: Any) -> dt.date | None:  # noqa: ANN401
     try:
         return None if text is None else dt.date.fromisoformat(text)
     except (TypeError, ValueError):
-        raise Refused(f"{MANIFEST} expires on {text!r}, which is not a date like 2027-12-31") from None
+        raise BundleRejected(f"{MANIFEST} expires on {text!r}, which is not a date like 2027-12-31") from None
 
 
-def _refuse_unsafe(files: list[Entry]) -> None:
+def _reject_unsafe_paths(files: list[Entry]) -> None:
     seen: dict[str, str] = {}
     sizes: dict[str, int] = {}
     for entry in files:
-        _refuse_entry(entry)
+        _reject_invalid_entry(entry)
         if entry.path.lower() in seen:
-            raise Refused(f"{MANIFEST} names {entry.path!r} twice; this bundle was tampered with")
+            raise BundleRejected(f"{MANIFEST} names {entry.path!r} twice; this bundle was tampered with")
         if sizes.setdefault(entry.sha256, entry.size) != entry.size:
-            raise Refused(f"{MANIFEST} gives one content two sizes, at {entry.path!r}; this bundle was tampered with")
+            raise BundleRejected(
+                f"{MANIFEST} gives one content two sizes, at {entry.path!r}; this bundle was tampered with"
+            )
         seen[entry.path.lower()] = entry.path
     for path in seen:
         above = path.rpartition("/")[0]
         while above:
             if above in seen:
-                raise Refused(f"{MANIFEST} names {seen[above]!r} as a file and as a folder")
+                raise BundleRejected(f"{MANIFEST} names {seen[above]!r} as a file and as a folder")
             above = above.rpartition("/")[0]
     if [entry.path for entry in files] != sorted(entry.path for entry in files):
-        raise Refused(f"{MANIFEST} does not sort its files; it was edited after the build")
+        raise BundleRejected(f"{MANIFEST} does not sort its files; it was edited after the build")
 
 
-def _refuse_entry(entry: Entry) -> None:
+def _reject_invalid_entry(entry: Entry) -> None:
     if not isinstance(entry.path, str) or not is_safe_path(entry.path):
-        raise Refused(f"{MANIFEST} names the unsafe path {entry.path!r}; this bundle was tampered with")
+        raise BundleRejected(f"{MANIFEST} names the unsafe path {entry.path!r}; this bundle was tampered with")
     if entry.path in {MANIFEST, SIGNATURE, HOST_PARTS} or entry.path.split("/")[0] in {ATTESTATIONS, "blobs"}:
-        raise Refused(f"{MANIFEST} names {entry.path!r}, a name that is the bundle's own")
+        raise BundleRejected(f"{MANIFEST} names {entry.path!r}, a name that is the bundle's own")
     if not isinstance(entry.size, int) or isinstance(entry.size, bool) or entry.size < 0:
-        raise Refused(f"{MANIFEST} gives {entry.path!r} the size {entry.size!r}; a size is a number of bytes")
+        raise BundleRejected(f"{MANIFEST} gives {entry.path!r} the size {entry.size!r}; a size is a number of bytes")
     if not isinstance(entry.sha256, str) or not _SHA256.fullmatch(entry.sha256):
-        raise Refused(f"{MANIFEST} has no usable sha256 for {entry.path!r}; build the bundle again")
+        raise BundleRejected(f"{MANIFEST} has no usable sha256 for {entry.path!r}; build the bundle again")
 
 
 def is_safe_path(path: str) -> bool:
@@ -164,50 +169,52 @@ def is_safe_path(path: str) -> bool:
 def verify_signature(
     data: bytes, signature: str, signers: str, revoked: str | None = None, namespace: str = NAMESPACE
 ) -> str:
-    """Return the name of the signer of a manifest's bytes, or of what was attested about it.
+    """Return the name of the signer of a manifest's bytes, or of an attestation.
 
     Args:
         data: the bytes that were signed.
         signature: path of the signature.
         signers: path of an allowed-signers file (ssh-keygen(1), ALLOWED SIGNERS).
         revoked: path of a list of public keys, or of a KRL.
-        namespace: what the signature is for.
+        namespace: the signature's namespace (ssh-keygen -n).
 
     Raises:
-        Refused: naming what is wrong with the signature or its key.
+        BundleRejected: for a bad signature or a key that is untrusted, expired or revoked.
     """
     name = os.path.basename(signature)
     if not os.path.isfile(signature):
-        raise Refused(f"{name} is missing: {name[: -len('.sig')]} is not signed")
+        raise BundleRejected(f"{name} is missing: {name[: -len('.sig')]} is not signed")
     checked = _keygen(data, "check-novalidate", "-n", namespace, "-s", signature)
     found = _FINGERPRINT.search(checked.stdout)
     if checked.returncode != 0 or not found:
-        raise Refused(f"{name} is not a signature of {name[: -len('.sig')]}: {_said(checked)}")
+        raise BundleRejected(f"{name} is not a signature of {name[: -len('.sig')]}: {_last_line(checked)}")
     fingerprint = found.group(1)
     names = signer_names(signers, fingerprint)
     if not names:
         known = ", ".join(sorted(signer_names(signers))) or "nobody"
-        raise Refused(f"it is signed with the key {fingerprint}, which is nobody's; trusted are: {known}")
+        raise BundleRejected(f"it is signed with the key {fingerprint}, which is nobody's; trusted are: {known}")
     extra = ["-r", revoked] if revoked else []
     for signer in names:
         checked = _keygen(data, "verify", "-n", namespace, "-s", signature, "-f", signers, "-I", signer, *extra)
         if checked.returncode == 0:
             return signer
-    raise Refused(f"the key {fingerprint} of {names[0]} signs no more (expired or revoked): {_said(checked)}")
+    raise BundleRejected(
+        f"the key {fingerprint} of {names[0]} signs no more (expired or revoked): {_last_line(checked)}"
+    )
 
 
 def signer_names(signers: str, fingerprint: str | None = None) -> list[str]:
-    """Return the names in an allowed-signers file, or those of one key.
+    """Return the signers' names in an allowed-signers file: all, or those of one key.
 
     Raises:
-        Refused: when the file cannot be read.
+        BundleRejected: when the file cannot be read.
     """
     found = []
     try:
         with open(signers, encoding="utf-8") as source:
             lines = [line.split() for line in source if line.strip() and not line.startswith("#")]
     except OSError as failed:
-        raise Refused(f"the signers file {signers} cannot be read: {failed.strerror}") from failed
+        raise BundleRejected(f"the signers file {signers} cannot be read: {failed.strerror}") from failed
     for words in lines:
         for kind, key in zip(words[1:], words[2:]):
             if kind.startswith(("ssh-", "sk-", "ecdsa-")) and fingerprint in {None, _fingerprint(key)}:
@@ -225,7 +232,7 @@ def _fingerprint(key: str) -> str:
 
 def _keygen(data: bytes, action: str, *options: str) -> subprocess.CompletedProcess[str]:
     if not shutil.which("ssh-keygen"):
-        raise Refused("ssh-keygen is not on this machine; install openssh-client, or give --manifest-sha256")
+        raise BundleRejected("ssh-keygen is not on this machine; install openssh-client, or give --manifest-sha256")
     return subprocess.run(
         ["ssh-keygen", "-Y", action, *options],
         input=data.decode("utf-8", "surrogateescape"),
@@ -236,27 +243,27 @@ def _keygen(data: bytes, action: str, *options: str) -> subprocess.CompletedProc
     )
 
 
-def _said(done: subprocess.CompletedProcess[str]) -> str:
+def _last_line(done: subprocess.CompletedProcess[str]) -> str:
     return (done.stderr.strip() or done.stdout.strip()).splitlines()[-1] if done.stderr or done.stdout else "no reason"
 
 
-def check_terms(manifest: dict[str, Any], today: dt.date) -> None:
-    """Refuse a bundle that has expired.
+def check_expiry(manifest: dict[str, Any], today: dt.date) -> None:
+    """Reject a bundle that has expired.
 
     Args:
         manifest: a parsed manifest.
-        today: the day in UTC.
+        today: the date in UTC.
 
     Raises:
-        Refused: with the dates found.
+        BundleRejected: with the dates found.
     """
     expires = _date(manifest["expires"])
     if expires is not None and today > expires:
-        raise Refused(f"it expired on {expires}, and today is {today}; bring a newer one")
+        raise BundleRejected(f"it expired on {expires}, and today is {today}; bring a newer one")
 
 
-class Floor:
-    """The newest version of each bundle that a machine took in, and the history of all; it is what stops a replay.
+class RollbackProtection:
+    """Rollback protection: the newest version of each bundle that a machine accepted, and the history of all.
 
     Two files in one folder: `bundle-floor.json` (name -> version and id of the newest, id of the one installed) and
     `bundle-history.jsonl`.
@@ -267,10 +274,10 @@ class Floor:
         self._history = os.path.join(folder, "bundle-history.jsonl")
 
     def read(self) -> dict[str, Any]:
-        """Return what was taken in; empty on a new machine.
+        """Return the accepted versions by bundle; empty on a new machine.
 
         Raises:
-            Refused: when the record cannot be read; it is never ignored.
+            BundleRejected: when the record cannot be read; it is never ignored.
         """
         try:
             with open(self._path, encoding="utf-8") as source:
@@ -278,28 +285,28 @@ class Floor:
         except FileNotFoundError:
             return {}
         except (TypeError, ValueError) as bad:
-            raise Refused(
+            raise BundleRejected(
                 f"{self._path}, the newest versions taken in, cannot be read ({bad}); mend it by hand"
             ) from bad
 
     def check(self, manifest: dict[str, Any], identity: str, downgrade_reason: str | None) -> None:
-        """Refuse a version older than the newest one, and other contents under its number.
+        """Reject a version older than the newest one, and other contents under its number.
 
         Raises:
-            Refused: with the versions found.
+            BundleRejected: with the versions found.
         """
-        refuse_replay(manifest["name"], manifest["version"], identity, self.read(), downgrade_reason)
+        refuse_rollback(manifest["name"], manifest["version"], identity, self.read(), downgrade_reason)
 
     def record(self, manifest: dict[str, Any], identity: str, signer: str, downgrade_reason: str | None) -> bool:
-        """Raise the floor and add a line to the history; return whether there was anything to record."""
-        floors = self.read()
-        known = floors.get(manifest["name"], {})
+        """Raise the minimum version and add a line to the history; return whether there was anything to record."""
+        accepted = self.read()
+        known = accepted.get(manifest["name"], {})
         if known.get("installed") == identity:
             return False
         now = {"version": manifest["version"], "id": identity}
         newest = now if manifest["version"] >= known.get("version", 0) else known
-        floors[manifest["name"]] = {**newest, "installed": identity}
-        write_durably(self._path, json.dumps(floors, indent=1, sort_keys=True) + "\n")
+        accepted[manifest["name"]] = {**newest, "installed": identity}
+        write_durably(self._path, json.dumps(accepted, indent=1, sort_keys=True) + "\n")
         at = dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds")
         row = {"at": at, "name": manifest["name"], **now, "signer": signer, "downgrade_reason": downgrade_reason}
         with open(self._history, "a", encoding="utf-8") as history:
@@ -307,35 +314,35 @@ class Floor:
         return True
 
 
-def refuse_replay(name: str, version: int, identity: str, floors: dict[str, Any], reason: str | None) -> None:
-    """Refuse a bundle older than the newest that a machine took in, and other contents under one version.
+def refuse_rollback(name: str, version: int, identity: str, accepted: dict[str, Any], reason: str | None) -> None:
+    """Reject a bundle older than the newest that a machine accepted, and other contents under one version.
 
     Args:
         name: the bundle's name.
         version: its version.
         identity: its id.
-        floors: name -> version and id of what was taken in.
-        reason: why an older version may be used, or nothing.
+        accepted: name -> version and id of the newest accepted bundle.
+        reason: why an older version is allowed; without one it is rejected.
 
     Raises:
-        Refused: with the versions found.
+        BundleRejected: with the versions found.
     """
-    known = floors.get(name, {})
+    known = accepted.get(name, {})
     least = known.get("version", 0)
     if version < least and not reason and known.get("installed") != identity:
-        raise Refused(
+        raise BundleRejected(
             f"it is version {version} of {name}, older than version {least}, which was taken in before; bring a newer "
             "one, or give --allow-downgrade REASON"
         )
     if version == least and known.get("id") != identity:
-        raise Refused(
+        raise BundleRejected(
             f"it is version {version} of {name} with other contents ({identity}) than the one that was taken in before "
             f"({known.get('id')}); raise `version` in bundle.yml and build it again"
         )
 
 
 def write_durably(path: str, text: str) -> None:
-    """Replace a text file so that it is the old or the new one, also after a power loss."""
+    """Replace a text file atomically; also after a power loss it is the old or the new one."""
     draft = f"{path}.new"
     with open(draft, "w", encoding="utf-8") as target:
         target.write(text)
@@ -369,10 +376,11 @@ def sha256_of(path: str) -> str:
 
 
 class Digests:
-    """The sha256 of each file that was read in one run, so that the run reads no byte twice.
+    """The sha256 of each file that was read in one run, so that the run reads each file once.
 
-    Content is known by its device, inode, size and times of change in nanoseconds: what was written or replaced since
-    is read again. Saved, they are accepted only with the sha256 of what was saved: another run's are not.
+    Content is identified by its device, inode, size and times of change in nanoseconds: what was written or replaced
+    since is read again. Saved digests are accepted only with the sha256 of the saved file: those of another run are
+    not.
     """
 
     def __init__(self, known: dict[str, str] | None = None) -> None:
@@ -382,7 +390,7 @@ class Digests:
 
     @classmethod
     def load(cls, path: str, sha256: str) -> Digests:
-        """Return the digests with that sha256; none where the file is missing or another."""
+        """Return the digests of a file with that sha256; none where the file is missing or differs."""
         try:
             with open(path, "rb") as source:
                 data = source.read()
@@ -391,14 +399,14 @@ class Digests:
         return cls(json.loads(data)) if hashlib.sha256(data).hexdigest() == sha256 else cls()
 
     def save(self, path: str) -> str:
-        """Write them to a file and return the sha256 to load them with."""
+        """Write them to a file and return its sha256, which `load` needs."""
         text = json.dumps(self._known, indent=0, sort_keys=True)
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
         write_durably(path, text)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def of(self, path: str) -> str:
-        """Return the sha256 of a file in hex; it is read unless it was before."""
+        """Return the sha256 of a file in hex; a file that is known is not read again."""
         status = os.stat(path)
         if _content(status) in self._known:
             return self._known[_content(status)]
@@ -410,7 +418,7 @@ class Digests:
         return digest
 
     def rename(self, source: str, target: str) -> None:
-        """Give a file another name; the kernel counts that as a change, but its bytes need not be read again."""
+        """Rename a file; the kernel counts that as a change, but its bytes need not be read again."""
         before = _content(os.stat(source))
         os.replace(source, target)
         after = _content(os.stat(target))
@@ -422,20 +430,20 @@ def _content(status: os.stat_result) -> str:
     return f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
 
 
-def carried_files(entries: Iterable[Entry]) -> list[Entry]:
-    """Return the files of a carried bundle: each content once, by its blob's path, and this verifier."""
+def transport_files(entries: Iterable[Entry]) -> list[Entry]:
+    """Return the files of the transport layout: each content once, by its blob's path, and this verifier."""
     files = {entry.blob: entry._replace(path=entry.blob) for entry in entries}
     files.update({entry.path: entry for entry in entries if entry.path == VERIFIER})
     return [files[path] for path in sorted(files)]
 
 
 def files_at(bundle: str, entries: Iterable[Entry]) -> list[Entry]:
-    """Return the files that a bundle's folder should hold, in the layout that it has."""
-    return carried_files(entries) if os.path.isdir(os.path.join(bundle, "blobs")) else list(entries)
+    """Return the files that a bundle's folder should hold, in its layout."""
+    return transport_files(entries) if os.path.isdir(os.path.join(bundle, "blobs")) else list(entries)
 
 
 def file_problem(root: str, entry: Entry, digest_of: Callable[[str], str] = sha256_of) -> str | None:
-    """Return what is wrong with one file of a bundle, or None."""
+    """Return the problem of one file of a bundle, or None."""
     path = os.path.join(root, entry.path)
     try:
         status = os.lstat(path)
@@ -503,30 +511,30 @@ def read_bounded(root: str, name: str) -> bytes:
     """Return the bytes of the manifest or another small file of a bundle.
 
     Raises:
-        Refused: when it is missing, too large or not a plain file.
+        BundleRejected: when it is missing, too large or not a plain file.
     """
     path = os.path.join(root, name)
     try:
         status = os.lstat(path)
         if not stat.S_ISREG(status.st_mode):
-            raise Refused(f"{name} is not a plain file")
+            raise BundleRejected(f"{name} is not a plain file")
         if status.st_size > MAX_MANIFEST:
-            raise Refused(f"{name} has {status.st_size} bytes; at most {MAX_MANIFEST} are read")
+            raise BundleRejected(f"{name} has {status.st_size} bytes; at most {MAX_MANIFEST} are read")
         with open(path, "rb") as source:
             return source.read()
     except FileNotFoundError:
-        raise Refused(f"no bundle at {root}: {name} is missing") from None
+        raise BundleRejected(f"no bundle at {root}: {name} is missing") from None
 
 
 def write_tree(bundle: str, entries: list[Entry], dest: str) -> None:
-    """Write a checked, carried bundle as a tree, with hard links where the disk allows.
+    """Unpack a verified bundle from its transport layout, with hard links where possible.
 
     Raises:
-        Refused: when the destination exists.
+        BundleRejected: when the destination exists.
         OSError: when the disk is full.
     """
     if os.path.lexists(dest):
-        raise Refused(f"{dest} exists; name a new folder")
+        raise BundleRejected(f"{dest} exists; name a new folder")
     draft = f"{dest.rstrip('/')}.new"
     shutil.rmtree(draft, ignore_errors=True)
     for entry in entries:
@@ -540,7 +548,7 @@ def write_tree(bundle: str, entries: list[Entry], dest: str) -> None:
 
 
 def place(source: str, target: str) -> None:
-    """Give a file a second name, or a copy where a hard link cannot reach."""
+    """Hard-link a file, or copy it where a hard link is not possible."""
     try:
         os.link(source, target)
     except OSError:
@@ -548,21 +556,21 @@ def place(source: str, target: str) -> None:
 
 
 class _PlainMember(tarfile.TarInfo):
-    """A member of an archive that is a plain file; any other kind is refused before its header is acted upon."""
+    """A member of an archive that is a plain file; any other kind is rejected before its header is acted upon."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _PlainMember:
-        """Read one header, as tarfile does; extended headers, links, devices and sparse files are none of ours."""
+        """Read one header, as tarfile does; extended headers, links, devices and sparse files are rejected."""
         member = super().frombuf(buf, encoding, errors)
         if member.type != tarfile.REGTYPE or member.mode & (stat.S_ISUID | stat.S_ISGID):
-            raise Refused(
+            raise BundleRejected(
                 f"{member.name!r} in the parts is not a plain file (kind {member.type!r}, mode {member.mode:o})"
             )
         return member
 
 
 class PartStream(io.RawIOBase):
-    """The parts of a cut bundle, read as the one archive that they are pieces of."""
+    """The parts of a split bundle, read as one archive."""
 
     def __init__(self, folder: str, names: list[str]) -> None:
         super().__init__()
@@ -580,7 +588,7 @@ class PartStream(io.RawIOBase):
         super().close()
 
     def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - a writable buffer; Python 3.9 has no name for its type
-        """Fill a buffer from the current part, or from the next one where that has ended."""
+        """Fill a buffer from the current part, or from the next one at its end."""
         while True:
             if self._open is None:
                 if not self._paths:
@@ -594,28 +602,28 @@ class PartStream(io.RawIOBase):
 
 
 def open_parts(folder: str, parts: list[Entry]) -> IO[bytes]:
-    """Return the archive that parts are pieces of, opened for reading."""
+    """Open the archive that was split into parts, for reading."""
     return io.BufferedReader(PartStream(folder, [part.path for part in parts]), CHUNK)
 
 
 def read_parts(folder: str) -> list[Entry] | None:
-    """Return the parts of a cut bundle in their order, or None where the folder holds no `*.parts.json`.
+    """Return the parts of a split bundle in their order, or None where the folder holds no `*.parts.json`.
 
     Raises:
-        Refused: when the list is not one of ours.
+        BundleRejected: when the list is invalid.
     """
     lists = sorted(name for name in os.listdir(folder) if name.endswith(PARTS)) if os.path.isdir(folder) else []
     if not lists:
         return None
     if len(lists) > 1:
-        raise Refused(f"{folder} holds the parts of {len(lists)} bundles: {', '.join(lists)}; keep them apart")
+        raise BundleRejected(f"{folder} holds the parts of {len(lists)} bundles: {', '.join(lists)}; keep them apart")
     try:
         listed = json.loads(read_bounded(folder, lists[0]))["parts"]
         parts = [Entry(item["name"], item["size"], item["sha256"]) for item in listed]
     except (KeyError, TypeError, ValueError) as bad:
-        raise Refused(f"{lists[0]} is not a list of parts ({bad}); copy it again") from bad
+        raise BundleRejected(f"{lists[0]} is not a list of parts ({bad}); copy it again") from bad
     if not parts or not all(isinstance(part.path, str) and _PART.fullmatch(part.path) for part in parts):
-        raise Refused(f"{lists[0]} names no parts, or parts elsewhere; copy it again")
+        raise BundleRejected(f"{lists[0]} names no parts, or parts elsewhere; copy it again")
     return parts
 
 
@@ -625,7 +633,7 @@ def extract(
     trust: Callable[[bytes, str], dict[str, Any]],
     on_file: Callable[[Entry], None] = lambda _: None,
 ) -> None:
-    """Write the archive of a bundle as a carried folder; what an earlier, interrupted run wrote there is kept.
+    """Extract a bundle's archive into the transport layout; files of an earlier, interrupted run are kept.
 
     The manifest and its signature come first, and nothing else is written before they are trusted. After that only the
     contents that the manifest names are, each under its own hash, and only once its bytes have that hash.
@@ -633,11 +641,11 @@ def extract(
     Args:
         stream: the archive.
         dest: the folder.
-        trust: given the manifest's bytes and the signature's path; it returns the parsed manifest or refuses.
+        trust: called with the manifest's bytes and the signature's path; it returns the parsed manifest or rejects it.
         on_file: called after each file.
 
     Raises:
-        Refused: for a member of another kind, name, size or content, or one that comes twice.
+        BundleRejected: for a member of another kind, name, size or content, or a duplicate.
         OSError: when the disk is full.
     """
     os.makedirs(dest, exist_ok=True)
@@ -650,16 +658,16 @@ def extract(
                 with open(os.path.join(dest, name), "wb") as target:
                     target.write(data)
             manifest = trust(head[0], os.path.join(dest, SIGNATURE))
-            wanted = {entry.path: entry for entry in carried_files(manifest["files"])}
+            wanted = {entry.path: entry for entry in transport_files(manifest["files"])}
             for member in members:
                 _write_member(archive, member, dest, wanted, on_file)
     except tarfile.TarError as bad:
-        raise Refused(f"the parts are not a whole archive ({bad}); copy them again") from bad
+        raise BundleRejected(f"the parts are not a whole archive ({bad}); copy them again") from bad
 
 
 def _head_member(archive: tarfile.TarFile, member: tarfile.TarInfo | None, name: str) -> bytes:
     if member is None or member.name != name:
-        raise Refused(f"the parts do not begin with {MANIFEST} and {SIGNATURE}; this is no bundle")
+        raise BundleRejected(f"the parts do not begin with {MANIFEST} and {SIGNATURE}; this is no bundle")
     return _member_bytes(archive, member)
 
 
@@ -678,9 +686,9 @@ def _write_member(
         return
     entry = wanted.pop(member.name, None)
     if entry is None:
-        raise Refused(f"{member.name!r} is in the parts but not in the manifest, or is there twice")
+        raise BundleRejected(f"{member.name!r} is in the parts but not in the manifest, or is there twice")
     if member.size != entry.size:
-        raise Refused(f"{member.name} has {member.size} bytes in the parts, its manifest says {entry.size}")
+        raise BundleRejected(f"{member.name} has {member.size} bytes in the parts, its manifest says {entry.size}")
     if file_problem(dest, entry):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         draft = f"{path}.new"
@@ -691,14 +699,14 @@ def _write_member(
             os.fsync(target.fileno())
         if sha256_of(draft) != entry.sha256:
             os.unlink(draft)
-            raise Refused(f"{member.name} was altered: its sha256 is not the manifest's")
+            raise BundleRejected(f"{member.name} was altered: its sha256 is not the manifest's")
         os.replace(draft, path)
     on_file(entry)
 
 
 def _member_bytes(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     if member.size > MAX_MANIFEST:
-        raise Refused(f"{member.name!r} has {member.size} bytes; at most {MAX_MANIFEST} are read")
+        raise BundleRejected(f"{member.name!r} has {member.size} bytes; at most {MAX_MANIFEST} are read")
     source = archive.extractfile(member)
     return source.read() if source else b""
 
@@ -717,24 +725,24 @@ def _arguments() -> argparse.Namespace:
             sub.add_argument("--digests-sha256", metavar="HEX", help="sha256 of that file, to know it as this run's")
         trust = sub.add_mutually_exclusive_group(required=True)
         trust.add_argument("--signers", help="allowed signers, as ssh-keygen reads them")
-        trust.add_argument("--manifest-sha256", help="the manifest's sha256, brought by another way")
-        sub.add_argument("--revoked", help="public keys that sign no more")
-        sub.add_argument("--floor", metavar="DIR", help="where this machine keeps the newest version it took in")
-        sub.add_argument("--allow-downgrade", metavar="REASON", help="take an older version; the reason is recorded")
+        trust.add_argument("--manifest-sha256", help="the manifest's sha256, from another channel")
+        sub.add_argument("--revoked", help="revoked public keys, or a KRL")
+        sub.add_argument("--floor", metavar="DIR", help="folder of the newest accepted versions (rollback protection)")
+        sub.add_argument("--allow-downgrade", metavar="REASON", help="accept an older version; the reason is recorded")
     return parser.parse_args()
 
 
-def _trust(args: argparse.Namespace, data: bytes, signature: str) -> tuple[dict[str, Any], str]:
-    """Return the manifest and its signer, if both are to be trusted."""
+def _verify_manifest(args: argparse.Namespace, data: bytes, signature: str) -> tuple[dict[str, Any], str]:
+    """Return the verified manifest and its signer."""
     signer = "its sha256"
     if args.signers:
         signer = verify_signature(data, signature, args.signers, args.revoked)
     elif hashlib.sha256(data).hexdigest() != args.manifest_sha256.lower():
-        raise Refused(f"the manifest's sha256 is {hashlib.sha256(data).hexdigest()}, not the one given")
+        raise BundleRejected(f"the manifest's sha256 is {hashlib.sha256(data).hexdigest()}, not the one given")
     manifest = parse_manifest(data)
-    check_terms(manifest, dt.datetime.now(dt.timezone.utc).date())
+    check_expiry(manifest, dt.datetime.now(dt.timezone.utc).date())
     if args.floor:
-        Floor(args.floor).check(manifest, manifest_id(data), args.allow_downgrade)
+        RollbackProtection(args.floor).check(manifest, manifest_id(data), args.allow_downgrade)
     return manifest, signer
 
 
@@ -748,18 +756,20 @@ def _run(args: argparse.Namespace) -> str:
     with contextlib.ExitStack() as stack:
         parts = read_parts(bundle)
         if parts is not None:
-            _refuse(part_problems(bundle, parts))
+            _reject(part_problems(bundle, parts))
             near = os.path.dirname(os.path.abspath(args.dest)) if args.verb == "unpack" else None
             folder = stack.enter_context(tempfile.TemporaryDirectory(dir=near))
             stream = stack.enter_context(open_parts(bundle, parts))
-            extract(stream, folder, lambda data, signature: _trust(args, data, signature)[0])
+            extract(stream, folder, lambda data, signature: _verify_manifest(args, data, signature)[0])
             bundle = folder
         data = read_bounded(bundle, MANIFEST)
-        manifest, signer = _trust(args, data, os.path.join(bundle, SIGNATURE))
+        manifest, signer = _verify_manifest(args, data, os.path.join(bundle, SIGNATURE))
         wanted = _check(args, bundle, manifest["files"])
         if args.verb == "unpack":
             write_tree(bundle, manifest["files"], args.dest)
-        if args.floor and Floor(args.floor).record(manifest, manifest_id(data), signer, args.allow_downgrade):
+        if args.floor and RollbackProtection(args.floor).record(
+            manifest, manifest_id(data), signer, args.allow_downgrade
+        ):
             print("recorded")
     size = sum(entry.size for entry in wanted)
     return f"{manifest['name']} version {manifest['version']} ({manifest_id(data)}), {len(wanted)} files, {size} bytes"
@@ -767,7 +777,7 @@ def _run(args: argparse.Namespace) -> str:
 
 def _check(args: argparse.Namespace, bundle: str, entries: list[Entry]) -> list[Entry]:
     if args.verb == "unpack" and not os.path.isdir(os.path.join(bundle, "blobs")):
-        raise Refused(f"{bundle} is unpacked already")
+        raise BundleRejected(f"{bundle} is unpacked already")
     wanted = files_at(bundle, entries)
     known = {MANIFEST, SIGNATURE, *attestations(bundle)}
     digests = Digests()
@@ -778,21 +788,21 @@ def _check(args: argparse.Namespace, bundle: str, entries: list[Entry]) -> list[
         known.add(os.path.relpath(args.parts, bundle))
     if args.verb == "check" and args.digests:
         digests = Digests.load(args.digests, args.digests_sha256)
-    _refuse(folder_problems(bundle, wanted, known, digest_of=digests.of))
+    _reject(folder_problems(bundle, wanted, known, digest_of=digests.of))
     return wanted
 
 
 def attestations(bundle: str) -> set[str]:
-    """Return the paths of what was attested about a bundle after it was built."""
+    """Return the paths of a bundle's attestations, which are added after the build."""
     folder = os.path.join(bundle, ATTESTATIONS)
     names = os.listdir(folder) if os.path.isdir(folder) else []
     return {f"{ATTESTATIONS}/{name}" for name in names if re.fullmatch(r"[a-z-]+\.json(\.sig)?", name)}
 
 
-def _refuse(problems: list[str]) -> None:
+def _reject(problems: list[str]) -> None:
     if problems:
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        raise Refused("; ".join(problems[:SHOWN]) + more)
+        raise BundleRejected("; ".join(problems[:SHOWN]) + more)
 
 
 def main() -> int:
@@ -800,8 +810,8 @@ def main() -> int:
     args = _arguments()
     try:
         print(f"ok: {_run(args)}")
-    except (Refused, OSError) as refused:
-        print(f"refused: {args.bundle}: {refused}", file=sys.stderr)
+    except (BundleRejected, OSError) as rejected:
+        print(f"refused: {args.bundle}: {rejected}", file=sys.stderr)
         return 1
     return 0
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rackserve.cli import _build_report
-from rackserve.cli._build_report import BuildReport, Level, level_of, progress_line
+from rackserve.cli import _build_progress
+from rackserve.cli._build_progress import BuildProgress, Level, level_of, progress_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,9 +38,9 @@ def test_a_file_counts_once_it_is_whole(tmp_path: Path) -> None:
 def test_a_build_tells_how_far_a_download_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_build_report, "_LINE_S", 0.01)
+    monkeypatch.setattr(_build_progress, "_LINE_S", 0.01)
     (tmp_path / "before.whl").write_bytes(bytes(9_000_000))
-    with BuildReport().filling(tmp_path, size=4_000_000, files=2):
+    with BuildProgress().filling(tmp_path, size=4_000_000, files=2):
         (tmp_path / "first.whl").write_bytes(bytes(2_000_000))
         limit = time.monotonic() + 5
         while "1 of 2 files, 2 of 4 MB" not in (told := capsys.readouterr().err) and time.monotonic() < limit:

@@ -8,7 +8,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rackserve.bundle import Report
+from rackserve.bundle import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +40,7 @@ def level_of(folder: Path) -> Level:
 
 
 def progress_line(got: Level, wanted: Level, seconds: float) -> str:
-    """Return "12 of 40 files, 310 of 1200 MB, 31 MB/s, 29 s left"; what nobody knows is left out.
+    """Return "12 of 40 files, 310 of 1200 MB, 31 MB/s, 29 s left"; unknown parts are left out.
 
     Args:
         got: what arrived.
@@ -60,8 +60,8 @@ def progress_line(got: Level, wanted: Level, seconds: float) -> str:
     return ", ".join(words)
 
 
-class BuildReport(Report):
-    """Writes steps and levels to stderr; on a terminal a level's line is rewritten."""
+class BuildProgress(Progress):
+    """Writes steps and download progress to stderr; on a terminal the progress line is rewritten."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
