@@ -15,9 +15,9 @@ from rackserve.capacity import (
     Settings,
     arithmetic_of,
     plan,
-    problem_of,
     remedies,
     shape_of,
+    validate_capacity,
     weights_of,
 )
 from rackserve.errors import InputError
@@ -122,13 +122,13 @@ def _wanted(model: Path, **changes: Any) -> CapacityRequest:
 
 
 def test_an_instance_that_fits_has_no_problem(tmp_path: Path) -> None:
-    assert problem_of(_wanted(write_model(tmp_path, SMOLLM2))) is None
+    assert validate_capacity(_wanted(write_model(tmp_path, SMOLLM2))) is None
 
 
 def test_a_refused_cpu_instance_names_what_to_set(tmp_path: Path) -> None:
     model = write_model(tmp_path, LLAMA_8B)
 
-    assert problem_of(_wanted(model, max_model_len=16384)) == (
+    assert validate_capacity(_wanted(model, max_model_len=16384)) == (
         "instance 'chat': one request of max_model_len 16384 needs 2.02 GiB of KV cache, and there are 1.00 GiB; "
         "set max_model_len to 8064 or less, or vllm_cpu_kvcache_gib to 3"
     )
@@ -136,7 +136,7 @@ def test_a_refused_cpu_instance_names_what_to_set(tmp_path: Path) -> None:
 
 def test_a_refused_gpu_instance_names_its_own_keys(tmp_path: Path) -> None:
     model = write_model(tmp_path, LLAMA_8B)
-    found = problem_of(_wanted(model, max_model_len=131072, cpu_kv_bytes=None, gpu_bytes=int(23.6 * GIB)))
+    found = validate_capacity(_wanted(model, max_model_len=131072, cpu_kv_bytes=None, gpu_bytes=int(23.6 * GIB)))
 
     assert found is not None
     assert "needs 16.00 GiB of KV cache, and there are 5.43 GiB (predicted); set max_model_len to 44480" in found
@@ -147,8 +147,8 @@ def test_a_prediction_refuses_only_beyond_its_doubt(tmp_path: Path) -> None:
     model = write_model(tmp_path, LLAMA_8B)
     wanted = _wanted(model, max_model_len=52000, cpu_kv_bytes=None, gpu_bytes=int(23.6 * GIB))
 
-    assert problem_of(wanted) is None
-    assert problem_of(replace(wanted, max_model_len=62000)) is not None
+    assert validate_capacity(wanted) is None
+    assert validate_capacity(replace(wanted, max_model_len=62000)) is not None
 
 
 @pytest.mark.parametrize(
@@ -160,14 +160,14 @@ def test_a_prediction_refuses_only_beyond_its_doubt(tmp_path: Path) -> None:
 )
 def test_flags_among_the_extra_arguments_count(tmp_path: Path, extra: dict[str, Any], message: str) -> None:
     model = write_model(tmp_path, LLAMA_8B)
-    found = problem_of(_wanted(model, extra_args=extra, cpu_kv_bytes=None, gpu_bytes=24 * GIB))
+    found = validate_capacity(_wanted(model, extra_args=extra, cpu_kv_bytes=None, gpu_bytes=24 * GIB))
 
     assert found is not None
     assert message in found
 
 
 def test_a_model_that_cannot_be_read_is_a_problem_not_a_crash(tmp_path: Path) -> None:
-    found = problem_of(_wanted(tmp_path))
+    found = validate_capacity(_wanted(tmp_path))
 
     assert found is not None
     assert found.startswith("instance 'chat': ")
@@ -188,4 +188,4 @@ def test_what_cannot_be_computed_is_left_to_vllm(
 ) -> None:
     model = write_model(tmp_path, {**LLAMA_8B, **config})
 
-    assert problem_of(_wanted(model, max_model_len=131072, **changes)) is None
+    assert validate_capacity(_wanted(model, max_model_len=131072, **changes)) is None

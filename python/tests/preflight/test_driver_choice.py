@@ -111,8 +111,8 @@ def test_a_host_asks_for_its_own_headers_and_for_nvswitches_where_they_are() -> 
 
 def test_only_a_host_that_installs_it_is_sent_the_driver() -> None:
     runtime: dict[str, Any] = {"vllm": "0.32.0", "flavour": "cpu", "python": "3.11"}
-    assert "drivers/d" in parts_for(WITH, "12", (), **runtime, wish=DriverRequest("bundle"))
-    assert "drivers/d" not in parts_for(WITH, "12", (), **runtime, wish=DriverRequest("preinstalled"))
+    assert "drivers/d" in parts_for(WITH, "12", (), **runtime, request=DriverRequest("bundle"))
+    assert "drivers/d" not in parts_for(WITH, "12", (), **runtime, request=DriverRequest("preinstalled"))
     assert "drivers/d" not in parts_for(WITH, "12", (), **runtime)
 
 
@@ -120,10 +120,10 @@ def test_hosts_with_gpus_are_sent_the_exporter_that_the_bundle_has() -> None:
     wheel = Entry("wheels/gpu-exporter/a.whl", 1, "3" * 64)
     carries = replace(WITH, files=(*WITH.files, wheel, Entry("locks/gpu-exporter.txt", 1, "4" * 64)))
     cuda = {"vllm": "0.32.0", "flavour": "cuda", "python": "3.11"}
-    wish = DriverRequest("bundle")
-    assert {*EXPORTER_PARTS} <= set(parts_for(carries, "12", (), **cuda, wish=wish))
-    assert not {*EXPORTER_PARTS} & set(parts_for(WITH, "12", (), **cuda, wish=wish))
-    assert not {*EXPORTER_PARTS} & set(parts_for(carries, "12", (), **{**cuda, "flavour": "cpu"}, wish=wish))
+    request = DriverRequest("bundle")
+    assert {*EXPORTER_PARTS} <= set(parts_for(carries, "12", (), **cuda, request=request))
+    assert not {*EXPORTER_PARTS} & set(parts_for(WITH, "12", (), **cuda, request=request))
+    assert not {*EXPORTER_PARTS} & set(parts_for(carries, "12", (), **{**cuda, "flavour": "cpu"}, request=request))
 
 
 @pytest.mark.parametrize(
@@ -141,22 +141,26 @@ def test_a_bundle_for_gpus_carries_the_exporter(target: dict[str, Any], *, carri
     assert ("gpu-exporter.txt" in {lock.name for lock in recipe.locks}) == carried
 
 
-def test_a_driver_that_nobody_has_is_refused_with_what_there_is() -> None:
+def test_an_unavailable_driver_is_refused_with_the_available_ones() -> None:
     (said,) = validate_driver_inputs(DriverRequest("bundle", "535.1"), GIVEN, WITH, "12", [KEPT])
     assert said.startswith("no driver 535.1 for Debian 12: the bundle has 580.95.05 open, the host keeps 575.1.1 open;")
-    for wish in (DriverRequest("bundle"), DriverRequest("bundle", "575.1.1"), DriverRequest("preinstalled", "535.1")):
-        assert validate_driver_inputs(wish, GIVEN, WITH, "12", [KEPT]) == []
+    for request in (
+        DriverRequest("bundle"),
+        DriverRequest("bundle", "575.1.1"),
+        DriverRequest("preinstalled", "535.1"),
+    ):
+        assert validate_driver_inputs(request, GIVEN, WITH, "12", [KEPT]) == []
 
 
 def test_an_installer_is_pinned_by_its_hash(tmp_path: Path) -> None:
-    wish = DriverRequest("runfile", "580.95.05", "open")
+    request = DriverRequest("runfile", "580.95.05", "open")
     path = tmp_path / "installer.run"
     path.write_bytes(b"#!/bin/sh")
     digest = hashlib.sha256(b"#!/bin/sh").hexdigest()
-    assert validate_driver_inputs(wish, DriverInputs(runfile=str(path), runfile_sha256=digest), WITH, "12", []) == []
-    (wrong,) = validate_driver_inputs(wish, DriverInputs(runfile=str(path), runfile_sha256="0" * 64), WITH, "12", [])
+    assert validate_driver_inputs(request, DriverInputs(runfile=str(path), runfile_sha256=digest), WITH, "12", []) == []
+    (wrong,) = validate_driver_inputs(request, DriverInputs(runfile=str(path), runfile_sha256="0" * 64), WITH, "12", [])
     assert wrong == f"{path} has the sha256 {digest}, and nvidia_driver_runfile_sha256 is {'0' * 64}"
-    (absent,) = validate_driver_inputs(wish, DriverInputs(runfile="/none", runfile_sha256=digest), WITH, "12", [])
+    (absent,) = validate_driver_inputs(request, DriverInputs(runfile="/none", runfile_sha256=digest), WITH, "12", [])
     assert absent == "nvidia_driver_runfile: /none is not there"
     (bare,) = validate_driver_inputs(DriverRequest("runfile"), GIVEN, WITH, "12", [])
     assert bare.endswith("_version, nvidia_driver_modules, nvidia_driver_runfile, nvidia_driver_runfile_sha256")

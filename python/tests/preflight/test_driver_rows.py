@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rackserve.preflight import DriverPlan, driver_problems, driver_refusal, reboot_reasons
+from rackserve.preflight import DriverPlan, reboot_reasons, validate_driver, validate_driver_plan
 from rackserve.vllm import release_of
 from testing.gpus import bare, facts, gpu
 
@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
 
 def test_a_driver_that_answers_for_every_gpu_is_fine() -> None:
-    assert driver_problems(facts(gpu("H100", 0), gpu("H100", 1)), "580.95.05") == []
-    assert driver_refusal(facts(gpu("H100", 0)), DriverPlan(), release_of("0.26.0")) == ""
+    assert validate_driver(facts(gpu("H100", 0), gpu("H100", 1)), "580.95.05") == []
+    assert validate_driver_plan(facts(gpu("H100", 0)), DriverPlan(), release_of("0.26.0")) == ""
 
 
 def test_a_driver_that_does_not_fit_is_refused_with_the_table() -> None:
-    text = driver_refusal(facts(gpu("H100", 0), driver="535.183.01", cuda="12.2"), DriverPlan(), release_of("0.26.0"))
+    text = validate_driver_plan(
+        facts(gpu("H100", 0), driver="535.183.01", cuda="12.2"), DriverPlan(), release_of("0.26.0")
+    )
     assert "580 or newer (CUDA 13 of vLLM 0.26.0)" in text
     assert text.splitlines()[-1].startswith("- driver: install driver 580")
 
@@ -36,14 +38,14 @@ def test_a_driver_that_does_not_fit_is_refused_with_the_table() -> None:
     ids=["no driver", "another version", "a GPU too few", "no device node"],
 )
 def test_what_is_wrong_with_a_driver_is_said(found: GpuFacts, version: str, problem: str) -> None:
-    (said,) = driver_problems(found, version)
+    (said,) = validate_driver(found, version)
     assert said.startswith(problem)
 
 
 def test_any_xid_speaks_against_a_driver_that_was_just_started() -> None:
     found = facts(gpu("H100", 0), xids=[{"bus_id": "0000:10:00", "code": 79}])
-    assert driver_problems(found, fresh=True) == ["Xid since the boot: 79 of 0000:10:00"]
-    assert driver_problems(found) == []
+    assert validate_driver(found, fresh=True) == ["Xid since the boot: 79 of 0000:10:00"]
+    assert validate_driver(found) == []
 
 
 @pytest.mark.parametrize(
@@ -57,24 +59,24 @@ def test_any_xid_speaks_against_a_driver_that_was_just_started() -> None:
 )
 def test_behind_nvswitches_the_fabric_manager_runs_in_the_drivers_version(manager: dict[str, str], said: str) -> None:
     found = facts(gpu("H100", 0), nvswitches=4, fabric_manager=manager)
-    assert driver_problems(found) == ([said] if said else [])
+    assert validate_driver(found) == ([said] if said else [])
 
 
 def test_a_host_without_a_gpu_is_prepared_where_that_is_wanted() -> None:
     plan = DriverPlan("bundle", "535.309.01", "proprietary", ("6.1.0-56-amd64",))
     empty, release = facts(driver=None), release_of("0.10.2")
     kernels = ["6.1.0-56-amd64"]
-    assert driver_refusal(empty, plan, release, kernels, gpu_required=False) == ""
-    assert "none on the PCI bus" in driver_refusal(empty, plan, release, kernels)
-    other = driver_refusal(empty, plan, release, gpu_required=False)
+    assert validate_driver_plan(empty, plan, release, kernels, gpu_required=False) == ""
+    assert "none on the PCI bus" in validate_driver_plan(empty, plan, release, kernels)
+    other = validate_driver_plan(empty, plan, release, gpu_required=False)
     assert "not on the host, and the bundle has those of 6.1.0-56-amd64" in other
 
 
 def test_headers_that_the_host_has_of_a_kernel_to_come_are_enough() -> None:
     plan, kernels = DriverPlan("runfile", "570.86.10", "open"), ["6.1.0-56-amd64"]
     with_them = facts(driver=None, header_kernels=["6.1.0-56-amd64"])
-    assert driver_refusal(with_them, plan, release_of("0.10.2"), kernels, gpu_required=False) == ""
-    without = driver_refusal(facts(driver=None), plan, release_of("0.10.2"), kernels, gpu_required=False)
+    assert validate_driver_plan(with_them, plan, release_of("0.10.2"), kernels, gpu_required=False) == ""
+    without = validate_driver_plan(facts(driver=None), plan, release_of("0.10.2"), kernels, gpu_required=False)
     assert "not on the host, and the bundle has those of no kernel" in without
 
 
@@ -90,5 +92,5 @@ def test_a_reboot_is_asked_for_by_what_is_loaded() -> None:
     assert reboot_reasons(facts(bare("H100", 0), driver=None, nouveau=True), "580.95.05", "open") == [
         "nouveau is loaded"
     ]
-    told = facts(gpu("H100", 0), reboot=["driver 580.95.05 is loaded, 580.105.08 is installed"])
-    assert reboot_reasons(told, "580.105.08", "open") == list(told.host.reboot)
+    pending = facts(gpu("H100", 0), reboot=["driver 580.95.05 is loaded, 580.105.08 is installed"])
+    assert reboot_reasons(pending, "580.105.08", "open") == list(pending.host.reboot)

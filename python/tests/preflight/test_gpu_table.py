@@ -265,8 +265,8 @@ def test_wheels_want_a_glibc() -> None:
 
 def test_every_refusal_is_in_one_table() -> None:
     found = facts(gpu("T4", 0), driver="535.183.01", cuda="12.2", modules="proprietary", nouveau=True, glibc="2.27")
-    told = table_of(rows(found, "0.26.0", dtype="bfloat16", extra_args={"attention-backend": "FLASH_ATTN"}))
-    lines = told.splitlines()
+    table = table_of(rows(found, "0.26.0", dtype="bfloat16", extra_args={"attention-backend": "FLASH_ATTN"}))
+    lines = table.splitlines()
     assert lines[0].split() == ["what", "wanted", "found", "verdict"]
     refused = [line for line in lines if line.endswith("refused")]
     assert [line.split("  ")[0] for line in refused] == [
@@ -284,9 +284,9 @@ def test_an_unlisted_gpu_is_judged_by_what_its_driver_says() -> None:
     new = gpu("H100", 0, device_id="ffff", capability=[13, 0], name="NVIDIA X1")
     assert refused(rows(facts(new), "0.33.0", dtype="bfloat16")) == []
     unknown = {"bus_id": "0000:10:00.0", "device_id": "ffff"}
-    told = rows(facts(unknown, driver=None), "0.33.0", BUNDLE)
-    assert refused(told) == []
-    assert {row.found for row in told if row.verdict is Verdict.UNKNOWN} == {
+    found_rows = rows(facts(unknown, driver=None), "0.33.0", BUNDLE)
+    assert refused(found_rows) == []
+    assert {row.found for row in found_rows if row.verdict is Verdict.UNKNOWN} == {
         "not known of a GPU with the PCI id 10de:ffff"
     }
 

@@ -11,7 +11,7 @@ import pytest
 from rackserve.bundle import Manifest, Model, Runtime
 from rackserve.errors import InputError
 from rackserve.gpu import GpuFacts
-from rackserve.preflight import Host, HostFacts, HostSpec, judge, parts_for, refused
+from rackserve.preflight import Host, HostFacts, HostSpec, compare, parts_for, refused
 from testing.small_site import FIT, GB, INSTANCE, MANIFEST, REVISION, WANTED
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def host_problems(wanted: HostSpec, manifest: Manifest, facts: HostFacts, bundle: Path) -> list[str]:
     """Give each finding as one text."""
-    found = judge(wanted, manifest, Host("gpu1", facts), bundle)
+    found = compare(wanted, manifest, Host("gpu1", facts), bundle)
     assert found.fits is not bool(found.text)
     return [*found.problems, *(f"{r.what}: {r.wanted}, found {r.found}; {r.fix}" for r in refused(found.rows))]
 
@@ -185,7 +185,7 @@ def cuda_host(gpus: GpuFacts, **peers: GpuFacts) -> Host:
 
 def test_a_cuda_host_that_fits_is_let_through(bundle: Path) -> None:
     wanted = replace(WANTED, flavour="cuda", instances=({**INSTANCE, "gpus": [0]},))
-    found = judge(wanted, CUDA, cuda_host(gpu_facts()), bundle)
+    found = compare(wanted, CUDA, cuda_host(gpu_facts()), bundle)
     assert found.fits, found.text
     assert {"GPUs that answer", "driver", "glibc", "a: gpus", "disk /r"} <= {row.what for row in found.rows}
 
@@ -193,7 +193,7 @@ def test_a_cuda_host_that_fits_is_let_through(bundle: Path) -> None:
 def test_a_cuda_host_is_refused_with_everything_in_one_text(bundle: Path) -> None:
     wanted = replace(WANTED, flavour="cuda", instances=({**INSTANCE, "gpus": [1]},))
     old = gpu_facts(version="535.183.01", cuda="12.2")
-    found = judge(wanted, MANIFEST, cuda_host(old), bundle)
+    found = compare(wanted, MANIFEST, cuda_host(old), bundle)
     assert [row.what for row in refused(found.rows)] == ["driver", "a: gpus"]
     assert found.text.startswith("the bundle has no vLLM 0.32.0 for cuda")
     assert "580 or newer (CUDA 13 of vLLM 0.32.0)" in found.text
@@ -203,17 +203,17 @@ def test_a_cuda_host_is_refused_with_everything_in_one_text(bundle: Path) -> Non
 def test_a_gpus_own_memory_decides_what_it_holds(bundle: Path) -> None:
     long = {**INSTANCE, "gpus": [0], "max_model_len": 131072}
     wanted = replace(WANTED, flavour="cuda", instances=(long,))
-    assert judge(wanted, CUDA, cuda_host(gpu_facts()), bundle).fits
-    (problem,) = judge(wanted, CUDA, cuda_host(gpu_facts(memory=6 << 30)), bundle).problems
+    assert compare(wanted, CUDA, cuda_host(gpu_facts()), bundle).fits
+    (problem,) = compare(wanted, CUDA, cuda_host(gpu_facts(memory=6 << 30)), bundle).problems
     assert "instance 'a': one request of max_model_len 131072 needs 4.00 GiB of KV cache" in problem
 
 
 def test_hosts_that_share_instances_share_a_kind_of_gpu(bundle: Path) -> None:
     wanted = replace(WANTED, flavour="cuda", instances=({**INSTANCE, "gpus": [0]},))
     other = GpuFacts.of({"gpus": [{"bus_id": "x", "device_id": "20b2"}], "host": {"kernel": "6", "glibc": "2.36"}})
-    (row,) = refused(judge(wanted, CUDA, cuda_host(gpu_facts(), gpu2=other), bundle).rows)
+    (row,) = refused(compare(wanted, CUDA, cuda_host(gpu_facts(), gpu2=other), bundle).rows)
     assert row.what == "GPUs of the group"
-    assert judge(wanted, CUDA, cuda_host(gpu_facts(), gpu2=gpu_facts()), bundle).fits
+    assert compare(wanted, CUDA, cuda_host(gpu_facts(), gpu2=gpu_facts()), bundle).fits
 
 
 @pytest.mark.parametrize("lock", ["a==1\nflashinfer-jit-cache==0.6.14 \\\n", "a==1\n"])
@@ -221,5 +221,5 @@ def test_compiled_kernels_are_looked_for_in_the_lock(bundle: Path, lock: str) ->
     (bundle / "locks").mkdir()
     (bundle / "locks/l.txt").write_text(lock)
     asked = {**INSTANCE, "gpus": [0], "extra_args": {"attention-backend": "FLASHINFER"}}
-    found = judge(replace(WANTED, flavour="cuda", instances=(asked,)), CUDA, cuda_host(gpu_facts()), bundle)
+    found = compare(replace(WANTED, flavour="cuda", instances=(asked,)), CUDA, cuda_host(gpu_facts()), bundle)
     assert found.fits is ("flashinfer-jit-cache" in lock)

@@ -70,6 +70,6 @@ def test_what_is_no_template_is_refused(content: bytes | None, reason: str, site
         on_host(site.parent, "t.jinja")
 
 
-def test_an_absolute_path_is_refused_since_nobody_would_bring_it(site: Path) -> None:
+def test_an_absolute_path_is_refused_since_it_would_not_be_copied(site: Path) -> None:
     with pytest.raises(InputError, match="is an absolute path; put the file into the inventory's folder"):
         on_host(site.parent, "/etc/vllm/t.jinja")

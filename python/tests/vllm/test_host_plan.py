@@ -107,7 +107,7 @@ def test_only_a_gpu_host_gives_its_engines_gpus() -> None:
     assert path not in [file.path for file in plan(instance()).dropins]
 
 
-def test_words_of_the_command_line_are_checked_with_the_file() -> None:
+def test_arguments_of_the_command_line_are_checked_with_the_file() -> None:
     (arguments,) = plan(instance(), vllm="0.6.4.post1").arguments
     assert arguments.validate is not None
     assert arguments.validate.endswith("--unit vllm@a.service --user vllm %s o/m --served-model-name m")

@@ -1,4 +1,4 @@
-"""What the probe is told, and what makes an answer another model's."""
+"""The settings of the probe, and the identity of a golden answer."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def identity(runtime: dict[str, str] | None = None, **more: Any) -> str:
 
 
 def test_the_probe_knows_every_key_that_it_is_told() -> None:
-    told = Settings(**probe_settings(instance(), "/run/vllm-a/api.sock", RUNTIME, 600))
-    assert (told.engine, told.model, told.start_budget_s) == ("/run/vllm-a/api.sock", "m", 600.0)
+    settings = Settings(**probe_settings(instance(), "/run/vllm-a/api.sock", RUNTIME, 600))
+    assert (settings.engine, settings.model, settings.start_budget_s) == ("/run/vllm-a/api.sock", "m", 600.0)
 
 
 @pytest.mark.parametrize(
@@ -38,14 +38,14 @@ def test_what_changes_the_answer_changes_its_identity(change: dict[str, Any]) ->
 
 def test_an_instance_with_adapters_is_asked_otherwise_and_known_as_that() -> None:
     adapter = {"name": "x", "repo": "o/x", "revision": "2" * 40}
-    told = Settings(**probe_settings(instance(lora=[adapter]), "/s", RUNTIME, 600))
-    assert told.adapters
-    assert told.golden_identity == f"{identity()} asked=next"
+    settings = Settings(**probe_settings(instance(lora=[adapter]), "/s", RUNTIME, 600))
+    assert settings.adapters
+    assert settings.golden_identity == f"{identity()} asked=next"
 
 
 def test_what_does_not_generate_is_asked_for_its_own_work_and_compared_with_nothing() -> None:
-    told = Settings(**probe_settings(instance(task="embed"), "/s", RUNTIME, 600))
-    assert (told.task, told.golden_identity) == ("embed", "")
+    settings = Settings(**probe_settings(instance(task="embed"), "/s", RUNTIME, 600))
+    assert (settings.task, settings.golden_identity) == ("embed", "")
 
 
 @pytest.mark.parametrize(

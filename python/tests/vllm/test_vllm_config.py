@@ -11,6 +11,7 @@ import pytest
 from rackserve.errors import InputError
 from rackserve.vllm import (
     Instance,
+    cli_args,
     config_of,
     dtype_for,
     environment_of,
@@ -18,7 +19,6 @@ from rackserve.vllm import (
     release_of,
     releases,
     validate_release,
-    words_of,
 )
 
 REVISION = "0" * 40
@@ -54,7 +54,7 @@ def rendered(version: str = "0.32.0", flavour: str = "cuda", **changes: object) 
 def test_every_release_gets_only_flags_that_it_has(version: str, changes: dict[str, Any]) -> None:
     has = set((FLAGS / f"{version}.txt").read_text(encoding="utf-8").splitlines())
     subject = instance(**changes)
-    on_line = {word for word in words_of(subject, release_of(version)) if word.startswith("--")}
+    on_line = {word for word in cli_args(subject, release_of(version)) if word.startswith("--")}
     in_file = {f"--{key}" for key in rendered(version, **changes)}
     assert validate_release([subject], release_of(version)) == []
     assert on_line | in_file <= has
@@ -62,7 +62,7 @@ def test_every_release_gets_only_flags_that_it_has(version: str, changes: dict[s
 
 
 @pytest.mark.parametrize(
-    ("version", "task", "told"),
+    ("version", "task", "expected"),
     [
         ("0.6.4.post1", "embed", {"task": "embedding"}),
         ("0.10.2", "embed", {"runner": "pooling", "convert": "embed"}),
@@ -70,9 +70,9 @@ def test_every_release_gets_only_flags_that_it_has(version: str, changes: dict[s
         ("0.33.0", "generate", {"enable-prefix-caching": True}),
     ],
 )
-def test_a_release_is_told_what_the_model_is_for(version: str, task: str, told: dict[str, Any]) -> None:
+def test_the_config_has_the_task_of_the_model(version: str, task: str, expected: dict[str, Any]) -> None:
     keys = ("task", "runner", "convert", "enable-prefix-caching")
-    assert {key: value for key, value in rendered(version, task=task).items() if key in keys} == told
+    assert {key: value for key, value in rendered(version, task=task).items() if key in keys} == expected
 
 
 def test_a_model_that_does_not_generate_calls_no_tools() -> None:
@@ -92,7 +92,7 @@ def test_no_release_is_told_false_or_left_to_its_defaults(version: str, changes:
 
 def test_the_oldest_release_has_the_model_and_lists_on_its_command_line() -> None:
     subject = instance(lora=[{"name": "x", "path": "/l/x"}], prefix_caching=False)
-    assert words_of(subject, release_of(OLDEST)) == ["o/m", "--served-model-name", "m", "--lora-modules", "x=/l/x"]
+    assert cli_args(subject, release_of(OLDEST)) == ["o/m", "--served-model-name", "m", "--lora-modules", "x=/l/x"]
     config = rendered(OLDEST, lora=[{"name": "x", "path": "/l/x"}], prefix_caching=False)
     assert "model" not in config
     assert not [value for value in config.values() if isinstance(value, list)]
@@ -103,7 +103,7 @@ def test_the_oldest_release_has_the_model_and_lists_on_its_command_line() -> Non
 
 def test_the_newest_release_has_all_in_its_file() -> None:
     config = rendered(NEWEST)
-    assert words_of(instance(), release_of(NEWEST)) == []
+    assert cli_args(instance(), release_of(NEWEST)) == []
     assert (config["model"], config["served-model-name"]) == ("o/m", ["m"])
     assert (config["shutdown-timeout"], config["gpu-memory-utilization"]) == (60, 0.92)
     assert not {"disable-log-requests", "allowed-origins"} & config.keys()

@@ -6,7 +6,7 @@ from rackserve.capacity._kv import KV_DTYPES, KvCapacity, KvLayout, capacity_of,
 from rackserve.capacity._memory import GIB, Budget, Term
 from rackserve.capacity._picture import bar, parts_of, svg
 from rackserve.capacity._plan import Plan, Remedy, Settings, plan, remedies
-from rackserve.capacity._preflight import CapacityRequest, plan_of, problem_of
+from rackserve.capacity._preflight import CapacityRequest, plan_of, validate_capacity
 from rackserve.capacity._weights import Source, Weights, weights_of
 
 __all__ = [
@@ -34,10 +34,10 @@ __all__ = [
     "parts_of",
     "plan",
     "plan_of",
-    "problem_of",
     "read_shape",
     "remedies",
     "shape_of",
     "svg",
+    "validate_capacity",
     "weights_of",
 ]

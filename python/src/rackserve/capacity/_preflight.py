@@ -57,7 +57,7 @@ class CapacityRequest:
     gpu_memory_utilization: float | None = None
 
 
-def problem_of(wanted: CapacityRequest) -> str | None:
+def validate_capacity(wanted: CapacityRequest) -> str | None:
     """Return why an instance cannot hold one request of its max_model_len, and what to set; None when it can.
 
     A prediction refuses only what would not fit even if it were as wrong as it may be; see docs/reference/capacity.md.

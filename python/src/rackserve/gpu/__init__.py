@@ -1,4 +1,4 @@
-"""What a GPU is: what a host reported of its own, what is known of the product, and which one an instance gets."""
+"""GPUs: the facts of a host, the data of known products, and the selection for an instance."""
 
 from rackserve.gpu._facts import Gpu, GpuFacts
 from rackserve.gpu._hardware import Capability, Generation, Hardware, KnownGpu, Modules, dotted, hardware

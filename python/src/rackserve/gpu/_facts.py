@@ -1,4 +1,4 @@
-"""What the module rackserve_gpu_facts read on a host, typed and completed by what is known of its GPUs."""
+"""The facts of the module rackserve_gpu_facts, typed and completed by the data of known GPUs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _GB = 1_000_000_000
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, populate_by_name=True)  # a newer module may tell more
+    model_config = ConfigDict(frozen=True, populate_by_name=True)  # a newer module may report more
 
 
 class Slice(_Part):
-    """A slice of a GPU (MIG): its identity, and bytes of memory."""
+    """A MIG instance: its identity, and bytes of memory."""
 
     uuid: str
     memory: int
@@ -24,18 +24,18 @@ class Slice(_Part):
 
 
 class Gpu(_Part):
-    """One GPU; what only a driver says is None without one. Memory is in bytes."""
+    """One GPU; fields that need a driver are None without one. Memory is in bytes."""
 
     bus_id: str
     device_id: str = ""
     seen_on_bus: bool = True
     kernel_driver: str = ""
     index: int | None = None
-    told_name: str | None = Field(default=None, alias="name")
+    reported_name: str | None = Field(default=None, alias="name")
     uuid: str | None = None
     memory: int | None = None
     reserved: int = 0
-    told_capability: Capability | None = Field(default=None, alias="capability")
+    reported_capability: Capability | None = Field(default=None, alias="capability")
     mig: bool | None = None
     slices: tuple[Slice, ...] = ()
     nvlinks: int = 0
@@ -44,20 +44,20 @@ class Gpu(_Part):
 
     @property
     def known(self) -> KnownGpu | None:
-        """What `gpus.yml` says of the product."""
+        """The product's data in `gpus.yml`."""
         return hardware().known(self.device_id)
 
     @property
     def name(self) -> str:
         """The driver's name of it, else the product's, else its PCI device id."""
-        if self.told_name:
-            return self.told_name.removeprefix("NVIDIA ")
+        if self.reported_name:
+            return self.reported_name.removeprefix("NVIDIA ")
         return self.known.name if self.known else f"a GPU with the PCI id 10de:{self.device_id}"
 
     @property
     def capability(self) -> Capability | None:
         """Compute capability; None for an unknown GPU without a driver."""
-        return self.told_capability or (self.known.capability if self.known else None)
+        return self.reported_capability or (self.known.capability if self.known else None)
 
     @property
     def generation(self) -> Generation | None:
@@ -66,14 +66,14 @@ class Gpu(_Part):
 
     @property
     def cuda_bytes(self) -> int | None:
-        """Memory that CUDA gets; without a driver what the data sheet says, which is more."""
+        """Memory that CUDA gets; without a driver the data sheet's value, which is larger."""
         if self.memory is not None:
             return self.memory - self.reserved
         return self.known.memory * _GB if self.known else None
 
 
 class Driver(_Part):
-    """NVIDIA's driver; `problem` is why it does not answer."""
+    """NVIDIA's driver; `problem` is why it does not respond."""
 
     version: str | None = None
     cuda: str | None = None
@@ -97,7 +97,7 @@ class Xid(_Part):
 
 
 class Host(_Part):
-    """What driver and GPUs depend on.
+    """Properties of the host that driver and GPUs depend on.
 
     `header_kernels` are those whose headers it has, `reboot` are reasons to wait for one, `memory` is in bytes,
     `missing_nodes` are device nodes that CUDA would open.

@@ -1,4 +1,4 @@
-"""What rackserve knows of NVIDIA's GPUs, typed: `data/gpus.yml` and the only way to read it."""
+"""NVIDIA's GPUs, typed: the reader of `data/gpus.yml`."""
 
 from __future__ import annotations
 
@@ -79,17 +79,17 @@ class Capabilities(Converting):
     below: Dotted | None = None
 
     def has(self, capability: Capability) -> bool:
-        """Tell whether a capability is one of them."""
+        """Return whether a capability is in the range."""
         return self.first <= capability and (self.below is None or capability < self.below)
 
-    def told(self) -> str:
-        """Name them."""
+    def describe(self) -> str:
+        """Describe the range."""
         upper = f" to below {dotted(self.below)}" if self.below else " or newer"
         return f"{dotted(self.first)}{upper}"
 
 
 class Backend(Converting):
-    """An attention backend of vLLM; `compiles` says that its kernels are built on the host."""
+    """An attention backend of vLLM; `compiles`: its kernels are built on the host."""
 
     capabilities: Capabilities = Capabilities()
     compiles: bool = False
@@ -105,11 +105,11 @@ class Hardware(Converting):
     attention_backends: dict[str, Backend]
 
     def generation_of(self, capability: Capability | None) -> Generation | None:
-        """Return the generation of a compute capability; None for one that nobody listed."""
+        """Return the generation of a compute capability; None when it is not listed."""
         return next((g for g in self.generations if capability in g.capabilities), None)
 
     def known(self, device_id: str) -> KnownGpu | None:
-        """Return the product of a PCI device id; None for one that nobody listed."""
+        """Return the product of a PCI device id; None when it is not listed."""
         return next((gpu for gpu in self.gpus if gpu.id == device_id), None)
 
 
@@ -120,5 +120,5 @@ def dotted(capability: Capability) -> str:
 
 @cache
 def hardware() -> Hardware:
-    """Return what is known of GPUs."""
+    """Return the data of known GPUs."""
     return Hardware.model_validate(yaml.safe_load(_DATA.read_text(encoding="utf-8")))

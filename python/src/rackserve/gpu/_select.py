@@ -13,24 +13,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Share:
-    """A GPU that an instance gets, or one slice of it."""
+    """A GPU of an instance, or one MIG instance of it."""
 
     gpu: Gpu
     slice: Slice | None = None
 
     @property
     def cuda_bytes(self) -> int | None:
-        """Memory that CUDA gets of it; None where nobody knows."""
+        """Memory that CUDA gets of it; None when unknown."""
         return self.slice.memory - self.slice.reserved if self.slice else self.gpu.cuda_bytes
 
     @property
     def uuid(self) -> str | None:
-        """What CUDA_VISIBLE_DEVICES takes, None where no driver has said it."""
+        """The value for CUDA_VISIBLE_DEVICES; None without a driver."""
         return self.slice.uuid if self.slice else self.gpu.uuid
 
 
 def find_share(wanted: int | str, gpus: Sequence[Gpu]) -> Share | None:
-    """Return what one entry of an instance's `gpus` stands for, None where the host has no such GPU.
+    """Return the GPU that an item of an instance's `gpus` names, None where the host has no such GPU.
 
     Without a driver an index counts by PCI address, as nvidia-smi will.
     """
@@ -72,7 +72,7 @@ def stable_name(text: str) -> str:
 
 
 def visible_devices(wanted: Sequence[int | str], gpus: Sequence[Gpu], *, by_uuid: bool) -> list[str]:
-    """Return an instance's GPUs as CUDA_VISIBLE_DEVICES takes them; what the host does not know stays as it is.
+    """Return an instance's GPUs as CUDA_VISIBLE_DEVICES takes them; an unknown name is returned unchanged.
 
     CUDA knows no PCI addresses. An index means another GPU once one has fallen off the bus, so a UUID is better, where
     the release takes it.

@@ -1,6 +1,6 @@
-"""The NVIDIA driver of a host: which set it gets, what keeps that from serving, before anything changes and after.
+"""The NVIDIA driver of a host: which set is installed, and whether it can serve, before and after the change.
 
-Pure functions over the inventory's words, the bundle's manifest and what was read on the host.
+Pure functions over the inventory, the bundle's manifest and what was read on the host.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from rackserve.gpu import GpuFacts
     from rackserve.vllm import Release
 
-_GIVEN_AWAY: Final = "vfio-pci"  # a virtual machine has it
-_OF_NVSWITCH: Final = ("nvidia-fabricmanager", "libnvidia-nscq", "libnvsdm")
+_PASSTHROUGH: Final = "vfio-pci"  # passed through to a virtual machine
+_NVSWITCH_PACKAGES: Final = ("nvidia-fabricmanager", "libnvidia-nscq", "libnvsdm")
 _HEADERS: Final = "linux-headers-"
 
 
 @dataclass(frozen=True)
 class DriverRequest:
-    """What an inventory says of the driver; empty texts leave it to the bundle."""
+    """The driver that an inventory requests; empty fields leave the choice to the bundle."""
 
     source: Literal["preinstalled", "bundle", "runfile"] = "preinstalled"
     version: str = ""
@@ -34,17 +34,17 @@ class DriverRequest:
     signed: bool = False
 
     def takes(self, version: str, flavour: str) -> bool:
-        """Tell whether a set is one that the inventory asks for."""
+        """Return whether a set matches the request."""
         return self.version in ("", version) and self.modules in ("", flavour)
 
 
 @dataclass(frozen=True)
 class DriverSet:
-    """A driver set that a host can be given.
+    """A driver set that can be installed on a host.
 
     Attributes:
         path: its apt repository: in the bundle, or on the host where `kept`.
-        install: packages that it asks for, of which a host may need fewer.
+        install: packages to install, of which a host may need fewer.
         packages: versions of the whole repository by name.
         kernels: those whose headers it has.
     """
@@ -59,70 +59,70 @@ class DriverSet:
 
 
 def find_set(
-    wish: DriverRequest, manifest: Manifest, release: str, kept: Sequence[Mapping[str, Any]] = ()
+    request: DriverRequest, manifest: Manifest, release: str, kept: Sequence[Mapping[str, Any]] = ()
 ) -> DriverSet | None:
-    """Return the set that a host gets: the bundle's, else one that it keeps of an earlier bundle; None if neither fits.
+    """Return the set for a host: the bundle's, else a kept one of an earlier bundle; None if neither matches.
 
     Args:
-        wish: what the inventory says.
+        request: the driver that the inventory requests.
         manifest: the bundle's.
         release: the host's Debian.
-        kept: sets on the host, as the role wrote them down. One is taken only by its version.
+        kept: sets kept on the host, as the role recorded them. One is used only if its version is requested.
     """
-    if wish.source != "bundle":
+    if request.source != "bundle":
         return None
     found = [
         DriverSet(d.version, d.flavour, d.path, d.install, d.packages, d.kernels)
         for d in manifest.drivers
         if d.release == release
     ]
-    if wish.version:
+    if request.version:
         names = ("version", "flavour", "path", "packages")
         found += [
             DriverSet(**{n: k[n] for n in names}, install=tuple(k["install"]), kernels=tuple(k["kernels"]), kept=True)
             for k in kept
         ]
-    return next((one for one in found if wish.takes(one.version, one.flavour)), None)
+    return next((one for one in found if request.takes(one.version, one.flavour)), None)
 
 
 def plan_of(
-    wish: DriverRequest, manifest: Manifest, release: str, kept: Sequence[Mapping[str, Any]] = ()
+    request: DriverRequest, manifest: Manifest, release: str, kept: Sequence[Mapping[str, Any]] = ()
 ) -> DriverPlan:
-    """Return what will be done about the driver, for preflight; arguments as of `find_set`."""
-    if wish.source == "preinstalled":
+    """Return the plan for the driver, for preflight; arguments as of `find_set`."""
+    if request.source == "preinstalled":
         return DriverPlan()
-    chosen = find_set(wish, manifest, release, kept)
+    chosen = find_set(request, manifest, release, kept)
     return DriverPlan(
-        wish.source,
-        chosen.version if chosen else wish.version if wish.source == "runfile" and wish.version else None,
-        chosen.flavour if chosen else wish.modules or None,
+        request.source,
+        chosen.version if chosen else request.version if request.source == "runfile" and request.version else None,
+        chosen.flavour if chosen else request.modules or None,
         chosen.kernels if chosen else (),
-        fabric_manager=chosen is not None and any(name.startswith(_OF_NVSWITCH[0]) for name in chosen.packages),
-        reboots=wish.reboot_allowed,
-        signs=wish.signed,
+        fabric_manager=chosen is not None and any(name.startswith(_NVSWITCH_PACKAGES[0]) for name in chosen.packages),
+        reboots=request.reboot_allowed,
+        signs=request.signed,
     )
 
 
 def package_names(chosen: DriverSet, kernels: Sequence[str], *, nvswitch: bool) -> list[str]:
-    """Return what one host asks for: headers of its own kernels, and what NVSwitches need where they are."""
+    """Return the packages for one host: headers of its own kernels, and the NVSwitch packages where it has any."""
     headers = {f"{_HEADERS}{kernel}" for kernel in kernels}
     return [
         name
         for name in chosen.install
-        if (nvswitch or not name.startswith(_OF_NVSWITCH)) and (name in headers or not name.startswith(_HEADERS))
+        if (nvswitch or not name.startswith(_NVSWITCH_PACKAGES)) and (name in headers or not name.startswith(_HEADERS))
     ]
 
 
-def driver_refusal(
+def validate_driver_plan(
     facts: GpuFacts, plan: DriverPlan, release: Release, kernels: Sequence[str] = (), *, gpu_required: bool = True
 ) -> str:
-    """Return the table of what refuses a host's driver, empty when nothing does.
+    """Return the table of a host's driver requirements when one is not met, else an empty text.
 
     Args:
-        facts: what the host is.
-        plan: what will be done about its driver.
+        facts: the host's facts.
+        plan: the plan for its driver.
         release: the vLLM that is to run on it.
-        kernels: those that the modules are built for; empty is the one that runs.
+        kernels: those that the modules are built for; empty is the running one.
         gpu_required: whether a host without a GPU is refused.
     """
     rows = []
@@ -134,7 +134,7 @@ def driver_refusal(
 
 
 def reboot_reasons(facts: GpuFacts, version: str = "", modules: str = "") -> list[str]:
-    """Return why a host must be rebooted before its driver can serve; arguments as of `driver_problems`."""
+    """Return why a host must be rebooted before its driver can serve; arguments as of `validate_driver`."""
     found = list(facts.host.reboot)
     loaded = facts.driver.version
     if facts.gpus and facts.host.nouveau:
@@ -146,13 +146,13 @@ def reboot_reasons(facts: GpuFacts, version: str = "", modules: str = "") -> lis
     return found
 
 
-def driver_problems(facts: GpuFacts, version: str = "", *, fresh: bool = False) -> list[str]:
-    """Return why a driver does not serve as it should; an empty list is one that does.
+def validate_driver(facts: GpuFacts, version: str = "", *, fresh: bool = False) -> list[str]:
+    """Return the problems of the running driver; empty when it is healthy.
 
     Args:
-        facts: what the host is.
-        version: the exact one that must answer; empty is any.
-        fresh: it was just installed or booted, so that any Xid since the boot speaks against it.
+        facts: the host's facts.
+        version: the exact version that must be loaded; empty is any.
+        fresh: it was just installed or booted, so that any Xid since the boot counts as a problem.
     """
     driver, host = facts.driver, facts.host
     if driver.cuda is None:
@@ -160,9 +160,9 @@ def driver_problems(facts: GpuFacts, version: str = "", *, fresh: bool = False) 
     found = []
     if version and driver.version != version:
         found.append(f"{driver.version} answers, and {version} is wanted")
-    silent = [gpu.bus_id for gpu in facts.gpus if gpu.index is None and gpu.kernel_driver != _GIVEN_AWAY]
-    if silent:
-        found.append(f"it does not show {', '.join(silent)}, which the PCI bus has")
+    missing = [gpu.bus_id for gpu in facts.gpus if gpu.index is None and gpu.kernel_driver != _PASSTHROUGH]
+    if missing:
+        found.append(f"it does not show {', '.join(missing)}, which the PCI bus has")
     if host.missing_nodes:
         found.append(f"{', '.join(host.missing_nodes)} is not there; run nvidia-modprobe -c 0 -u as root")
     manager = host.fabric_manager

@@ -1,4 +1,4 @@
-"""What an inventory may say of the driver, and what is wrong with it: sentences, before anything changes."""
+"""The driver inputs of an inventory, and their validation before anything changes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class MigLayout(Strict):
 
 @dataclass(frozen=True)
 class DriverInputs:
-    """What the role nvidia_driver is given besides the driver's version; paths are of the controller."""
+    """The inputs of the role nvidia_driver besides the driver's version; paths are on the controller."""
 
     runfile: str = ""
     runfile_sha256: str = ""
@@ -42,20 +42,20 @@ class DriverInputs:
 
 
 def validate_driver_inputs(
-    wish: DriverRequest, given: DriverInputs, manifest: Manifest, release: str, kept: Sequence[Mapping[str, Any]]
+    request: DriverRequest, inputs: DriverInputs, manifest: Manifest, release: str, kept: Sequence[Mapping[str, Any]]
 ) -> list[str]:
-    """Return everything that is wrong, each with what to set; empty when nothing is.
+    """Return a sentence for each problem, with what to set; empty when valid.
 
     Args:
-        wish: which driver the inventory asks for.
-        given: what else it says.
+        request: which driver the inventory asks for.
+        inputs: the other driver inputs of the inventory.
         manifest: the bundle's.
         release: the host's Debian.
         kept: driver sets that the host keeps.
     """
-    found = _signing(given) + _extras(given, manifest, release) + _mig(given)
-    if wish.source == "bundle" and find_set(wish, manifest, release, kept) is None:
-        asked = " ".join(word for word in ("driver", wish.version, wish.modules) if word)
+    found = _signing(inputs) + _extras(inputs, manifest, release) + _mig(inputs)
+    if request.source == "bundle" and find_set(request, manifest, release, kept) is None:
+        asked = " ".join(word for word in ("driver", request.version, request.modules) if word)
         has = ", ".join(f"{d.version} {d.flavour}" for d in manifest.drivers if d.release == release) or "none"
         old = ", ".join(f"{k['version']} {k['flavour']}" for k in kept) or "none"
         found.append(
@@ -63,37 +63,37 @@ def validate_driver_inputs(
             "and nvidia_driver_modules to one of these, or name the driver in bundle.yml and build the bundle again, "
             "or set nvidia_driver_source: preinstalled"
         )
-    return found + (_runfile(wish, given) if wish.source == "runfile" else [])
+    return found + (_runfile(request, inputs) if request.source == "runfile" else [])
 
 
-def _runfile(wish: DriverRequest, given: DriverInputs) -> list[str]:
+def _runfile(request: DriverRequest, inputs: DriverInputs) -> list[str]:
     lacking = [
         f"nvidia_driver_{name}"
         for name, value in (
-            ("version", wish.version),
-            ("modules", wish.modules),
-            ("runfile", given.runfile),
-            ("runfile_sha256", given.runfile_sha256),
+            ("version", request.version),
+            ("modules", request.modules),
+            ("runfile", inputs.runfile),
+            ("runfile_sha256", inputs.runfile_sha256),
         )
         if not value
     ]
     if lacking:
         return [f"nvidia_driver_source: runfile needs {', '.join(lacking)}"]
-    path = Path(given.runfile)
+    path = Path(inputs.runfile)
     if not path.is_file():
         return [f"nvidia_driver_runfile: {path} is not there"]
     with path.open("rb") as source:
         digest = hashlib.file_digest(source, "sha256").hexdigest()
-    if digest != given.runfile_sha256.lower():
-        return [f"{path} has the sha256 {digest}, and nvidia_driver_runfile_sha256 is {given.runfile_sha256}"]
+    if digest != inputs.runfile_sha256.lower():
+        return [f"{path} has the sha256 {digest}, and nvidia_driver_runfile_sha256 is {inputs.runfile_sha256}"]
     return []
 
 
-def _signing(given: DriverInputs) -> list[str]:
+def _signing(inputs: DriverInputs) -> list[str]:
     named = {
-        "nvidia_driver_signing_key": given.signing_key,
-        "nvidia_driver_signing_certificate": given.signing_certificate,
-        "nvidia_driver_mok_hash_file": given.mok_hash_file,
+        "nvidia_driver_signing_key": inputs.signing_key,
+        "nvidia_driver_signing_certificate": inputs.signing_certificate,
+        "nvidia_driver_mok_hash_file": inputs.mok_hash_file,
     }
     if not any(named.values()):
         return []
@@ -101,18 +101,18 @@ def _signing(given: DriverInputs) -> list[str]:
     return found + [f"{name}: {path} is not there" for name, path in named.items() if path and not Path(path).is_file()]
 
 
-def _extras(given: DriverInputs, manifest: Manifest, release: str) -> list[str]:
+def _extras(inputs: DriverInputs, manifest: Manifest, release: str) -> list[str]:
     carried = {name for r in manifest.repositories if r.release == release for name in r.packages}
     return [
         f"nvidia_driver_extras: {name} is not among the bundle's packages; name its .deb in `supplied` of bundle.yml"
-        for name in given.extras
+        for name in inputs.extras
         if name not in carried
     ]
 
 
-def _mig(given: DriverInputs) -> list[str]:
+def _mig(inputs: DriverInputs) -> list[str]:
     found = []
-    for position, item in enumerate(given.mig):
+    for position, item in enumerate(inputs.mig):
         try:
             MigLayout.model_validate(item)
         except ValidationError as wrong:

@@ -1,4 +1,4 @@
-"""The rows about GPUs as a whole and their driver: version, kernel modules, fabric manager, what keeps it down."""
+"""The rows about GPUs as a whole and their driver: version, kernel modules, fabric manager, reboots."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ if TYPE_CHECKING:
     from rackserve.gpu import Generation, Gpu, GpuFacts, Modules
     from rackserve.vllm import Release
 
-_COMING_UP: Final = ("not started", "in progress")
-_GIVEN_AWAY: Final = "vfio-pci"  # a virtual machine has it
+_FABRIC_STARTING: Final = ("not started", "in progress")
+_PASSTHROUGH: Final = "vfio-pci"  # passed through to a virtual machine
 _ALL: Final[tuple[Modules, ...]] = ("open", "proprietary")
-_GPU_LESS: Final = (
-    "for a host without a GPU set stack_runtime.flavour: cpu; else seat the GPU and look at lspci -d 10de:"
-)
-_WAKING: Final = "run modprobe nvidia and nvidia-smi, and look for NVRM in `dmesg`"
+_NO_GPU: Final = "for a host without a GPU set stack_runtime.flavour: cpu; else seat the GPU and look at lspci -d 10de:"
+_LOAD_DRIVER: Final = "run modprobe nvidia and nvidia-smi, and look for NVRM in `dmesg`"
 _OTHER_LIBRARY: Final = "another driver's libraries are found first: look at ldconfig -p | grep libcuda"
-_GETTING: Final = {
+_OBTAIN_DRIVER: Final = {
     "preinstalled": "install a driver, or set nvidia_driver_source: bundle to have it installed",
     "bundle": "name a driver for this Debian in bundle.yml and build the bundle again",
     "runfile": "set nvidia_driver_version",
@@ -31,11 +29,11 @@ _GETTING: Final = {
 
 @dataclass(frozen=True)
 class DriverPlan:
-    """What the inventory says of the driver: where it comes from, and what that brings.
+    """The plan for the driver: where it comes from, and what it includes.
 
     Attributes:
         source: `preinstalled` changes nothing; the others build kernel modules on the host.
-        version: of the driver to install, None where nobody said it.
+        version: of the driver to install, None where it is not set.
         kernels: those whose headers come with it.
         fabric_manager: it comes with it too.
         reboots: the host may be rebooted for it.
@@ -58,7 +56,7 @@ class DriverPlan:
 
 @dataclass(frozen=True)
 class _Driver:
-    """The driver that the instances will run on, present or planned; `text` tells it to an operator."""
+    """The driver that the instances will run on, present or planned; `text` describes it to an operator."""
 
     version: str | None
     modules: str | None
@@ -75,14 +73,14 @@ def driver_rows(facts: GpuFacts, gpus: Sequence[Gpu], plan: DriverPlan, release:
     """Return the rows about GPUs and driver.
 
     Args:
-        facts: what the host is.
+        facts: the host's facts.
         gpus: those that instances use.
-        plan: what the inventory says of the driver.
+        plan: the plan for the driver.
         release: the vLLM that is to run.
     """
     driver = _driver_of(facts, plan)
     generations = [gpu.generation for gpu in gpus if gpu.generation]
-    rows = [_answering(facts), _version(driver, generations, release, plan), _modules(driver, generations, plan)]
+    rows = [_gpu_count(facts), _version(driver, generations, release, plan), _modules(driver, generations, plan)]
     if plan.builds and plan.version != facts.driver.version:
         rows.append(_headers(facts, plan))
     rows += [_secure_boot(facts, plan), _nouveau(facts, plan), _fabric(facts, gpus, driver, plan), _reboot(facts, plan)]
@@ -101,18 +99,18 @@ def _driver_of(facts: GpuFacts, plan: DriverPlan) -> _Driver:
     return _Driver(version, present.modules, present.cuda, f"{version}, CUDA {present.cuda}", answers=True)
 
 
-def _answering(facts: GpuFacts) -> Row:
-    """Ask for a GPU, and where there is a driver to show them, for every one that is on the bus."""
+def _gpu_count(facts: GpuFacts) -> Row:
+    """Require a GPU and, where a driver is loaded, that it shows every GPU on the bus."""
     if not facts.gpus:
-        return row("GPU", "an NVIDIA GPU", "none on the PCI bus", _GPU_LESS, fits=False)
+        return row("GPU", "an NVIDIA GPU", "none on the PCI bus", _NO_GPU, fits=False)
     if facts.driver.cuda is None:
         return row("GPU", "an NVIDIA GPU", f"{len(facts.gpus)} on the PCI bus", "", fits=True)
-    silent = [gpu for gpu in facts.gpus if gpu.index is None and gpu.kernel_driver != _GIVEN_AWAY]
-    codes = sorted({x.code for x in facts.host.xids for gpu in silent if gpu.bus_id.startswith(x.bus_id)})
+    missing = [gpu for gpu in facts.gpus if gpu.index is None and gpu.kernel_driver != _PASSTHROUGH]
+    codes = sorted({x.code for x in facts.host.xids for gpu in missing if gpu.bus_id.startswith(x.bus_id)})
     xids = f", after Xid {', '.join(map(str, codes))}" if codes else ""
-    absent = f"without {', '.join(gpu.bus_id for gpu in silent)}{xids}" if silent else "all of them"
+    absent = f"without {', '.join(gpu.bus_id for gpu in missing)}{xids}" if missing else "all of them"
     fix = "look for the GPU in `dmesg`, cold-start the host, and have the GPU exchanged if that does not bring it back"
-    return row("GPUs that answer", f"{len(facts.gpus)}, as on the PCI bus", absent, fix, fits=not silent)
+    return row("GPUs that answer", f"{len(facts.gpus)}, as on the PCI bus", absent, fix, fits=not missing)
 
 
 def _version(driver: _Driver, generations: Sequence[Generation], release: Release, plan: DriverPlan) -> Row:
@@ -122,7 +120,7 @@ def _version(driver: _Driver, generations: Sequence[Generation], release: Releas
     last = min((g.driver.until for g in generations if g.driver.until), default=None)
     wanted = f"{floor} or newer ({floors[floor]})" + (f", up to {last}" if last else "")
     if driver.branch is None:
-        fix = _GETTING[plan.source]
+        fix = _OBTAIN_DRIVER[plan.source]
         return row("driver", wanted, driver.text, fix, fits=False)
     older = [r.version for r in releases().values() if r.driver <= driver.branch and r.cuda_major < release.cuda_major]
     other = (
@@ -131,9 +129,11 @@ def _version(driver: _Driver, generations: Sequence[Generation], release: Releas
         else ""
     )
     major = int(driver.cuda.split(".")[0]) if driver.cuda else release.cuda_major
-    in_span, speaks = floor <= driver.branch <= (last or driver.branch), major >= release.cuda_major
-    fix = f"install driver {last or floor}{other}" if not in_span else _WAKING if speaks else _OTHER_LIBRARY
-    return row("driver", wanted, driver.text, fix, fits=in_span and speaks and driver.answers)
+    in_range, cuda_supported = floor <= driver.branch <= (last or driver.branch), major >= release.cuda_major
+    fix = (
+        f"install driver {last or floor}{other}" if not in_range else _LOAD_DRIVER if cuda_supported else _OTHER_LIBRARY
+    )
+    return row("driver", wanted, driver.text, fix, fits=in_range and cuda_supported and driver.answers)
 
 
 def _modules(driver: _Driver, generations: Sequence[Generation], plan: DriverPlan) -> Row | None:
@@ -162,13 +162,13 @@ def _headers(facts: GpuFacts, plan: DriverPlan) -> Row:
 
 
 def _secure_boot(facts: GpuFacts, plan: DriverPlan) -> Row | None:
-    on, silent = facts.host.secure_boot, facts.driver.cuda is None
+    on, not_loaded = facts.host.secure_boot, facts.driver.cuda is None
     if plan.builds:
         fix = "switch Secure Boot off in the firmware, or give the role nvidia_driver a key to sign the modules with"
         found = {True: "on", False: "off", None: "not told by the firmware"}[on]
         fits = True if plan.signs else None if on is None else not on
         return row("Secure Boot", "off, or a key to sign the modules with", found, fix, fits=fits)
-    if on and silent:
+    if on and not_loaded:
         fix = "enrol the key of the driver's modules (mokutil --import, then at the console), or switch Secure Boot off"
         return row("Secure Boot", "off, or modules signed", "on, and the driver does not answer", fix, fits=False)
     return None
@@ -186,12 +186,12 @@ def _nouveau(facts: GpuFacts, plan: DriverPlan) -> Row:
 
 
 def _fabric(facts: GpuFacts, gpus: Sequence[Gpu], driver: _Driver, plan: DriverPlan) -> Row | None:
-    """Where GPUs hang on NVSwitches, CUDA does not start before the fabric manager of the driver's very version runs.
+    """With NVSwitches, CUDA does not start before the fabric manager runs, in exactly the driver's version.
 
     Fabric Manager User Guide, "Installing Fabric Manager"; NVIDIA/gpu-operator#544 is what one version off looks like.
     """
     hidden = any(gpu.fabric is None and gpu.known and gpu.known.nvswitch for gpu in gpus)
-    if not (facts.host.nvswitches or hidden or any(gpu.fabric in _COMING_UP for gpu in gpus)):
+    if not (facts.host.nvswitches or hidden or any(gpu.fabric in _FABRIC_STARTING for gpu in gpus)):
         return None
     wanted = f"{driver.version or 'of the driver'}, running (NVSwitch)"
     if plan.builds and plan.fabric_manager:

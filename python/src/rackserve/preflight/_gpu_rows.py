@@ -1,4 +1,4 @@
-"""The rows about single instances: whether the GPUs that they name can run what they ask for."""
+"""The rows about single instances: whether their GPUs can run them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def instance_rows(instance: Instance, facts: GpuFacts, release: Release, *, cach
     """Return the rows of one instance.
 
     Args:
-        instance: what is to be served.
-        facts: what the host is.
+        instance: the instance to serve.
+        facts: the host's facts.
         release: which vLLM.
         cached_kernels: whether the locked packages bring FlashInfer's kernels compiled.
     """
@@ -31,7 +31,7 @@ def instance_rows(instance: Instance, facts: GpuFacts, release: Release, *, cach
     gpus = [share.gpu for share in shares]
     known = [gpu.capability for gpu in gpus if gpu.capability]
     rows = [_named(instance, facts), _slices(shares, release), _mixed(gpus), _capability(gpus, release)]
-    rows.append(_young(gpus, release))
+    rows.append(_cuda_support(gpus, release))
     if known:
         oldest = min(known)
         rows += [_dtype(instance, gpus), _quantization(instance, oldest)]
@@ -89,7 +89,7 @@ def _mixed(gpus: Sequence[Gpu]) -> Row | None:
 
 
 def _capability(gpus: Sequence[Gpu], release: Release) -> Row | None:
-    """Ask for what vLLM takes and the wheel's CUDA still makes code for."""
+    """Require a compute capability that vLLM and the wheel's CUDA support."""
     if not gpus:
         return None
     ended = [g for g in hardware().generations if g.cuda.until and g.cuda.until < release.cuda_major]
@@ -105,8 +105,8 @@ def _capability(gpus: Sequence[Gpu], release: Release) -> Row | None:
     return row("compute capability", wanted, ", ".join(map(dotted, known)), fix, fits=known[0] >= floor)
 
 
-def _young(gpus: Sequence[Gpu], release: Release) -> Row | None:
-    """Ask that the wheel's CUDA makes code for GPUs that came after an earlier one."""
+def _cuda_support(gpus: Sequence[Gpu], release: Release) -> Row | None:
+    """Require a wheel whose CUDA supports the newest of the GPUs."""
     first = {gpu.generation.cuda.first: gpu.generation.name for gpu in gpus if gpu.generation}
     needed = max((version for version in first if version), default=None)
     if needed is None:
@@ -151,7 +151,7 @@ def _backend(instance: Instance, known: Sequence[Capability], facts: GpuFacts, *
     fits = all(map(backend.capabilities.has, known))
     leave = "leave extra_args.attention-backend out: vLLM takes one that fits the GPU"
     found = ", ".join(map(dotted, sorted(set(known))))
-    rows = [row("attention backend", f"{name}: {backend.capabilities.told()}", found, leave, fits=fits)]
+    rows = [row("attention backend", f"{name}: {backend.capabilities.describe()}", found, leave, fits=fits)]
     if backend.compiles:
         has = (
             f"nvcc {facts.host.nvcc}" if facts.host.nvcc else "kernels of flashinfer-jit-cache" if cached else "neither"

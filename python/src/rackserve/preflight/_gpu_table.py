@@ -1,7 +1,7 @@
-"""Whether a host's GPUs, driver and system can run the instances that it is asked to serve.
+"""Checks whether a host's GPUs, driver and system can run its instances.
 
 Pure functions over what was read on the host (`rackserve_gpu_facts`), the inventory, a vLLM release
-(`vllm_releases.yml`) and what is known of GPUs (`gpus.yml`). The result is one table for each host.
+(`vllm_releases.yml`) and the data of known GPUs (`gpus.yml`). The result is one table for each host.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def gpu_rows(
     """Return every row of a host that is to run vLLM's CUDA build.
 
     Args:
-        facts: what the host is.
+        facts: the host's facts.
         instances: those of the host.
         release: the vLLM that is to run.
-        plan: what the inventory says of the driver.
+        plan: the plan for the driver.
         cached_kernels: whether the locked packages bring FlashInfer's kernels compiled.
     """
     used = [share.gpu for instance in instances for share in shares_of(instance.gpus, facts.gpus)]
@@ -46,7 +46,7 @@ def group_row(host: str, peers: Mapping[str, GpuFacts]) -> Row | None:
     """Compare a host's GPUs with those of the hosts that serve the very same instances; None where it has no peer.
 
     Args:
-        host: the host that is judged.
+        host: the host to compare.
         peers: facts by host, its own among them.
     """
     kinds = {name: ", ".join(sorted({gpu.name for gpu in facts.gpus})) for name, facts in sorted(peers.items())}

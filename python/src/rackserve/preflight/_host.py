@@ -1,4 +1,4 @@
-"""What the roles hand over of a host, as Ansible read it: typed here, and judged by the other modules."""
+"""Entry points of the filters: converts a host's data from Ansible to types, and calls the other modules."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from rackserve._schema import plain
 from rackserve.gpu import GpuFacts
-from rackserve.preflight._driver import DriverRequest, driver_refusal, find_set, package_names, plan_of
+from rackserve.preflight._compare import compare
+from rackserve.preflight._driver import DriverRequest, find_set, package_names, plan_of, validate_driver_plan
 from rackserve.preflight._driver_inputs import DriverInputs, validate_driver_inputs
-from rackserve.preflight._judge import judge
 from rackserve.preflight._parts import parts_for
 from rackserve.preflight._types import Host, HostFacts, HostSpec
 from rackserve.vllm import release_of
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rackserve.bundle import Manifest
 
 
-def refusal_of(
+def validate_host(
     manifest: Manifest,
     bundle: str,
     wanted: Mapping[str, Any],
@@ -30,26 +30,26 @@ def refusal_of(
     name: str,
     gpus: Mapping[str, dict[str, Any]],
 ) -> str:
-    """Return everything that refuses a host, empty when nothing does.
+    """Return every problem of a host as one text, empty when there is none.
 
     Args:
         manifest: the bundle's.
         bundle: its folder on the controller.
-        wanted: what the inventory asks of the host, as `HostSpec`.
-        facts: what the module host_facts read.
+        wanted: the inventory's specification of the host, as `HostSpec`.
+        facts: of the module host_facts.
         name: the host's.
-        gpus: what rackserve_gpu_facts read, by host: of this one and of those that serve the same instances.
+        gpus: of the module rackserve_gpu_facts, by host: this one and those with the same instances.
     """
     known = HostFacts(**{key: value for key, value in facts.items() if key in HostFacts.__dataclass_fields__})
     peers = {host: GpuFacts.of(read) for host, read in gpus.items()}
-    judgement = judge(HostSpec(**wanted), manifest, Host(name, known, peers.get(name), peers), Path(bundle))
-    return "" if judgement.fits else judgement.text
+    result = compare(HostSpec(**wanted), manifest, Host(name, known, peers.get(name), peers), Path(bundle))
+    return "" if result.fits else result.text
 
 
 def gpus_of_peers(
     hostvars: Mapping[str, Mapping[str, Any]], hosts: Sequence[str], name: str, fact: str
 ) -> dict[str, Any]:
-    """Return what rackserve_gpu_facts read, by host, of a host and of those that serve the very same instances."""
+    """Return the facts of rackserve_gpu_facts by host, of a host and of those with the same instances."""
     instances = {host: plain(hostvars[host].get("vllm_instances", [])) for host in hosts}
     read = {host: plain(hostvars[host].get(fact, {})) for host in hosts if instances[host] == instances.get(name)}
     return {host: facts for host, facts in read.items() if "host" in facts}
@@ -63,13 +63,13 @@ def host_parts(
     driver: Mapping[str, Any],
 ) -> list[str]:
     """Return the paths of the bundle that a host needs; see `parts_for`."""
-    return list(parts_for(manifest, release, instances, **runtime, wish=DriverRequest(**driver)))
+    return list(parts_for(manifest, release, instances, **runtime, request=DriverRequest(**driver)))
 
 
 def host_driver(
     manifest: Manifest,
-    wish: Mapping[str, Any],
-    given: Mapping[str, Any],
+    request: Mapping[str, Any],
+    inputs: Mapping[str, Any],
     host: Mapping[str, Any],
     facts: dict[str, Any],
     *,
@@ -82,24 +82,24 @@ def host_driver(
 
     Args:
         manifest: the bundle's.
-        wish: what the inventory says of the driver, as `DriverRequest`.
-        given: what else it says, as `DriverInputs`.
-        host: what the module host_facts read.
-        facts: what the module rackserve_gpu_facts read.
+        request: the requested driver, as `DriverRequest`.
+        inputs: the other driver inputs of the inventory, as `DriverInputs`.
+        host: of the module host_facts.
+        facts: of the module rackserve_gpu_facts.
         root: the bundle on the host.
         kernels: those that the modules are built for.
         vllm_version: the host's release, which decides the oldest driver.
         gpu_required: whether a host without a GPU is refused.
 
     Returns:
-        `problems`, sentences on the inventory; `refusal`, the table of what refuses the host, empty when nothing does;
-        `set`, what the module rackserve_driver is to install, empty where none comes from the bundle.
+        `problems`, sentences on the inventory; `refusal`, the table of unmet requirements, else empty; `set`, the
+        driver set for the module rackserve_driver, empty where none comes from the bundle.
     """
-    asked, kept, read = DriverRequest(**wish), host["drivers"], GpuFacts.of(facts)
+    asked, kept, read = DriverRequest(**request), host["drivers"], GpuFacts.of(facts)
     plan = plan_of(asked, manifest, host["release"], kept)
     return {
-        "problems": validate_driver_inputs(asked, DriverInputs(**given), manifest, host["release"], kept),
-        "refusal": driver_refusal(read, plan, release_of(vllm_version), kernels, gpu_required=gpu_required),
+        "problems": validate_driver_inputs(asked, DriverInputs(**inputs), manifest, host["release"], kept),
+        "refusal": validate_driver_plan(read, plan, release_of(vllm_version), kernels, gpu_required=gpu_required),
         "set": _installable(asked, manifest, host, read, root=root, kernels=kernels),
     }
 

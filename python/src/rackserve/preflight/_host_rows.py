@@ -1,4 +1,4 @@
-"""The rows of a host's table that every host has: user, system, Python, disk, memory."""
+"""The rows of every host's table: user, system, Python, disk, memory."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def python_row(wanted: HostSpec, facts: HostFacts, release: Release) -> Row:
 
 
 def disk_rows(need: Mapping[str, int], free: Mapping[str, int]) -> list[Row]:
-    """Return a row for each folder: what is still to come beside what is free."""
+    """Return a row for each folder: space still needed, and space free."""
     fix = "free that much, or mount a larger filesystem there"
     return [
         row(f"disk {path}", f"{size / _GB:.1f} GB", f"{free[path] / _GB:.1f} GB free", fix, fits=free[path] >= size)

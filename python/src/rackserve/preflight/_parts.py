@@ -1,4 +1,4 @@
-"""What a host needs of the bundle: the runtime, the snapshots, and the paths of all that it is sent."""
+"""The parts of the bundle that a host needs: runtime, snapshots, and the paths that are copied to it."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ def parts_for(
     vllm: str,
     flavour: str,
     python: str,
-    wish: DriverRequest | None = None,
+    request: DriverRequest | None = None,
 ) -> tuple[str, ...]:
     """Return the paths of the bundle that a host needs; one that serves no model needs only its packages.
 
-    `wish` is what the inventory says of the host's driver, None where it has none.
+    `request` is the requested driver, None for a host without one.
 
     Raises:
         InputError: when the instances are wrong, or the bundle lacks the runtime.
     """
     parts = [repository.path for repository in manifest.repositories if repository.release == release]
-    chosen = find_set(wish, manifest, release) if wish else None
+    chosen = find_set(request, manifest, release) if request else None
     if chosen:
         parts.append(chosen.path)
     if flavour == "cuda" and (instances or chosen):

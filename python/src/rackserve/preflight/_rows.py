@@ -1,4 +1,4 @@
-"""A row of the gate's table, and the table."""
+"""A row of preflight's table, and the table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Verdict(StrEnum):
-    """Whether what was found is what is wanted; UNKNOWN does not refuse a host."""
+    """Whether a requirement is met; UNKNOWN does not refuse a host."""
 
     FITS = "fits"
     REFUSED = "refused"
@@ -21,7 +21,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Row:
-    """One condition of a host, what was found, and what to do about it."""
+    """One requirement of a host, the value found, and how to fix it."""
 
     what: str
     wanted: str
@@ -31,7 +31,7 @@ class Row:
 
 
 def row(what: str, wanted: str, found: str, fix: str, *, fits: bool | None) -> Row:
-    """Return a row; `fits` is None where nothing was found to judge by."""
+    """Return a row; `fits` is None where the value is unknown."""
     verdict = {True: Verdict.FITS, False: Verdict.REFUSED, None: Verdict.UNKNOWN}[fits]
     return Row(what, wanted, found, verdict, fix)
 
@@ -42,7 +42,7 @@ def refused(rows: Iterable[Row]) -> list[Row]:
 
 
 def table_of(rows: Sequence[Row]) -> str:
-    """Return rows as a table, refusals first, and below it what to do about each of them."""
+    """Return rows as a table, refusals first, and below it how to fix each of them."""
     ordered = sorted(rows, key=lambda entry: entry.verdict is not Verdict.REFUSED)
     lines = [("what", "wanted", "found", "verdict"), *((r.what, r.wanted, r.found, r.verdict) for r in ordered)]
     widths = [max(len(line[column]) for line in lines) for column in range(3)]

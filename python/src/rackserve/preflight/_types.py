@@ -1,4 +1,4 @@
-"""What preflight compares: a host as it was read, what the inventory asks of it, and what comes of that."""
+"""Types of preflight: a host's facts, the inventory's specification of it, and the result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HostFacts:
-    """What the module host_facts read."""
+    """The facts of the module host_facts."""
 
     euid: int
     distribution: str
@@ -34,13 +34,13 @@ class HostFacts:
 
 @dataclass(frozen=True)
 class HostSpec:
-    """What the inventory asks of one host; `instances` is empty on a host that serves no model.
+    """The inventory's specification of one host; `instances` is empty on a host that serves no model.
 
     Attributes:
         site: the inventory's folder.
         driver_source: where the GPUs' driver comes from: `preinstalled`, `bundle` or `runfile`.
         driver_version: of the driver to install; empty takes the bundle's.
-        driver_modules: flavour of its kernel modules; empty is undecided.
+        driver_modules: flavour of its kernel modules; empty leaves it to the bundle.
         driver_reboot_allowed: the host may be rebooted for it.
         driver_signed: its modules are signed with a key of the site.
     """
@@ -63,7 +63,7 @@ class HostSpec:
 
     @property
     def driver(self) -> DriverRequest:
-        """What it says of the driver."""
+        """The requested driver."""
         return DriverRequest(
             self.driver_source, self.driver_version, self.driver_modules, self.driver_reboot_allowed, self.driver_signed
         )
@@ -71,12 +71,12 @@ class HostSpec:
 
 @dataclass(frozen=True)
 class Host:
-    """What was read on a host.
+    """A host as it was read.
 
     Attributes:
-        facts: what the module host_facts read.
-        gpus: what rackserve_gpu_facts read; None on a host that serves no model.
-        peers: the same by host, of every host that is to serve the very same instances; its own among them.
+        facts: of the module host_facts.
+        gpus: of the module rackserve_gpu_facts; None on a host that serves no model.
+        peers: the same by host, of every host with the same instances, including its own.
     """
 
     name: str
@@ -86,8 +86,8 @@ class Host:
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """All that would make the play fail later: sentences on inventory and bundle, and the table of the host."""
+class PreflightResult:
+    """The result for one host: problems of inventory and bundle, and the table of the host's requirements."""
 
     problems: Sequence[str]
     rows: Sequence[Row]
@@ -99,6 +99,6 @@ class Judgement:
 
     @property
     def text(self) -> str:
-        """Tell all of it at once: each sentence on a line of its own, and the table where a row refuses the host."""
+        """The whole result: one problem a line, and the table where a row refuses the host."""
         table = [table_of(self.rows)] if refused(self.rows) else []
         return "\n".join([*self.problems, *table])

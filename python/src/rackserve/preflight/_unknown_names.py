@@ -1,4 +1,4 @@
-"""Finds variables of an inventory that no role knows: mostly typing errors, which Ansible itself ignores."""
+"""Finds variables of an inventory that no role knows: mostly misspelt names, which Ansible itself ignores."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def _of(instance: Instance, host: str, seen: SiteCollector) -> CapacityFacts:
     if model is None:
         return CapacityFacts((), None, "its model is not in the bundle of this controller")
     runtime = serves.get("runtime") or {}
-    question = preflight.capacity_question(
+    request = preflight.capacity_request(
         instance,
         folder / model.path,
         vllm=str(runtime.get("vllm", "")),
@@ -48,6 +48,6 @@ def _of(instance: Instance, host: str, seen: SiteCollector) -> CapacityFacts:
         cpu_kvcache_gib=int(serves.get("cpu_kvcache_gib", 1)),
         gpus=seen.gpus.get(host),
     )
-    if question is None:
+    if request is None:
         return CapacityFacts((), None, "the memory of its GPU is not known")
-    return CapacityFacts((), capacity.plan_of(question))
+    return CapacityFacts((), capacity.plan_of(request))

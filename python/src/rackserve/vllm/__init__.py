@@ -1,9 +1,9 @@
-"""One vLLM instance: what an operator writes of it, what a release can do, and the files that its units read."""
+"""vLLM instances: their schema, the releases of vLLM, and the files that the units read."""
 
 from rackserve.vllm._adapters import Sources, adapter_folders, parse_adapter, validate_adapters, with_adapters
 from rackserve.vllm._chat_templates import find_template
 from rackserve.vllm._compatibility import validate_release
-from rackserve.vllm._config import config_of, dtype_for, environment_of, parser_of, words_of
+from rackserve.vllm._config import cli_args, config_of, dtype_for, environment_of, parser_of
 from rackserve.vllm._files import reason_of
 from rackserve.vllm._instances import Instance, Task, parse_instances
 from rackserve.vllm._plan import HostOptions, HostPlan, HostState, host_plan
@@ -24,6 +24,7 @@ __all__ = [
     "Tensor",
     "adapter_folders",
     "adapter_sources",
+    "cli_args",
     "config_of",
     "dtype_for",
     "engine_address",
@@ -44,5 +45,4 @@ __all__ = [
     "validate_adapters",
     "validate_release",
     "with_adapters",
-    "words_of",
 ]

@@ -1,4 +1,4 @@
-"""LoRA adapters of instances: whether they fit model and release, and how an instance is told of them."""
+"""LoRA adapters of instances: whether they fit model and release, and the instance settings for them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _UNCOMPARED: Final = ("embed_tokens", "lm_head", "experts", "base_layer")
 # Both from PEFTHelper of vLLM 0.32 (vllm/lora/peft_helper.py); older releases load some of these and answer wrongly.
 _UNSERVED: Final = ("use_dora", "lora_bias", "layer_replication", "alora_invocation_tokens", "use_bdlora", "use_qalora")
 _PLAIN_INITS: Final = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
-_MOST_AT_ONCE: Final = 8  # every one more costs GPU memory, whether it is asked for or not
+_MOST_AT_ONCE: Final = 8  # each costs GPU memory, whether it is requested or not
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """What an adapter's own configuration says, in PEFT's words."""
+    """An adapter's configuration, by PEFT's names."""
 
     rank: int
     base: str
@@ -52,7 +52,7 @@ class Sources:
         """Read an adapter's configuration.
 
         Raises:
-            InputError: when it is not there, or is not one.
+            InputError: when it is missing or invalid.
         """
         if lora.path is not None:
             text = self.on_host.get(lora.path)
@@ -81,7 +81,7 @@ class Sources:
 def parse_adapter(text: str, label: str) -> Adapter:
     """Read the text of adapter_config.json.
 
-    What is refused is what vLLM 0.32 refuses when it loads the adapter.
+    It refuses what vLLM 0.32 refuses when it loads the adapter.
 
     Raises:
         InputError: beginning with the label.
@@ -106,7 +106,7 @@ def parse_adapter(text: str, label: str) -> Adapter:
 
 
 def validate_adapters(instance: Instance, sources: Sources, release: Release) -> list[str]:
-    """Return a sentence for every adapter of an instance that vLLM would refuse or answer nonsense with."""
+    """Return a sentence for every adapter of an instance that vLLM would refuse or serve wrongly."""
     found: list[str] = []
     for lora in instance.lora:
         label = f"instance {instance.name!r}: adapter {lora.name!r}"
@@ -162,9 +162,9 @@ def _uncompared(name: str) -> bool:
 
 
 def with_adapters(instance: Instance, sources: Sources, release: Release, hf_home: str) -> Instance:
-    """Return an instance whose adapters are folders on the host, with the flags that their number and ranks call for.
+    """Return an instance whose adapters are folders on the host, with the flags for their number and ranks.
 
-    A repository's name would be looked up in a network that is not there. What the operator sets in extra_args stands.
+    A repository's name would be looked up on the internet. Values in extra_args take precedence.
 
     Args:
         instance: as the inventory has it.
@@ -196,9 +196,9 @@ def snapshot_on_host(hf_home: str, repo: str, revision: str) -> str:
 
 
 def adapter_folders(raw: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the folders that operators keep adapters in themselves, which a host has to be asked about.
+    """Return the folders of adapters that are not in the bundle, which are read on the host.
 
-    None for instances that are refused anyway.
+    None for invalid instances, which preflight refuses.
     """
     try:
         instances = parse_instances(raw)

@@ -1,4 +1,4 @@
-"""Chat templates of instances: files of the inventory that hosts are given, or files of the model."""
+"""Chat templates of instances: files of the inventory, copied to hosts, or files of the model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FOLDER_ON_HOST: Final = "/etc/vllm/templates"
 
 
 class _Generation(Extension):
-    """The block `generation` of transformers (utils/chat_template_utils.py), which only training looks at."""
+    """The block `generation` of transformers (utils/chat_template_utils.py), which only training uses."""
 
     tags = {"generation"}  # noqa: RUF012 - jinja2's own way
 
@@ -53,7 +53,7 @@ def find_template(
         hf_home: HF_HOME of the services.
 
     Raises:
-        InputError: when it is nowhere, or is no template.
+        InputError: when it is not found, or not a valid template.
     """
     name, model = instance.chat_template, instance.model
     mine, models = find_own(instance, site), snapshots.get((model.repo, model.revision))
@@ -71,11 +71,11 @@ def find_template(
 def find_own(instance: Instance, site: Path) -> Template | None:
     """Return an instance's template if it is a file of the inventory.
 
-    A host has it under the digest of its text, so that another text is another argument: what restarts an instance
-    then is what restarts it for every other argument.
+    On a host its name is the digest of its text, so a changed text is a changed argument and restarts the instance
+    like any other.
 
     Raises:
-        InputError: when it is given by an absolute path, or is no template.
+        InputError: when it is given by an absolute path, or not a valid template.
     """
     name = instance.chat_template
     if name is None:
@@ -96,7 +96,7 @@ def _label(instance: Instance) -> str:
 
 
 def _checked(path: Path, label: str) -> str:
-    """Return a template's text; vLLM would say nothing at its start and fail every chat."""
+    """Return a template's text, validated: vLLM would start without an error and fail every chat."""
     try:
         text = path.read_text(encoding="utf-8")
         Environment(extensions=["jinja2.ext.loopcontrols", _Generation], autoescape=False).parse(text)  # noqa: S701

@@ -1,4 +1,4 @@
-"""Whether a host's instances fit the vLLM release that it runs, and fit beside each other on its GPUs."""
+"""Validates that a host's instances fit its vLLM release, and together fit on its GPUs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 from rackserve.gpu import stable_name
-from rackserve.vllm._config import parser_of, words_of
+from rackserve.vllm._config import cli_args, parser_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,7 @@ _SEVERAL: Final = 2
 
 
 def validate_release(instances: Sequence[Instance], release: Release) -> list[str]:
-    """Return a sentence for everything that vLLM would refuse or that would not fit; an empty list means go."""
+    """Return a sentence for everything that vLLM would refuse or that would not fit; empty when valid."""
     each = (_instance_problems(instance, release) for instance in instances)
     labelled = [f"instance {i.name!r}: {text}" for i, found in zip(instances, each, strict=True) for text in found]
     return labelled + _sharing_problems(instances, release)
@@ -54,25 +54,25 @@ def _instance_problems(instance: Instance, release: Release) -> list[str]:
             if value is False
         ]
     found += [
-        f"{word!r} must stand on the command line of {version}, where only letters, digits and ./=:,@+_- are safe"
-        for word in words_of(instance, release)
-        if not _SAFE.fullmatch(word)
+        f"{arg!r} must stand on the command line of {version}, where only letters, digits and ./=:,@+_- are safe"
+        for arg in cli_args(instance, release)
+        if not _SAFE.fullmatch(arg)
     ]
     return found
 
 
 def _sharing_problems(instances: Sequence[Instance], release: Release) -> list[str]:
-    """Refuse GPUs that are promised more than once over; one instance alone never takes more than one."""
+    """Refuse GPUs whose memory is over-allocated; a single instance never takes more than the whole."""
     shares: dict[str, dict[str, float]] = defaultdict(dict)
     for instance in instances:
         for gpu in instance.gpus:
             share = instance.gpu_memory_utilization or release.gpu_memory_utilization
             shares[stable_name(str(gpu))][instance.name] = share
     return [
-        f"GPU {gpu} is promised to {', '.join(f'{name} ({share:g})' for name, share in taken.items())}, "
-        f"together {sum(taken.values()):g}; set gpu_memory_utilization of each so that the sum is at most 1"
-        for gpu, taken in shares.items()
-        if sum(taken.values()) > _WHOLE
+        f"GPU {gpu} is promised to {', '.join(f'{name} ({share:g})' for name, share in shared.items())}, "
+        f"together {sum(shared.values()):g}; set gpu_memory_utilization of each so that the sum is at most 1"
+        for gpu, shared in shares.items()
+        if sum(shared.values()) > _WHOLE
     ] + _naming_problems(instances)
 
 

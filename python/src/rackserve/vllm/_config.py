@@ -1,4 +1,4 @@
-"""From an instance to what a vLLM release reads: words, the file given to `--config`, and the environment."""
+"""From an instance to the input of a vLLM release: arguments, the file given to `--config`, and the environment."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _FLOAT16_FROM: Final = (7, 0)
 
 
 def dtype_for(capability: tuple[int, int] | None) -> str:
-    """Return the type that `auto` stands for on a GPU: bfloat16 from Ampere (8.0) on, float16 on Volta and Turing.
+    """Return the type that `auto` means on a GPU: bfloat16 from Ampere (8.0) on, float16 on Volta and Turing.
 
     Args:
-        capability: the GPU's compute capability, major and minor; None when nobody knows, which leaves it to vLLM.
+        capability: the GPU's compute capability, major and minor; None when unknown, which leaves the choice to vLLM.
 
     Raises:
         InputError: for a GPU that no supported release serves.
@@ -40,17 +40,18 @@ def parser_of(instance: Instance, release: Release) -> str | None:
     return instance.tool_call_parser or release.parser_for(instance.model.repo)
 
 
-def words_of(instance: Instance, release: Release) -> list[str]:
-    """Return what must stand between `vllm serve` and `--config`; nothing for releases whose file can say it all.
+def cli_args(instance: Instance, release: Release) -> list[str]:
+    """Return the arguments between `vllm serve` and `--config`; none for releases whose file can hold all settings.
 
-    0.6.4 wants the model there, and makes one word of a list in its file (`vllm/utils.py`, FlexibleArgumentParser).
+    0.6.4 expects the model there, and joins a list in its file into one argument (`vllm/utils.py`,
+    FlexibleArgumentParser).
     """
-    words = [instance.model.repo] if release.model_on_command_line else []
+    args = [instance.model.repo] if release.model_on_command_line else []
     if not release.lists_in_config:
         for key, value in _settings(instance, release).items():
             if isinstance(value, list):
-                words += [f"--{key}", *map(str, value)]
-    return words
+                args += [f"--{key}", *map(str, value)]
+    return args
 
 
 def config_of(
@@ -70,7 +71,7 @@ def config_of(
         instance: what to serve.
         release: which vLLM will read it.
         flavour: `cpu` or `cuda`.
-        shutdown_timeout: seconds that running requests get to end after SIGTERM, where the release waits at all.
+        shutdown_timeout: seconds that running requests may take after SIGTERM, where the release waits for them.
         capability: compute capability of the instance's GPUs, which decides what dtype `auto` is.
 
     Raises:
@@ -81,7 +82,7 @@ def config_of(
         **_listening(engine_address(instance, release)),
         "dtype": dtype_for(capability) if instance.dtype == "auto" and flavour == "cuda" else instance.dtype,
     }
-    if flavour == "cuda":  # without a GPU, vllm_cpu_kvcache_gib says how much memory the KV cache gets
+    if flavour == "cuda":  # without a GPU, vllm_cpu_kvcache_gib is the memory of the KV cache
         config["gpu-memory-utilization"] = instance.gpu_memory_utilization or release.gpu_memory_utilization
     if "shutdown-timeout" in release.flags:
         config["shutdown-timeout"] = shutdown_timeout
@@ -93,7 +94,7 @@ def config_of(
 
 
 def _listening(address: str) -> dict[str, Any]:
-    """Return where the engine listens, by its address; its listener is what others connect to."""
+    """Return the engine's address as configuration keys; clients connect to the socket proxy in front of it."""
     if address.startswith("/"):
         return {"uds": address}
     host, _, port = address.rpartition(":")
@@ -101,7 +102,7 @@ def _listening(address: str) -> dict[str, Any]:
 
 
 def _settings(instance: Instance, release: Release) -> dict[str, Any]:
-    """Return what does not depend on the host."""
+    """Return the settings that do not depend on the host."""
     parser = parser_of(instance, release)
     optional = {
         "tensor-parallel-size": instance.tensor_parallel if instance.tensor_parallel > 1 else None,
@@ -134,18 +135,18 @@ def _switch(key: str, release: Release, *, on: bool) -> dict[str, bool]:
 
 
 def _task(instance: Instance, release: Release) -> dict[str, Any]:
-    """Return what tells the release what the model is for.
+    """Return the settings for the model's task.
 
-    Whether a model that only reads can reuse its cache is the release's to decide: told to, it would do so where it
-    cannot (`engine/arg_utils.py` warns of a crash).
+    Prefix caching of pooling models is left to the release: switched on, it would be used where it does not work
+    (`engine/arg_utils.py` warns of a crash).
     """
     caching = _switch("enable-prefix-caching", release, on=instance.prefix_caching)
     if instance.task == "generate":
         return caching
-    told = {} if instance.prefix_caching else caching
+    switched_off = {} if instance.prefix_caching else caching
     if "runner" not in release.flags:
-        return {**told, "task": "embedding"}
-    return {**told, "runner": "pooling", "convert": {"embed": "embed", "score": "classify"}[instance.task]}
+        return {**switched_off, "task": "embedding"}
+    return {**switched_off, "runner": "pooling", "convert": {"embed": "embed", "score": "classify"}[instance.task]}
 
 
 def _negated(key: str) -> str:
@@ -153,7 +154,7 @@ def _negated(key: str) -> str:
 
 
 def _quiet(release: Release) -> dict[str, Any]:
-    """Log no requests, show no pages about the API, and let no other web site's pages call it."""
+    """Switch off request logs, the API's documentation pages, and calls from other web origins."""
     access_log = "disable-uvicorn-access-log" in release.flags
     return {
         **({"disable-log-requests": True} if release.log_requests == "unless-disabled" else {}),
@@ -183,8 +184,8 @@ def environment_of(instance: Instance, release: Release, flavour: str, cpu_kvcac
         flavour: `cpu` or `cuda`.
         cpu_kvcache_gib: GiB of memory for the KV cache of a CPU instance.
     """
-    words = words_of(instance, release)
-    found = {"RACKSERVE_SERVE_ARGS": " ".join(words)} if words else {}
+    args = cli_args(instance, release)
+    found = {"RACKSERVE_SERVE_ARGS": " ".join(args)} if args else {}
     if flavour == "cpu":
         return {
             **found,

@@ -1,4 +1,4 @@
-"""Files of the units of a vLLM host: where they are, which template of the role prints them, and who reads them."""
+"""Files of the units of a vLLM host: their paths, the role's templates for them, and the units that read them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _GPUS: Final = "vllm@.service.d/10-cuda.conf"
 
 @dataclass(frozen=True)
 class File:
-    """A file of a host: `template` of the role prints `data`; `validate` is a command that must take it first."""
+    """A file of a host: `template` of the role prints `data`; `validate` is a command that must accept it first."""
 
     path: str
     template: str
@@ -42,19 +42,19 @@ def unit_files(data: Mapping[str, Any]) -> list[File]:
 
 
 def gpu_access() -> File:
-    """Return what gives all engines of a host its GPUs."""
+    """Return the drop-in that gives all engines of a host access to its GPUs."""
     return File(f"{_UNITS}/{_GPUS}", f"{_GPUS}.j2", {})
 
 
 def dropin_folders(name: str) -> list[str]:
-    """Return the folders of what an instance adds to the shared units."""
+    """Return the folders of an instance's drop-ins."""
     return [f"{_UNITS}/{kind.replace('@', f'@{name}')}.d" for kind in _WITH_DROPIN]
 
 
 def dropin_files(
     name: str, *, engine: Mapping[str, Any], listener: Mapping[str, Any], proxy: Mapping[str, Any]
 ) -> list[File]:
-    """Return what an instance adds to its engine's unit, its listener and the proxy behind that."""
+    """Return the drop-ins of an instance: for its engine's unit, its listener and the proxy behind that."""
     return [
         File(f"{folder}/{_DROPIN}", f"{kind}.d/{_DROPIN}.j2", data)
         for folder, kind, data in zip(dropin_folders(name), _WITH_DROPIN, (engine, listener, proxy), strict=True)
@@ -76,8 +76,8 @@ def read_by(name: str, root: str) -> dict[str, list[str]]:
     }
 
 
-def traces_of(name: str) -> list[str]:
-    """Return what is removed with an instance."""
+def instance_files(name: str) -> list[str]:
+    """Return the files of an instance, which are removed with it."""
     return [
         *(f"{CONFIG}/{name}.{suffix}" for suffix in ("yaml", "env", "probe.json")),
         *dropin_folders(name),
@@ -88,7 +88,7 @@ def traces_of(name: str) -> list[str]:
 
 
 def reason_of(result: Mapping[str, Any]) -> str:
-    """Return the last line of what a failed `validate` wrote; what could not be run, where it wrote nothing."""
+    """Return the last error line of a failed `validate`, or the command that could not be run."""
     lines = str(result.get("stderr", "")).strip().splitlines()
     if lines:
         return lines[-1]

@@ -1,4 +1,4 @@
-"""`vllm_instances`: the schema of what an operator writes, and the typed instances that the rest works with."""
+"""`vllm_instances`: the schema of the input, and the typed instances."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ class Instance(Strict):
 
     @property
     def tensor_parallel(self) -> int:
-        """GPUs that share every layer; all that the instance has, unless it says otherwise."""
+        """GPUs that share every layer; all of the instance's by default."""
         return self.tensor_parallel_size or len(self.gpus) or 1
 
     @property
@@ -270,7 +270,7 @@ def parse_instances(raw: Sequence[dict[str, Any]], port_base: int = PORT_BASE) -
 
 
 def _name_clashes(instances: Sequence[Instance]) -> list[str]:
-    """Return the adapters whose name also means something else; two copies of an instance may share one."""
+    """Return adapter names that are ambiguous; two copies of an instance may share one."""
     found = []
     for instance in instances:
         for name, n in Counter(adapter.name for adapter in instance.lora).items():

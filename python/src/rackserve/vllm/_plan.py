@@ -16,7 +16,7 @@ from rackserve.errors import InputError
 from rackserve.vllm import _files
 from rackserve.vllm._chat_templates import FOLDER_ON_HOST, find_own
 from rackserve.vllm._compatibility import validate_release
-from rackserve.vllm._config import config_of, environment_of, words_of
+from rackserve.vllm._config import cli_args, config_of, environment_of
 from rackserve.vllm._instances import parse_instances
 from rackserve.vllm._probe_settings import probe_settings
 from rackserve.vllm._releases import release_of
@@ -35,7 +35,7 @@ _ENGINE_EXIT_S: Final = 30  # what an engine takes to exit after its requests ha
 
 
 class HostOptions(Converting):
-    """What the inventory says of a host besides its instances: the inputs of the role vllm. Times are in seconds.
+    """The inputs of the role vllm besides the instances. Times are in seconds.
 
     Attributes:
         vllm: the release that the host runs.
@@ -64,12 +64,12 @@ class HostOptions(Converting):
 
 @dataclass(frozen=True)
 class HostState:
-    """What was read on a host.
+    """State that was read on a host.
 
     Attributes:
         gpus: of the host; none on a CPU host.
         adapters: text of adapter_config.json by the adapter's folder; None where the host has none.
-        written: paths that earlier runs wrote into the folders of the instances and of the chat templates.
+        written: files of earlier runs in the folders of the instances and of the chat templates.
     """
 
     gpus: Sequence[gpu.Gpu] = ()
@@ -79,15 +79,15 @@ class HostState:
 
 @dataclass(frozen=True)
 class InstancePlan:
-    """One instance: what its engine reads and how its units stand to the others.
+    """One instance: its engine's configuration, and the order of its units.
 
     Attributes:
         url: where the listener of the instance is reached.
         model: first of the served names.
-        words: command line before `--config`.
+        cli_args: arguments before `--config`.
         engine: where the engine listens: a socket's path, or host:port.
         after: units that it starts after.
-        restart_sec: how long a restart waits.
+        restart_sec: delay of a restart.
     """
 
     name: str
@@ -99,7 +99,7 @@ class InstancePlan:
     listener: str
     timer: str
     config: dict[str, Any]
-    words: list[str]
+    cli_args: list[str]
     environment: dict[str, str]
     probe: dict[str, Any]
     engine: str
@@ -109,7 +109,7 @@ class InstancePlan:
 
 @dataclass(frozen=True)
 class Removal:
-    """What earlier runs left and the inventory no longer has."""
+    """Units and files of earlier runs that the inventory no longer has."""
 
     units: list[str]
     paths: list[str]
@@ -122,7 +122,7 @@ class HostPlan:
 
     Attributes:
         units: files of the units that all instances share.
-        dropins: what instances and kind of host add to these, in `dropin_folders`.
+        dropins: drop-ins of the instances and of the kind of host, in `dropin_folders`.
         chat_templates: path on the host to file of the inventory.
         arguments: `--config` files, which vLLM's own parser reads first.
         settings: environment and probe settings of each instance.
@@ -147,13 +147,13 @@ def host_plan(
 
     Args:
         raw: its `vllm_instances`.
-        options: what else the inventory says of it.
+        options: the other inputs of the host.
         manifest: the bundle's.
         bundle: the bundle's folder on the controller, where adapters and chat templates are read.
-        host: what was read on it.
+        host: state read on it.
 
     Raises:
-        InputError: naming everything in the inventory that the release, the bundle or the host contradicts.
+        InputError: naming everything in the inventory that does not fit the release, the bundle or the host.
     """
     found, release = parse_instances(raw), release_of(options.vllm)
     if not found:
@@ -202,7 +202,7 @@ def _instance_plan(
             shutdown_timeout=options.shutdown_timeout,
             capability=gpu.capability_of(instance.gpus, gpus),
         ),
-        words=words_of(instance, release),
+        cli_args=cli_args(instance, release),
         environment=environment_of(
             instance.model_copy(update={"gpus": visible}), release, options.flavour, options.cpu_kvcache_gib
         ),
@@ -238,13 +238,13 @@ def _dropins(plan: InstancePlan, options: HostOptions) -> list[File]:
 
 
 def _arguments(plan: InstancePlan, options: HostOptions) -> File:
-    words = ["--unit", plan.unit, "--user", "vllm", "%s", *plan.words]
+    args = ["--unit", plan.unit, "--user", "vllm", "%s", *plan.cli_args]
     parser = [f"{options.root}/current/bin/python", "-I", "-B", _files.PARSER]
     return _files.File(
         f"{_files.CONFIG}/{plan.name}.yaml",
         "instance.yaml.j2",
         {"vllm": options.vllm, "config": plan.config},
-        validate=shlex.join([*parser, *words]),
+        validate=shlex.join([*parser, *args]),
     )
 
 
@@ -257,12 +257,12 @@ def _settings(plan: InstancePlan) -> list[File]:
 
 
 def _removal(written: Sequence[str], names: set[str], templates: Mapping[str, str]) -> Removal:
-    """Compare what earlier runs wrote with what this one writes."""
+    """Return the files of earlier runs that this one does not write."""
     paths = [PurePosixPath(path) for path in written]
     files = [path for path in paths if str(path.parent) == _files.CONFIG and path.suffix == ".yaml"]
-    retired = sorted({path.stem for path in files} - names)
+    removed = sorted({path.stem for path in files} - names)
     return Removal(
-        units=[unit for name in retired for unit in (timer_of(name), unit_of(name))],
-        paths=[path for name in retired for path in _files.traces_of(name)],
+        units=[unit for name in removed for unit in (timer_of(name), unit_of(name))],
+        paths=[path for name in removed for path in _files.instance_files(name)],
         chat_templates=[str(p) for p in paths if str(p.parent) == FOLDER_ON_HOST and str(p) not in templates],
     )

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def probe_settings(instance: Instance, engine: str, runtime: Mapping[str, str], start_timeout: int) -> dict[str, Any]:
-    """Return what the probe is told about an instance.
+    """Return the probe's settings for an instance.
 
     Args:
         instance: what is served.
@@ -19,16 +19,16 @@ def probe_settings(instance: Instance, engine: str, runtime: Mapping[str, str], 
         runtime: `vllm`, the release, and `flavour`, the kind of host.
         start_timeout: seconds that a start may take.
     """
-    told = {"engine": engine, "model": instance.served_names[0], "start_budget_s": float(start_timeout)}
+    settings = {"engine": engine, "model": instance.served_names[0], "start_budget_s": float(start_timeout)}
     if instance.task != "generate":
-        return {**told, "task": instance.task}  # only what generates has log-probabilities to compare
+        return {**settings, "task": instance.task}  # only generating models have log-probabilities to compare
     if instance.lora:
-        told["adapters"] = True
-    return {**told, "golden_identity": golden_identity(instance, runtime)}
+        settings["adapters"] = True
+    return {**settings, "golden_identity": golden_identity(instance, runtime)}
 
 
 def golden_identity(instance: Instance, runtime: Mapping[str, str]) -> str:
-    """Return what the golden answer hangs on: another model, release, number format, device or question has another."""
+    """Return the identity of a golden answer: it changes with model, release, number format, device and question."""
     parts = {
         "model": f"{instance.model.repo}@{instance.model.revision}",
         "vllm": f"{runtime['vllm']}+{runtime['flavour']}",

@@ -1,4 +1,4 @@
-"""What rackserve knows of vLLM's releases, typed: `data/vllm_releases.yml` and the only way to read it."""
+"""vLLM's releases, typed: the reader of `data/vllm_releases.yml`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class PythonRange(Strict):
 
 
 class KvLog(Strict):
-    """Regular expressions for the lines in which an engine says how much KV cache it has.
+    """Regular expressions for the lines in which an engine logs the size of its KV cache.
 
     V1 engines give `tokens`, 0.6.4 gives `blocks`; all give the concurrency at `length` tokens a request.
     """
@@ -47,7 +47,7 @@ class KvLog(Strict):
 
 
 class BadPin(Strict):
-    """Versions of a dependency that the release's own metadata allows and that do not work with it."""
+    """Versions of a dependency that the release's metadata allows but that do not work with it."""
 
     pin: str
     why: str
@@ -59,16 +59,16 @@ class Release(Strict):
 
     Attributes:
         driver: the oldest major release of NVIDIA's driver that it runs on.
-        gpus_by_uuid: CUDA_VISIBLE_DEVICES may have UUIDs, the only names that slices (MIG) have.
+        gpus_by_uuid: CUDA_VISIBLE_DEVICES may have UUIDs, the only names that MIG instances have.
         model_on_command_line: the model must come before `--config`, and not be in the file.
-        lists_in_config: a list in the file is several words; else it becomes one.
+        lists_in_config: a list in the file is read as several arguments; else as one.
         negates_switches: every switch has its `--no-` form.
-        drains: running requests may end after SIGTERM.
+        drains: running requests are completed after SIGTERM.
         api_key_logged: the start writes the API key to the log.
         allowed_origins: default of --allowed-origins, the browsers' origins that may call the API.
         max_num_seqs: default of --max-num-seqs; None where it depends on the GPU.
         flags: those of `vllm serve` that the data names and the release has.
-        absent: those that it has not, with a sentence on when it came or went, and what to do.
+        absent: those that it lacks, with a sentence on when they were added or removed, and what to set.
         metrics: vLLM's names of metrics under ours.
         paths: those of `known_paths` that the release has.
     """
@@ -107,7 +107,7 @@ class Release(Strict):
         return int(self.cuda.split(".", maxsplit=1)[0])
 
     def parser_for(self, repo: str) -> str | None:
-        """Return the tool-call parser that fits a model and that this release has; None for a model nobody listed."""
+        """Return the tool-call parser that fits a model and that this release has; None for an unlisted model."""
         found = (parser for pattern, parser in self.model_parsers.items() if re.fullmatch(pattern, repo))
         parser = next(found, None)
         return parser if parser in self.tool_parsers else None
@@ -124,8 +124,8 @@ class _Span(Strict):
         last = order.index(self.until or order[-1])
         return first <= order.index(version) <= last and version not in self.but
 
-    def told(self, order: Sequence[str]) -> str:
-        """Say which releases the span covers."""
+    def describe(self, order: Sequence[str]) -> str:
+        """Describe the releases that the span covers."""
         if self.but:
             return f"only {', '.join(version for version in order if self.covers(version, order))} have it"
         since = f"came after {order[order.index(self.first) - 1]}" if self.first else ""
@@ -137,8 +137,8 @@ class _Flag(_Span):
     instead: str = "leave it out"
 
     def refusal(self, order: Sequence[str]) -> str:
-        """Say when the flag came or went, and what to do without it."""
-        return f"{self.told(order)}; {self.instead}"
+        """Describe when the flag was added or removed, and what to set instead."""
+        return f"{self.describe(order)}; {self.instead}"
 
 
 class _Metric(_Span):
@@ -146,7 +146,7 @@ class _Metric(_Span):
 
 
 class ApiPath(_Span):
-    """A path of the API: the tasks of the instances that have it, and whether it is offered only when it is named."""
+    """A path of the API: the tasks of the instances that have it, and whether it is offered only when listed."""
 
     tasks: tuple[str, ...] = Field(strict=False)
     optional: bool = False
@@ -171,7 +171,7 @@ def _data() -> _File:
 
 
 def known_paths() -> Mapping[str, ApiPath]:
-    """Return every path of the API that a client may be let ask for, in the order in which they are told."""
+    """Return every path of the API that clients may be allowed, in the order of the data."""
     return _data().paths
 
 
@@ -184,7 +184,7 @@ def releases() -> Mapping[str, Release]:
 
 
 def release_of(version: str) -> Release:
-    """Return what is known of a release.
+    """Return the data of a release.
 
     Raises:
         InputError: naming the releases that are known.

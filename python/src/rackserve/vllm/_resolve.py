@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def adapter_sources(manifest: Manifest, bundle: Path, on_host: Mapping[str, str | None]) -> Sources:
-    """Return where adapters are read: in the bundle, and what a host said of its own folders."""
+    """Return the sources of adapters: the bundle, and the adapters that were read on a host."""
     return Sources({(model.repo, model.revision): bundle / model.path for model in manifest.models}, on_host)
 
 

@@ -1,4 +1,4 @@
-"""What a safetensors file says of itself: names, types and shapes of its tensors."""
+"""The header of a safetensors file: names, types and shapes of its tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Units of a host's instances: their names, who starts after whom, and where an engine listens."""
+"""Units of a host's instances: names, start order, and the engine's listening address."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ _RESTART_STEP_S: Final = 3
 def start_plan(instances: Sequence[Instance], *, serial: bool) -> dict[str, dict[str, Any]]:
     """Return, by instance, the units that it starts after (`after`) and how long a restart waits (`restart_sec`).
 
-    Instances of one GPU start one after the other, since each measures how much of its memory is free. An order alone
-    holds for starts that are queued together; that each waits a little longer than the one before queues those that
-    died together in the same order.
+    Instances of one GPU start one after the other, since each measures how much of its memory is free. `after` orders
+    starts that are queued together; growing restart delays keep that order for instances that failed together.
 
     Args:
         instances: those of one host, in the order of the inventory.
-        serial: whether instances that share no GPU wait for each other too.
+        serial: whether instances without a shared GPU wait for each other too.
     """
     plan: dict[str, dict[str, Any]] = {}
     for position, instance in enumerate(instances):
@@ -42,7 +41,7 @@ def _gpus(instance: Instance) -> set[str]:
 
 
 def engine_address(instance: Instance, release: Release) -> str:
-    """Return where the engine listens in the network of its own: a socket's path, or host and port."""
+    """Return the engine's address in its private network: a socket's path, or host and port."""
     return f"/run/vllm-{instance.name}/api.sock" if "uds" in release.flags else f"127.0.0.1:{instance.port}"
 
 
@@ -52,10 +51,10 @@ def unit_of(name: str) -> str:
 
 
 def listener_of(name: str) -> str:
-    """Return the unit that listens for an instance."""
+    """Return the socket unit of an instance."""
     return f"vllm-proxy@{name}.socket"
 
 
 def timer_of(name: str) -> str:
-    """Return the unit that starts the probe runs of an instance."""
+    """Return the timer of an instance's probe runs."""
     return f"vllm-probe@{name}.timer"

@@ -1,4 +1,4 @@
-"""What is wrong with a host, before anything on it changes: the inventory, the bundle and the host compared."""
+"""Compares the inventory's specification of a host with the bundle and the host, before anything changes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rackserve.gpu import cuda_bytes_of
 from rackserve.preflight import _driver, _host_rows
 from rackserve.preflight._gpu_table import gpu_rows, group_row
 from rackserve.preflight._parts import find_runtime, parts_for
-from rackserve.preflight._types import Judgement
+from rackserve.preflight._types import PreflightResult
 from rackserve.programs.verify_bundle import BundleRejected, refuse_rollback
 from rackserve.vllm import (
     adapter_sources,
@@ -32,65 +32,65 @@ if TYPE_CHECKING:
 _RELEASE_FACTOR: Final = 5  # unpacked release with bytecode / wheels: 3.45 GB / 0.86 GB measured, and room to work
 
 
-def judge(wanted: HostSpec, manifest: Manifest, host: Host, bundle: Path) -> Judgement:
-    """Compare what the inventory asks of a host with the bundle and the host.
+def compare(spec: HostSpec, manifest: Manifest, host: Host, bundle: Path) -> PreflightResult:
+    """Compare the inventory's specification of a host with the bundle and the host.
 
-    What a host needs of disk and memory depends on its instances, so it is only looked at when these are right.
+    Disk and memory requirements depend on the instances, so they are only checked when these are valid.
 
     Args:
-        wanted: what the inventory asks of the host.
+        spec: the inventory's specification of the host.
         manifest: the bundle's.
-        host: what the host is.
+        host: the host as it was read.
         bundle: the bundle's folder on the controller, whose models' configurations are read.
     """
     rows = _host_rows.system_rows(host.facts, manifest)
-    problems = _replay_problems(wanted, manifest, host.facts)
-    if wanted.serves:
-        found = _instance_problems(wanted, manifest) + _runtime_problems(wanted, manifest)
-        problems += found or _file_problems(wanted, manifest, host.facts, bundle)
-        rows += _serving_rows(wanted, manifest, host, bundle)
+    problems = _rollback_problems(spec, manifest, host.facts)
+    if spec.serves:
+        found = _instance_problems(spec, manifest) + _runtime_problems(spec, manifest)
+        problems += found or _file_problems(spec, manifest, host.facts, bundle)
+        rows += _serving_rows(spec, manifest, host, bundle)
     if not problems:
-        rows += _room_rows(wanted, manifest, host)
-        problems = _capacity_problems(wanted, manifest, bundle, host.gpus)
-    return Judgement(problems, rows)
+        rows += _room_rows(spec, manifest, host)
+        problems = _capacity_problems(spec, manifest, bundle, host.gpus)
+    return PreflightResult(problems, rows)
 
 
-def _serving_rows(wanted: HostSpec, manifest: Manifest, host: Host, bundle: Path) -> list[Row]:
-    """Return the rows about Python and GPUs; none where the inventory says too little to judge by."""
+def _serving_rows(spec: HostSpec, manifest: Manifest, host: Host, bundle: Path) -> list[Row]:
+    """Return the rows about Python and GPUs; none where the inventory is incomplete."""
     try:
-        release, instances = release_of(wanted.vllm), parse_instances(wanted.instances)
+        release, instances = release_of(spec.vllm), parse_instances(spec.instances)
     except InputError:
         return []
-    rows = [_host_rows.python_row(wanted, host.facts, release)]
-    if wanted.flavour != "cuda" or host.gpus is None:
+    rows = [_host_rows.python_row(spec, host.facts, release)]
+    if spec.flavour != "cuda" or host.gpus is None:
         return rows
-    plan = _driver.plan_of(wanted.driver, manifest, host.facts.release, host.facts.drivers)
-    cached = _has_compiled_kernels(wanted, manifest, bundle)
+    plan = _driver.plan_of(spec.driver, manifest, host.facts.release, host.facts.drivers)
+    cached = _has_compiled_kernels(spec, manifest, bundle)
     rows += gpu_rows(host.gpus, instances, release, plan, cached_kernels=cached)
     group = group_row(host.name, host.peers)
     return [*rows, group] if group else rows
 
 
-def _has_compiled_kernels(wanted: HostSpec, manifest: Manifest, bundle: Path) -> bool:
+def _has_compiled_kernels(spec: HostSpec, manifest: Manifest, bundle: Path) -> bool:
     try:
-        lock = bundle / find_runtime(manifest, wanted.vllm, wanted.flavour, wanted.python).lock
+        lock = bundle / find_runtime(manifest, spec.vllm, spec.flavour, spec.python).lock
     except InputError:
         return False
     return lock.is_file() and "\nflashinfer-jit-cache==" in lock.read_text(encoding="utf-8")
 
 
-def _replay_problems(wanted: HostSpec, manifest: Manifest, facts: HostFacts) -> list[str]:
+def _rollback_problems(spec: HostSpec, manifest: Manifest, facts: HostFacts) -> list[str]:
     try:
-        refuse_rollback(manifest.name, manifest.version, manifest.id, dict(facts.floor), wanted.downgrade_reason)
+        refuse_rollback(manifest.name, manifest.version, manifest.id, dict(facts.floor), spec.downgrade_reason)
     except BundleRejected as refused:
         return [f"the bundle cannot be installed here: {refused}"]
     return []
 
 
-def _instance_problems(wanted: HostSpec, manifest: Manifest) -> list[str]:
+def _instance_problems(spec: HostSpec, manifest: Manifest) -> list[str]:
     try:
-        instances = parse_instances(wanted.instances)
-        found = validate_release(instances, release_of(wanted.vllm))
+        instances = parse_instances(spec.instances)
+        found = validate_release(instances, release_of(spec.vllm))
     except InputError as wrong:
         return [str(wrong)]
     carried = {(model.repo, model.revision) for model in manifest.models}
@@ -103,49 +103,49 @@ def _instance_problems(wanted: HostSpec, manifest: Manifest) -> list[str]:
     ]
 
 
-def _file_problems(wanted: HostSpec, manifest: Manifest, facts: HostFacts, bundle: Path) -> list[str]:
-    """Look into what instances name besides their model: adapters and chat templates."""
-    sources, release = adapter_sources(manifest, bundle, facts.adapters), release_of(wanted.vllm)
+def _file_problems(spec: HostSpec, manifest: Manifest, facts: HostFacts, bundle: Path) -> list[str]:
+    """Validate the adapters and chat templates of instances."""
+    sources, release = adapter_sources(manifest, bundle, facts.adapters), release_of(spec.vllm)
     found: list[str] = []
-    for instance in parse_instances(wanted.instances):
+    for instance in parse_instances(spec.instances):
         found += validate_adapters(instance, sources, release)
         try:
-            find_template(instance, Path(wanted.site), sources.snapshots, "")
+            find_template(instance, Path(spec.site), sources.snapshots, "")
         except InputError as wrong:
             found.append(str(wrong))
     return found
 
 
-def _runtime_problems(wanted: HostSpec, manifest: Manifest) -> list[str]:
+def _runtime_problems(spec: HostSpec, manifest: Manifest) -> list[str]:
     try:
-        find_runtime(manifest, wanted.vllm, wanted.flavour, wanted.python)
+        find_runtime(manifest, spec.vllm, spec.flavour, spec.python)
     except InputError as wrong:
         return [str(wrong)]
     return []
 
 
-def _capacity_problems(wanted: HostSpec, manifest: Manifest, bundle: Path, gpus: GpuFacts | None) -> list[str]:
+def _capacity_problems(spec: HostSpec, manifest: Manifest, bundle: Path, gpus: GpuFacts | None) -> list[str]:
     """Name the instances that cannot hold one request of their max_model_len; none where a GPU's memory is unknown."""
     folders = {(model.repo, model.revision): bundle / model.path for model in manifest.models}
     found = []
-    for instance in parse_instances(wanted.instances):
-        question = capacity_question(
+    for instance in parse_instances(spec.instances):
+        request = capacity_request(
             instance,
             folders[instance.model.repo, instance.model.revision],
-            vllm=wanted.vllm,
-            flavour=wanted.flavour,
-            cpu_kvcache_gib=wanted.cpu_kvcache_gib,
+            vllm=spec.vllm,
+            flavour=spec.flavour,
+            cpu_kvcache_gib=spec.cpu_kvcache_gib,
             gpus=gpus,
         )
-        problem = capacity.problem_of(question) if question else None
+        problem = capacity.validate_capacity(request) if request else None
         found += [problem] if problem else []
     return found
 
 
-def capacity_question(
+def capacity_request(
     instance: Instance, model: Path, *, vllm: str, flavour: str, cpu_kvcache_gib: int, gpus: GpuFacts | None
 ) -> capacity.CapacityRequest | None:
-    """Return what decides an instance's capacity on a host; None where its GPU's memory is unknown.
+    """Return the capacity request of an instance on a host; None where its GPU's memory is unknown.
 
     Args:
         instance: as the inventory has it.
@@ -153,7 +153,7 @@ def capacity_question(
         vllm: the host's release.
         flavour: `cpu` or `cuda`.
         cpu_kvcache_gib: memory of the KV cache on a CPU, in GiB.
-        gpus: what was read of the host's GPUs.
+        gpus: the facts of the host's GPUs.
     """
     cpu = flavour == "cpu"
     gpu_bytes = None if cpu or gpus is None else cuda_bytes_of(instance.gpus, gpus.gpus)
@@ -176,22 +176,20 @@ def capacity_question(
     )
 
 
-def _room_rows(wanted: HostSpec, manifest: Manifest, host: Host) -> list[Row]:
-    """Return the rows about disk, where what is still to come counts, and on a CPU about memory."""
+def _room_rows(spec: HostSpec, manifest: Manifest, host: Host) -> list[Row]:
+    """Return the rows about disk, counting only what is not there yet, and on a CPU about memory."""
     facts = host.facts
-    parts = parts_for(
-        manifest, facts.release, wanted.instances, vllm=wanted.vllm, flavour=wanted.flavour, python=wanted.python
-    )
+    parts = parts_for(manifest, facts.release, spec.instances, vllm=spec.vllm, flavour=spec.flavour, python=spec.python)
     carried = sum(entry.size for entry in manifest.under(parts))
-    need = {wanted.store: max(0, carried - facts.stored_bytes)}
-    for runtime in manifest.runtimes if wanted.serves else ():
-        chosen = (runtime.vllm, runtime.flavour, runtime.python) == (wanted.vllm, wanted.flavour, wanted.python)
+    need = {spec.store: max(0, carried - facts.stored_bytes)}
+    for runtime in manifest.runtimes if spec.serves else ():
+        chosen = (runtime.vllm, runtime.flavour, runtime.python) == (spec.vllm, spec.flavour, spec.python)
         if chosen and runtime.id not in facts.releases:
             wheels = sum(entry.size for entry in manifest.under((runtime.wheels,)))
-            need[wanted.releases] = _RELEASE_FACTOR * wheels
+            need[spec.releases] = _RELEASE_FACTOR * wheels
     rows = _host_rows.disk_rows(need, facts.free_bytes)
-    if wanted.serves and wanted.flavour == "cpu" and host.gpus is not None:
-        instances = parse_instances(wanted.instances)
-        memory = _host_rows.memory_row(instances, manifest, wanted.cpu_kvcache_gib, host.gpus.host.memory)
+    if spec.serves and spec.flavour == "cpu" and host.gpus is not None:
+        instances = parse_instances(spec.instances)
+        memory = _host_rows.memory_row(instances, manifest, spec.cpu_kvcache_gib, host.gpus.host.memory)
         rows += [memory] if memory else []
     return rows
