@@ -28,7 +28,7 @@ MODELS = ("GET", "/v1/models")
     ("key", "status", "word"),
     [
         (None, 401, "No API key"),
-        ("rsk-guess", 401, "not known"),
+        ("rsk-guess", 401, "Unknown API key"),
         ("rsk-tight-expired", 401, "expired"),
         ("rsk-tight-revoked", 401, "revoked"),
         ("rsk-gone", 403, "suspended"),
