@@ -161,10 +161,10 @@ def test_a_wrong_answer_of_the_check_is_told(host: Host) -> None:
 @pytest.mark.parametrize(
     ("variables", "reason"),
     [
-        ({"keepalived_address": "192.0.2.20"}, "set a free one of that network"),
+        ({"keepalived_virtual_ip": "192.0.2.20"}, "set a free one of that network"),
         ({"keepalived_hosts": ["192.0.2.21"]}, "name two edges or more, this one among them"),
-        ({"keepalived_secret_src": "LONG"}, "must contain one password of 1 to 8"),
-        ({"keepalived_adress": "x"}, "is it keepalived_address?"),
+        ({"keepalived_auth_pass_src": "LONG"}, "must contain one password of 1 to 8"),
+        ({"keepalived_virtal_ip": "x"}, "is it keepalived_virtual_ip?"),
     ],
     ids=["another network", "one host", "a long word", "a typing error"],
 )
@@ -183,7 +183,7 @@ def test_with_a_word_and_preempt_it_comes_back_and_without_an_address_nothing_ru
 ) -> None:
     word = tmp_path / "word"
     word.write_text("s3cret")
-    wanted = {"keepalived_preempt": True, "keepalived_secret_src": str(word)}
+    wanted = {"keepalived_preempt": True, "keepalived_auth_pass_src": str(word)}
     done = play("molecule/keepalived/converge.yml", wanted, "--tags", "keepalived")
     assert done.returncode == 0, done.stdout
     assert "s3cret" not in done.stdout
@@ -195,7 +195,7 @@ def test_with_a_word_and_preempt_it_comes_back_and_without_an_address_nothing_ru
     assert held_by(edges, at_home, ["gpu2"], 20) == ["gpu2"]
     edges["gpu1"].check_output("systemctl start nginx")
     assert held_by(edges, at_home, ["gpu1"], 30) == ["gpu1"]
-    off = play("molecule/keepalived/converge.yml", {"keepalived_address": ""}, "--tags", "keepalived")
+    off = play("molecule/keepalived/converge.yml", {"keepalived_virtual_ip": ""}, "--tags", "keepalived")
     assert off.returncode == 0, off.stdout
     assert holders(edges, at_home) == []
     assert not edges["gpu1"].service("keepalived").is_running

@@ -39,7 +39,7 @@ def test_the_first_host_is_the_likeliest() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"address": "edge.example"}, "keepalived_address is 'edge.example'; set an IPv4 address"),
+        ({"address": "edge.example"}, "keepalived_virtual_ip is 'edge.example'; set an IPv4 address"),
         ({"address": "2001:db8::1"}, "set an IPv4 address"),
         ({"address": "192.0.2.22"}, "192.0.2.22, a host's own"),
         ({"address": "198.51.100.20"}, "192.0.2.21 is on eth1 in 192.0.2.0/24; set a free one"),
@@ -48,7 +48,7 @@ def test_the_first_host_is_the_likeliest() -> None:
         ({"hosts": ["192.0.2.21"]}, "name two edges or more"),
         ({"hosts": ["192.0.2.22", "192.0.2.23"]}, "this one among them"),
         ({"own": "192.0.2.22"}, "no interface of the host has its address 192.0.2.22"),
-        ({"router_id": 256}, "keepalived_router_id is 256; set 1 to 255"),
+        ({"router_id": 256}, "keepalived_virtual_router_id is 256; set 1 to 255"),
     ],
 )
 def test_what_cannot_be_shared_is_refused(changes: dict[str, Any], reason: str) -> None:

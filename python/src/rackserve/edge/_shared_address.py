@@ -29,20 +29,21 @@ def shared_address(wanted: Mapping[str, Any], links: Sequence[Mapping[str, Any]]
     """
     hosts, own = [str(host) for host in wanted["hosts"]], str(wanted["own"])
     if int(wanted["router_id"]) not in _IDS:
-        raise InputError(f"keepalived_router_id is {wanted['router_id']}; set 1 to 255")
+        raise InputError(f"keepalived_virtual_router_id is {wanted['router_id']}; set 1 to 255")
     if not _FEWEST <= len(set(hosts)) <= _MOST or own not in hosts:
         raise InputError(f"keepalived_hosts is {hosts} on the host {own}; name two edges or more, this one among them")
     address, length = _parse(str(wanted["address"]))
     if str(address) in hosts:
-        raise InputError(f"keepalived_address is {address}, a host's own; set one that no host has")
+        raise InputError(f"keepalived_virtual_ip is {address}, a host's own; set one that no host has")
     interface, network = _place(own, links)
     if address not in network or address in (network.network_address, network.broadcast_address):
         raise InputError(
-            f"keepalived_address is {address}, and {own} is on {interface} in {network}; set a free one of that network"
+            f"keepalived_virtual_ip is {address}, and {own} is on {interface} in {network}; "
+            "set a free one of that network"
         )
     if length not in (None, network.prefixlen):
         raise InputError(
-            f"keepalived_address has a network of /{length}, {interface} has {network}; leave /{length} out"
+            f"keepalived_virtual_ip has a network of /{length}, {interface} has {network}; leave /{length} out"
         )
     return {
         "interface": interface,
@@ -58,7 +59,7 @@ def _parse(text: str) -> tuple[ipaddress.IPv4Address, int | None]:
     try:
         return ipaddress.IPv4Address(address), int(length) if length else None
     except ValueError as wrong:
-        raise InputError(f"keepalived_address is {text!r}; set an IPv4 address such as 192.0.2.20") from wrong
+        raise InputError(f"keepalived_virtual_ip is {text!r}; set an IPv4 address such as 192.0.2.20") from wrong
 
 
 def _place(own: str, links: Sequence[Mapping[str, Any]]) -> tuple[str, ipaddress.IPv4Network]:
@@ -67,4 +68,6 @@ def _place(own: str, links: Sequence[Mapping[str, Any]]) -> tuple[str, ipaddress
             if found.get("local") == own:
                 network = ipaddress.IPv4Network(f"{own}/{found['prefixlen']}", strict=False)
                 return str(link["ifname"]), network
-    raise InputError(f"no interface of the host has its address {own}; set keepalived_own_address to one that it has")
+    raise InputError(
+        f"no interface of the host has its address {own}; set keepalived_unicast_src_ip to one that it has"
+    )
