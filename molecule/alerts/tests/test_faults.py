@@ -85,7 +85,7 @@ FAULTS = {
         60,
     ),
     "clock off": Fault(
-        "ClockOff",
+        "ClockSkew",
         "gpu1",
         "systemctl stop prometheus-node-exporter;"
         " systemd-run --quiet --unit=real-exporter prometheus-node-exporter --web.listen-address=127.0.0.1:9101;"

@@ -42,7 +42,7 @@ def test_every_alert_fires_and_is_silent_as_its_case_says(host: Host, interval: 
     assert done.rc == 0, done.stderr
 
 
-@pytest.mark.parametrize("name", ["VllmHung", "DiskFull", "GpuXid", "FirstTokenBudgetBurnsFast"])
+@pytest.mark.parametrize("name", ["VllmHung", "DiskFull", "GpuXid", "FirstTokenBudgetBurnFast"])
 def test_a_case_whose_series_are_changed_over_fails_twice(host: Host, name: str) -> None:
     case = next(case for case in CASES if case["alert"] == name)
     done = run_rule_tests(host, [turned(case)])
@@ -113,9 +113,9 @@ def receiver(host: Host) -> Iterator[Callable[[], None]]:
 def test_samples_are_sent_on_with_the_token_of_a_file(host: Host, receiver: Callable[[], None]) -> None:
     def wait_until(*, waiting: bool) -> None:
         deadline = time.monotonic() + FIRES_WITHIN_S
-        while time.monotonic() < deadline and waits(host, "SamplesNotSentOn") is not waiting:
+        while time.monotonic() < deadline and waits(host, "RemoteWriteFailing") is not waiting:
             time.sleep(2)
-        assert waits(host, "SamplesNotSentOn") is waiting
+        assert waits(host, "RemoteWriteFailing") is waiting
 
     wait_until(waiting=True)
     receiver()

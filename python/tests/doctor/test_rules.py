@@ -78,7 +78,7 @@ FAULTS = {
     "EdgeDown": Evidence(services={("edge1", "nginx.service"): "inactive"}, answers={"edge1": {502: 10}}),
     "GpuThrottled": of(HEALTHY, firing("ThroughputHalved", vllm_instance="a"), firing("GpuThrottled", gpu="0")),
     "GpuXid": of(ENDED, firing("VllmInstanceDown", vllm_instance="a"), firing("GpuXid", xid="79")),
-    "PrefixHitsCollapsed": of(HEALTHY, firing("FirstTokenBudgetBurns"), firing("PrefixHitsCollapsed")),
+    "PrefixHitsCollapsed": of(HEALTHY, firing("FirstTokenBudgetBurn"), firing("PrefixHitsCollapsed")),
     "KvPressure": of(HEALTHY, firing("QueueGrowing"), firing("KvPressure")),
     "probe-failed": of(ENDED),
     "VllmInstanceDown": of(replace(HEALTHY, probe="unknown"), firing("VllmInstanceDown", vllm_instance="a")),
@@ -159,8 +159,8 @@ def test_a_start_is_slow_only_while_it_lasts_and_takes_long(unit: UnitEvidence) 
 
 
 def test_the_likeliest_comes_first_and_nothing_twice() -> None:
-    full = Evidence(units=(), free={("gpu1", "/"): 0.01}, alerts=(firing("DiskFull"), firing("ClockOff")))
-    assert [finding.rule for finding in diagnose(full)] == ["disk-full", "ClockOff"]
+    full = Evidence(units=(), free={("gpu1", "/"): 0.01}, alerts=(firing("DiskFull"), firing("ClockSkew")))
+    assert [finding.rule for finding in diagnose(full)] == ["disk-full", "ClockSkew"]
 
 
 def test_a_host_that_was_reached_is_not_off() -> None:
@@ -171,8 +171,8 @@ def test_a_host_that_was_reached_is_not_off() -> None:
 
 
 def test_an_alert_that_is_about_to_fire_is_less_likely() -> None:
-    (pending,) = diagnose(Evidence(alerts=(Alert("ClockOff", "pending", {"host": "gpu1"}),)))
-    (fires,) = diagnose(Evidence(alerts=(firing("ClockOff"),)))
+    (pending,) = diagnose(Evidence(alerts=(Alert("ClockSkew", "pending", {"host": "gpu1"}),)))
+    (fires,) = diagnose(Evidence(alerts=(firing("ClockSkew"),)))
     assert pending.likelihood < fires.likelihood
 
 

@@ -246,8 +246,8 @@ function metrics.tell()
     for _, server in pairs(known.servers) do
         say("rackserve_edge_drained" .. written({ "upstream" }, { server.label }) .. (server.drained and " 1" or " 0"))
     end
-    head("rackserve_edge_lost_total", "counter", "Counts that found no room.")
-    say("rackserve_edge_lost_total " .. (counts:get("lost") or 0))
+    head("rackserve_edge_dropped_samples_total", "counter", "Samples dropped because the shared memory was full.")
+    say("rackserve_edge_dropped_samples_total " .. (counts:get("lost") or 0))
     ngx.header["Content-Type"] = "text/plain; version=0.0.4"
     ngx.print(table.concat(lines, "\n"), "\n")
 end

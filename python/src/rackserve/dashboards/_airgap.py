@@ -56,7 +56,7 @@ _GLANCE: Final = Row(
         ),
         number(
             "Clock",
-            "The host that is furthest from the clock of Prometheus's (ClockOff from a second on).",
+            "The host that is furthest from the clock of Prometheus's (ClockSkew from a second on).",
             "s",
             Query(f"max(abs(node_time_seconds{{{HOST}}} - timestamp(node_time_seconds{{{HOST}}})))"),
             steps=((None, "green"), (1, "red")),

@@ -107,14 +107,14 @@ _CLIENTS: Final = Row(
         ),
         lines(
             "Late first bytes",
-            "Share that came after prometheus_ttft_limit (FirstTokenBudgetBurnsFast).",
+            "Share that came after prometheus_ttft_limit (FirstTokenBudgetBurnFast).",
             "percentunit",
             shares("edge_ttft_late"),
             limits=BUDGET,
         ),
         lines(
             "Answers with 5xx",
-            "Share of the requests for each model (EdgeErrorBudgetBurnsFast).",
+            "Share of the requests for each model (EdgeErrorBudgetBurnFast).",
             "percentunit",
             shares("edge_errors"),
             limits=[
@@ -137,15 +137,15 @@ _CLIENTS: Final = Row(
         ),
         lines(
             "Open requests, by client",
-            "Now; the most of a client is its max_open in nginx_clients.",
+            "Now; the limit of a client is its `concurrent` in nginx_clients.",
             "short",
             [Query(f"sum by (client) (rackserve_edge_open_requests{{{HOST}}})", "{{client}}")],
         ),
         lines(
-            "Counts lost",
-            "Of requests that found no room to be counted, in the last quarter of an hour (EdgeCountsLost).",
+            "Samples dropped",
+            "Of the edge's own metrics, for lack of memory, in the last quarter of an hour (EdgeMetricsDropped).",
             "short",
-            [Query(f"increase(rackserve_edge_lost_total{{{HOST}}}[15m])", "{{host}}")],
+            [Query(f"increase(rackserve_edge_dropped_samples_total{{{HOST}}}[15m])", "{{host}}")],
         ),
     ),
 )

@@ -87,14 +87,14 @@ _BUDGET: Final = Row(
         lines(
             "Late first tokens",
             "Share that came after the limit, over five minutes and an hour. Both above 14.4 times the budget call "
-            "somebody (FirstTokenBudgetBurnsFast).",
+            "somebody (FirstTokenBudgetBurnFast).",
             "percentunit",
             shares("ttft_late"),
             limits=BUDGET,
         ),
         lines(
             "Late further tokens",
-            "Share that came after the limit, over five minutes and an hour (InterTokenBudgetBurnsFast).",
+            "Share that came after the limit, over five minutes and an hour (InterTokenBudgetBurnFast).",
             "percentunit",
             shares("itl_late"),
             limits=BUDGET,

@@ -22,7 +22,7 @@ CAUSES: Final[dict[str, tuple[int, str, str]]] = {
     "VllmHung": (69, "the engine's process is stuck", "its probe restarts it; journalctl -u vllm-probe@NAME"),
     "ReleaseDrift": (65, "the host runs another release than the inventory's", "rackserve apply"),
     "BundleAltered": (65, "a file of the bundle was altered on the host", "journalctl -u rackserve-bundle-verify"),
-    "ClockOff": (60, "the host's clock is off", "timedatectl; a time source inside of the rack"),
+    "ClockSkew": (60, "the host's clock is off", "timedatectl; a time source inside of the rack"),
     "DiskFilling": (50, "a disk fills", "journalctl --disk-usage; unused snapshots and old releases"),
 }
 # Seen for many reasons: told only where no cause was found on the same host.

@@ -27,8 +27,8 @@ _INHIBITED_BY: Final = (
     ('alertname="TargetDown",job="node"', 'alertname="ProbeMissing"', ("host",)),
     ('alertname="DiskFull"', 'alertname="DiskFilling"', ("host", "mountpoint")),
     ('alertname="CertificateExpiresNow"', 'alertname="CertificateExpires"', ("host", "path")),
-    ('alertname="FirstTokenBudgetBurnsFast"', 'alertname="FirstTokenBudgetBurns"', ("model",)),
-    ('alertname="InterTokenBudgetBurnsFast"', 'alertname="InterTokenBudgetBurns"', ("model",)),
+    ('alertname="FirstTokenBudgetBurnFast"', 'alertname="FirstTokenBudgetBurn"', ("model",)),
+    ('alertname="InterTokenBudgetBurnFast"', 'alertname="InterTokenBudgetBurn"', ("model",)),
 )
 
 
