@@ -97,7 +97,7 @@ def changed(host: Host, play: Play, authority: pki.Pair, tmp_path_factory: pytes
     pair = {"nginx_tls_certificate_src": str(folder / "edge1.crt"), "nginx_tls_key_src": str(folder / "edge1.key")}
     wanted = {
         **pair,
-        "edge_certificate_folder": str(folder),
+        "edge_certificate_dir": str(folder),
         "nginx_client_crl_src": str(folder / "crl.pem"),
         "nginx_client_certificate_required": True,
     }

@@ -136,7 +136,7 @@ def test_the_gate_refuses_the_host_for_cuda_and_takes_it_for_its_cpu(host: Host,
         ),
         ({"nvidia_driver_modules": "open"}, "no driver open for Debian 12"),
         ({"nvidia_driver_verison": "1"}, "nvidia_driver_verison (is it nvidia_driver_version?)"),
-        ({"nvidia_driver_extras": ["datacenter-gpu-manager"]}, "is not among the bundle's packages"),
+        ({"nvidia_driver_extra_packages": ["datacenter-gpu-manager"]}, "is not among the bundle's packages"),
     ],
 )
 def test_what_cannot_be_installed_is_refused_before_anything_changes(

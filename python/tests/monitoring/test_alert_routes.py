@@ -23,7 +23,7 @@ MAIL: dict[str, Any] = {
 
 
 def routes(*receivers: object, dead_man: str = "") -> dict[str, Any]:
-    return alertmanager_config(receivers, dead_man, "/etc/s", group_wait="10s", dead_man_every="1m")
+    return alertmanager_config(receivers, dead_man, "/etc/s", group_wait="10s", dead_man_interval="1m")
 
 
 def silences(source: dict[str, str], target: dict[str, str]) -> bool:
@@ -81,7 +81,7 @@ def test_the_dead_mans_switch_is_told_again_and_again() -> None:
         ({**HOOK, "webhok": {}}, "receiver 'on-call': unknown key 'webhok', is it 'webhook'?"),
         ({"name": "x", "severities": ["critical"]}, "receiver 'x': neither mail nor webhook is set"),
         ({**HOOK, "severities": ["page"]}, "(found 'page')"),
-        ({**HOOK, "repeat": "often"}, "(found 'often')"),
+        ({**HOOK, "repeat_interval": "often"}, "(found 'often')"),
         ({**HOOK, "name": "nobody"}, "the name nobody is taken"),
         ({**MAIL, "mail": {**MAIL["mail"], "smarthost": "m"}}, "receiver 'team': mail.smarthost: "),
         ({**MAIL, "mail": {**MAIL["mail"], "username": ""}}, "username and password_src belong together"),

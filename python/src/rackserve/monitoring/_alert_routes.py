@@ -62,7 +62,7 @@ class AlertReceiver(Named):
     severities: list[Literal["critical", "warning"]] = Field(
         min_length=1, description="Severities of the alerts that it gets: `critical`, `warning` or both."
     )
-    repeat: str = Field(
+    repeat_interval: str = Field(
         default="4h",
         pattern=r"^([0-9]+(ms|[smhdwy]))+$",
         description="Time after which an alert that still fires is sent again.",
@@ -90,7 +90,7 @@ def receiver_secrets(raw: Sequence[object]) -> dict[str, str]:
 
 
 def alertmanager_config(
-    raw: Sequence[object], dead_man_url: str, secret_dir: str, group_wait: str, dead_man_every: str
+    raw: Sequence[object], dead_man_url: str, secret_dir: str, group_wait: str, dead_man_interval: str
 ) -> dict[str, Any]:
     """Return Alertmanager's configuration.
 
@@ -102,7 +102,7 @@ def alertmanager_config(
         dead_man_url: webhook that has to hear from us; empty for none.
         secret_dir: folder on the host where the files with secrets are.
         group_wait: how long a first alert waits for others of its group.
-        dead_man_every: how often the dead man's switch is told.
+        dead_man_interval: time between two notifications to the dead man's switch.
 
     Raises:
         InputError: naming the receiver and what is wrong with it.
@@ -117,7 +117,7 @@ def alertmanager_config(
         {
             "receiver": receiver.name,
             "matchers": [f'severity=~"{"|".join(receiver.severities)}"'],
-            "repeat_interval": receiver.repeat,
+            "repeat_interval": receiver.repeat_interval,
             "continue": True,
         }
         for receiver in receivers
@@ -127,8 +127,8 @@ def alertmanager_config(
         watch |= {
             "receiver": DEAD_MAN,
             "group_wait": "0s",
-            "group_interval": dead_man_every,
-            "repeat_interval": dead_man_every,
+            "group_interval": dead_man_interval,
+            "repeat_interval": dead_man_interval,
         }
     told = [{"name": _NOBODY}, *(_receiver(receiver, secret_dir) for receiver in receivers)]
     if dead_man_url:

@@ -104,7 +104,8 @@ def _signing(inputs: DriverInputs) -> list[str]:
 def _extras(inputs: DriverInputs, manifest: Manifest, release: str) -> list[str]:
     carried = {name for r in manifest.repositories if r.release == release for name in r.packages}
     return [
-        f"nvidia_driver_extras: {name} is not among the bundle's packages; name its .deb in `supplied` of bundle.yml"
+        f"nvidia_driver_extra_packages: {name} is not among the bundle's packages; "
+        "name its .deb in `supplied` of bundle.yml"
         for name in inputs.extras
         if name not in carried
     ]
