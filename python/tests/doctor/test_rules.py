@@ -48,17 +48,19 @@ FAULTS = {
     "gpu-shared": saying(
         "ValueError: Free memory on device (3.1/139.8 GiB) is less than desired GPU memory utilization"
     ),
-    "starts-at-once": saying("AssertionError: Error in memory profiling. Initial free memory 10 GiB, current free 20"),
+    "concurrent-starts": saying(
+        "AssertionError: Error in memory profiling. Initial free memory 10 GiB, current free 20"
+    ),
     "driver-too-old": saying("CUDA driver version is insufficient for CUDA runtime version"),
     "no-kernel-image": saying("CUDA error: no kernel image is available for execution on the device"),
     "glibc": saying("ImportError: /lib/libc.so.6: version `GLIBC_2.38' not found"),
-    "model-not-there": saying("huggingface_hub.errors.LocalEntryNotFoundError: Cannot find an appropriate snapshot"),
-    "weights-broken": saying("SafetensorError: Error while deserializing header: header too large"),
+    "model-missing": saying("huggingface_hub.errors.LocalEntryNotFoundError: Cannot find an appropriate snapshot"),
+    "weights-corrupt": saying("SafetensorError: Error while deserializing header: header too large"),
     "killed": saying("vllm@a.service: Main process exited, code=killed, status=9/KILL"),
     "disk-full": saying("OSError: [Errno 28] No space left on device"),
     "cache-not-writable": saying("KeyError: 'getpwuid(): uid not found: 61234'"),
     "socket-path": saying('zmq.error.ZMQError: ipc path "/run/x" is longer than 107 characters'),
-    "port-taken": saying("OSError: [Errno 98] Address already in use"),
+    "port-in-use": saying("OSError: [Errno 98] Address already in use"),
     "oom-mid-traffic": of(replace(ENDED, journal=(*SERVES, "torch.OutOfMemoryError: CUDA out of memory."))),
     "oom-at-start": of(replace(ENDED, journal=("torch.OutOfMemoryError: CUDA out of memory.",))),
     "host-oom": of(replace(ENDED, result="oom-kill"), firing("VllmInstanceDown", vllm_instance="a")),
@@ -66,7 +68,7 @@ FAULTS = {
     "slow-start": of(replace(STARTS, journal=("INFO Loading weights took 95.1 seconds",))),
     "edge-limit": Evidence(answers={"edge1": {200: 50, 429: 50}}, minutes={"edge1": {200: 9, 429: 4}}),
     "edge-5xx": Evidence(answers={"edge1": {200: 50, 503: 50}}, minutes={"edge1": {200: 9, 503: 4}}),
-    "prometheus-silent": Evidence(unwatched=frozenset({"edge1"})),
+    "prometheus-down": Evidence(unwatched=frozenset({"edge1"})),
     "service": Evidence(
         services={("gpu1", "prometheus-node-exporter.service"): "failed"}, alerts=(firing("TargetDown"),)
     ),
@@ -122,10 +124,10 @@ def test_what_was_said_in_an_earlier_start_does_not_count_when_the_last_has_word
         "OSError: [Errno 98] Address already in use",
         begins,
     )
-    assert [finding.rule for finding in diagnose(of(replace(ENDED, journal=journal)))] == ["port-taken"]
+    assert [finding.rule for finding in diagnose(of(replace(ENDED, journal=journal)))] == ["port-in-use"]
 
 
-@pytest.mark.parametrize(("result", "rule"), [("timeout", "start-timeout"), ("exit-code", "port-taken")])
+@pytest.mark.parametrize(("result", "rule"), [("timeout", "start-timeout"), ("exit-code", "port-in-use")])
 def test_what_an_earlier_start_said_is_over_once_the_newest_has_run_out_of_time(result: str, rule: str) -> None:
     begins = "Starting vLLM instance a..."
     journal = (begins, "OSError: [Errno 98] Address already in use", begins, "start operation timed out. Terminating.")
@@ -220,4 +222,4 @@ def test_what_a_host_brings_is_read() -> None:
 
 def test_a_prometheus_that_does_not_answer_is_no_fleet_without_alerts() -> None:
     nothing: dict[str, Any] = {"alerts": None, "units": [], "free": {}, "answers": {}, "services": {}, "drained": []}
-    assert [finding.rule for finding in diagnose(read_evidence([("edge1", nothing)]))] == ["prometheus-silent"]
+    assert [finding.rule for finding in diagnose(read_evidence([("edge1", nothing)]))] == ["prometheus-down"]

@@ -18,8 +18,8 @@ class Saying(NamedTuple):
 
 # From reports to vllm-project/vllm, whose numbers stand beside a row. Compared with the sources of vLLM 0.32.0's CPU
 # wheel and what it brings: context-too-long (vllm/v1/core/kv_cache_utils.py:1033), no-cache-memory (same, :1011),
-# gpu-shared (vllm/v1/worker/utils.py:742), starts-at-once (vllm/v1/worker/gpu_worker.py:658, 720), model-not-there
-# (huggingface_hub/errors.py:86, transformers/utils/hub.py:621), weights-broken (safetensors, run with a broken file),
+# gpu-shared (vllm/v1/worker/utils.py:742), concurrent-starts (vllm/v1/worker/gpu_worker.py:658, 720), model-missing
+# (huggingface_hub/errors.py:86, transformers/utils/hub.py:621), weights-corrupt (safetensors, run with a broken file),
 # the phases of a start (vllm/model_executor/model_loader/default_loader.py:502, vllm/compilation/monitor.py:20,
 # vllm/v1/worker/gpu_model_runner.py:6582). The words of drivers and CUDA were not: no GPU's journal was at hand.
 SAYINGS: Final = (
@@ -70,7 +70,7 @@ SAYINGS: Final = (
     ),
     # 10643, 55827
     Saying(
-        "starts-at-once",
+        "concurrent-starts",
         re.compile(r"Error in memory profiling|Initial free memory .* current free memory"),
         93,
         "two instances started at once on one GPU and measured each other's memory",
@@ -98,7 +98,7 @@ SAYINGS: Final = (
         "run a release whose glibc fits (docs/reference/vllm-releases.md), or a newer Debian",
     ),
     Saying(
-        "model-not-there",
+        "model-missing",
         re.compile(
             r"LocalEntryNotFoundError|offline mode is enabled|OfflineModeIsEnabled|couldn't connect to 'https?://"
         ),
@@ -109,7 +109,7 @@ SAYINGS: Final = (
     # safetensors 0.8 says "header too large" and "incomplete metadata", older ones "HeaderTooLarge". vLLM 0.32.0 reads
     # the header itself before: a broken one ends in a MemoryError of that function.
     Saying(
-        "weights-broken",
+        "weights-corrupt",
         re.compile(r"SafetensorError|Error while deserializing header|in parse_safetensors_file_metadata"),
         93,
         "a file of the model's weights is broken on the host",
@@ -138,7 +138,7 @@ SAYINGS: Final = (
         "give the instance a shorter name; leave TMPDIR and VLLM_RPC_BASE_PATH alone",
     ),
     Saying(
-        "port-taken",
+        "port-in-use",
         re.compile(r"[Aa]ddress already in use"),
         90,
         "another process listens where this instance wants to",

@@ -27,7 +27,7 @@ def watched(evidence: Evidence) -> Iterator[Finding]:
     for host in evidence.unwatched:
         seen = "its API did not answer: no alert is known to this diagnosis"
         fix = "journalctl -u prometheus -n 50; df /var/lib/prometheus; rackserve apply"
-        yield Finding("Prometheus does not answer", host, "", seen, fix, 94, "prometheus-silent")
+        yield Finding("Prometheus does not answer", host, "", seen, fix, 94, "prometheus-down")
 
 
 def rotation(evidence: Evidence) -> Iterator[Finding]:
