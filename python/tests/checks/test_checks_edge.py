@@ -24,8 +24,8 @@ from rackserve.checks import EdgeTarget, edge
 from rackserve.checks.edge import (
     ChatCheck,
     RateLimitCheck,
-    StrangerCheck,
     TlsCheck,
+    UnauthenticatedCheck,
     UnknownPathCheck,
     run_edge_checks,
 )
@@ -59,8 +59,8 @@ class FakeEdge:
 
 
 @pytest.mark.parametrize(("answer", "ok"), [((401, ERROR), True), ((401, "no"), False), ((200, "{}"), False)])
-def test_a_stranger_is_refused(answer: tuple[int, str], ok: bool) -> None:  # noqa: FBT001
-    assert StrangerCheck(target(), FakeEdge(answer)).run().ok is ok
+def test_a_request_without_a_key_is_refused(answer: tuple[int, str], ok: bool) -> None:  # noqa: FBT001
+    assert UnauthenticatedCheck(target(), FakeEdge(answer)).run().ok is ok
 
 
 @pytest.mark.parametrize(

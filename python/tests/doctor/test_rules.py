@@ -30,7 +30,7 @@ def of(unit: UnitEvidence, *alerts: Alert) -> Evidence:
     return Evidence(alerts=alerts, units=(unit,))
 
 
-def saying(line: str) -> Evidence:
+def journal(line: str) -> Evidence:
     down = Alert("InstanceFailed", "firing", {"host": "gpu1", "vllm_instance": "a"}, "a was given up")
     return of(replace(ENDED, journal=("INFO starting", line)), down)
 
@@ -40,27 +40,27 @@ def firing(name: str, **labels: str) -> Alert:
 
 
 FAULTS = {
-    "wrong-flag": saying("api_server.py: error: unrecognized arguments: --swap-space 4"),
-    "context-too-long": saying(
+    "wrong-flag": journal("api_server.py: error: unrecognized arguments: --swap-space 4"),
+    "context-too-long": journal(
         "ValueError: max seq len (8192) is larger than the maximum number of tokens in KV cache"
     ),
-    "no-cache-memory": saying("ValueError: No available memory for the cache blocks."),
-    "gpu-shared": saying(
+    "no-cache-memory": journal("ValueError: No available memory for the cache blocks."),
+    "gpu-shared": journal(
         "ValueError: Free memory on device (3.1/139.8 GiB) is less than desired GPU memory utilization"
     ),
-    "concurrent-starts": saying(
+    "concurrent-starts": journal(
         "AssertionError: Error in memory profiling. Initial free memory 10 GiB, current free 20"
     ),
-    "driver-too-old": saying("CUDA driver version is insufficient for CUDA runtime version"),
-    "no-kernel-image": saying("CUDA error: no kernel image is available for execution on the device"),
-    "glibc": saying("ImportError: /lib/libc.so.6: version `GLIBC_2.38' not found"),
-    "model-missing": saying("huggingface_hub.errors.LocalEntryNotFoundError: Cannot find an appropriate snapshot"),
-    "weights-corrupt": saying("SafetensorError: Error while deserializing header: header too large"),
-    "killed": saying("vllm@a.service: Main process exited, code=killed, status=9/KILL"),
-    "disk-full": saying("OSError: [Errno 28] No space left on device"),
-    "cache-not-writable": saying("KeyError: 'getpwuid(): uid not found: 61234'"),
-    "socket-path": saying('zmq.error.ZMQError: ipc path "/run/x" is longer than 107 characters'),
-    "port-in-use": saying("OSError: [Errno 98] Address already in use"),
+    "driver-too-old": journal("CUDA driver version is insufficient for CUDA runtime version"),
+    "no-kernel-image": journal("CUDA error: no kernel image is available for execution on the device"),
+    "glibc": journal("ImportError: /lib/libc.so.6: version `GLIBC_2.38' not found"),
+    "model-missing": journal("huggingface_hub.errors.LocalEntryNotFoundError: Cannot find an appropriate snapshot"),
+    "weights-corrupt": journal("SafetensorError: Error while deserializing header: header too large"),
+    "killed": journal("vllm@a.service: Main process exited, code=killed, status=9/KILL"),
+    "disk-full": journal("OSError: [Errno 28] No space left on device"),
+    "cache-not-writable": journal("KeyError: 'getpwuid(): uid not found: 61234'"),
+    "socket-path": journal('zmq.error.ZMQError: ipc path "/run/x" is longer than 107 characters'),
+    "port-in-use": journal("OSError: [Errno 98] Address already in use"),
     "oom-mid-traffic": of(replace(ENDED, journal=(*SERVES, "torch.OutOfMemoryError: CUDA out of memory."))),
     "oom-at-start": of(replace(ENDED, journal=("torch.OutOfMemoryError: CUDA out of memory.",))),
     "host-oom": of(replace(ENDED, result="oom-kill"), firing("VllmInstanceDown", vllm_instance="a")),

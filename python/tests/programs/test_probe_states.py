@@ -1,4 +1,4 @@
-"""The five states, and what is done in each: sequences of looks at an instance."""
+"""The five states, and what is done in each: sequences of probe runs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,22 @@ from typing import Any
 
 import pytest
 
-from rackserve.programs.vllm_probe import STATES, Record, Seen, Settings, counted, decide, exposition, same_answer
+from rackserve.programs.vllm_probe import (
+    STATES,
+    Observation,
+    Record,
+    Settings,
+    counted,
+    decide,
+    exposition,
+    same_answer,
+)
 
 SETTINGS = Settings("/run/vllm-a/api.sock", "m", start_budget_s=100.0)
 BEGAN = 10_000.0
 EVERY_S = 10.0
 
-UP = Seen("active", "one", BEGAN - 500)
+UP = Observation("active", "one", BEGAN - 500)
 TOKEN = UP._replace(token=True, listener=True, advanced=True)
 FROZEN = UP._replace(listener=True)
 MOVING = UP._replace(listener=True, advanced=True)
@@ -23,13 +32,15 @@ SILENT = UP
 DRAINED = TOKEN._replace(drained=True)
 NEXT: dict[str, Any] = {"invocation": "two", "started": BEGAN + 40}
 
-Story = list[tuple[Seen, str, list[str]]]
+Story = list[tuple[Observation, str, list[str]]]
 
 
-def follow(looks: list[Seen], last: Record | None = None, settings: Settings = SETTINGS) -> list[tuple[Record, Any]]:
+def follow(
+    observations: list[Observation], last: Record | None = None, settings: Settings = SETTINGS
+) -> list[tuple[Record, Any]]:
     found = []
     record = last or Record()
-    for step, seen in enumerate(looks):
+    for step, seen in enumerate(observations):
         record, actions = decide(record, seen, settings, BEGAN + EVERY_S * step)
         found.append((record, actions))
     return found
@@ -57,7 +68,7 @@ STORIES: dict[str, Story] = {
     "one that does not answer within its budget, but listens, does not start": [
         (FROZEN._replace(started=BEGAN - 1), "hung", ["close"])
     ],
-    "one that freezes is closed at once and restarted at the third look": [
+    "one that freezes is closed at once and restarted at the third probe run": [
         (TOKEN, "ready", []),
         (FROZEN, "hung", ["close"]),
         (FROZEN, "hung", []),
@@ -101,7 +112,7 @@ STORIES: dict[str, Story] = {
         *[(STARVED, "busy", [])] * 30,
         (STARVED, "hung", ["close"]),
     ],
-    "one that waits for a CPU and moves between two looks is left alone, however long": [
+    "one that waits for a CPU and moves between two probe runs is left alone, however long": [
         (STARVED._replace(counter=float(step)), "busy", []) for step in range(60)
     ],
     "one that moved in between is counted from the beginning again": [
@@ -112,7 +123,7 @@ STORIES: dict[str, Story] = {
         (FROZEN, "hung", []),
         (FROZEN, "hung", ["restart"]),
     ],
-    "one that moved between two looks is counted from the beginning again": [
+    "one that moved between two probe runs is counted from the beginning again": [
         (FROZEN._replace(counter=5.0), "hung", ["close"]),
         (FROZEN._replace(counter=5.0), "hung", []),
         (FROZEN._replace(counter=6.0), "hung", []),
@@ -173,7 +184,7 @@ STORIES: dict[str, Story] = {
 
 
 @pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)
-def test_a_sequence_of_looks(story: Story) -> None:
+def test_a_sequence_of_probe_runs(story: Story) -> None:
     found = follow([seen for seen, _, _ in story])
     assert [(record.state, actions) for record, actions in found] == [(state, acts) for _, state, acts in story]
 
@@ -184,8 +195,8 @@ def test_a_restart_is_possible_before_the_clock_was_set_back() -> None:
 
 
 def test_what_was_decided_is_counted() -> None:
-    looks = [FROZEN, FROZEN, FROZEN, *[FROZEN] * 4, MOVING, TOKEN]
-    record = follow(looks)[-1][0]
+    observations = [FROZEN, FROZEN, FROZEN, *[FROZEN] * 4, MOVING, TOKEN]
+    record = follow(observations)[-1][0]
     assert record.decisions == {"close": 1, "restart": 1, "restart_suppressed": 2, "open": 1, "skip_busy": 1}
 
 

@@ -1,7 +1,7 @@
-"""What `rackserve verify` looks at.
+"""The checks of `rackserve verify`.
 
-Here are the plans of what hosts look at, which the action plugin `host_checks` uses too, and the common words. The
-checks from the controller (`edge`) and the reading of what hosts found (`evidence`) are imported by name: Ansible needs
+Here are the plans of a host's checks, which the action plugin `host_checks` uses too, and the shared types. The checks
+from the controller (`edge`) and the reader of the hosts' results (`evidence`) are imported by name: Ansible needs
 neither.
 """
 

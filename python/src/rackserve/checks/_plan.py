@@ -1,4 +1,4 @@
-"""Decides what is looked at on each host. Pure: inventory data in, typed checks for the module `host_checks` out."""
+"""Plans the checks of each host. Pure: inventory data in, checks for the module `host_checks` out."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Site:
-    """A site as one of its hosts sees it: that host's inputs, and of the others what the inventory says."""
+    """A site seen from one of its hosts: that host's inputs, and the inventory of the others."""
 
     host: str
     inputs: Inputs
@@ -70,7 +70,7 @@ class Site:
         return self.groups.get(group, ())
 
     def is_in(self, group: str) -> bool:
-        """Tell whether this host is in a group."""
+        """Return whether this host is in a group."""
         return self.host in self.members(group)
 
 
@@ -92,7 +92,7 @@ def host_checks(site: Site) -> Plan:
 
 
 def status_checks(site: Site) -> Plan:
-    """Return the checks of one host for `rackserve status`: one row per instance, and what an edge has drained."""
+    """Return the checks of one host for `rackserve status`: one row per instance, and an edge's drained instances."""
     inputs = site.inputs
     rotation: Plan = [{"name": "rotation", "kind": "rotation", "marks": inputs.drained_dir}] if site.is_in(EDGE) else []
     if not site.is_in(VLLM):
@@ -113,7 +113,7 @@ def status_checks(site: Site) -> Plan:
 
 
 def host_facts(site: Site) -> dict[str, Any]:
-    """Return what the controller must know of a host."""
+    """Return the facts of a host that the controller needs."""
     own, inputs = site.hostvars[site.host], site.inputs
     facts: dict[str, Any] = {
         "address": _address(site, site.host),

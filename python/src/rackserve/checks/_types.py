@@ -1,4 +1,4 @@
-"""The words that all checks share."""
+"""Types and constants that all checks share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_TOKENS: Final = 16
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The verdict of one check on one host; the detail says what was seen, and for a failure what was expected."""
+    """The result of one check on one host; the detail has the value found and, for a failure, the one expected."""
 
     name: str
     host: str
@@ -23,18 +23,18 @@ class CheckResult:
 
 
 class Check(Protocol):
-    """One thing that is looked at."""
+    """One check."""
 
     def run(self) -> CheckResult:
-        """Look, and return the verdict; never raise for what the check is there to find."""
+        """Run the check and return its result; a failed check does not raise."""
         ...
 
 
 @dataclass(frozen=True)
 class EdgeTarget:
-    """How a client sees one edge: its address, the name and CA that its certificate must fit, key, limits.
+    """One edge from a client's side: its address, the name and CA of its certificate, key, limits.
 
-    `certificate_file` is the client's own certificate, PEM, where the edge asks for one; its `.key` lies beside it.
+    `certificate_file` is the client's own certificate, PEM, where the edge requires one; its `.key` is beside it.
     """
 
     host: str

@@ -1,4 +1,4 @@
-"""Checks made from the controller through the edge, as a client sees it: TLS, key, chat, stream, paths, limit."""
+"""Checks from the controller through the edge, as a client: TLS, key, chat, stream, paths, limit."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class EdgeClient(Protocol):
 
 
 class HttpsEdgeClient:
-    """Connects to the edge's address and holds its certificate against the server name and the site's CA."""
+    """Connects to the edge's address and verifies its certificate against the server name and the site's CA."""
 
     def __init__(self, target: EdgeTarget, key: str | None = None) -> None:
         self._target = target
@@ -72,7 +72,7 @@ def tls_context(target: EdgeTarget) -> ssl.SSLContext:
     """Return a context that trusts the site's CA only, or the system's where the site names none.
 
     Raises:
-        OSError: a file of the CA or of the client's certificate is not one.
+        OSError: the CA's file or the client's certificate is invalid.
     """
     context = ssl.create_default_context(cafile=str(target.ca_file) if target.ca_file else None)
     if target.certificate_file:
@@ -83,17 +83,17 @@ def tls_context(target: EdgeTarget) -> ssl.SSLContext:
 def run_edge_checks(target: EdgeTarget) -> tuple[CheckResult, ...]:
     """Run all checks of one edge over connections that are closed afterwards."""
     if target.ca_file is not None and not target.ca_file.is_file():
-        return (TlsCheck(target).run(),)  # it says that the file is missing; nothing else could connect
+        return (TlsCheck(target).run(),)  # reports the missing file; no other check could connect
     try:
         key = key_of(target.key_file)
     except InputError as error:
         return (TlsCheck(target).run(), CheckResult("client key", target.host, ok=False, detail=str(error)))
     try:
-        client, stranger = HttpsEdgeClient(target, key), HttpsEdgeClient(target)
+        client, anonymous = HttpsEdgeClient(target, key), HttpsEdgeClient(target)
     except OSError:
-        return (TlsCheck(target).run(),)  # it says what is wrong with the files
-    with contextlib.closing(client), contextlib.closing(stranger):
-        return tuple(check.run() for check in edge_checks(target, client, stranger))
+        return (TlsCheck(target).run(),)  # reports the problem with the files
+    with contextlib.closing(client), contextlib.closing(anonymous):
+        return tuple(check.run() for check in edge_checks(target, client, anonymous))
 
 
 def key_of(key_file: Path | None) -> str:
@@ -115,11 +115,11 @@ def key_of(key_file: Path | None) -> str:
     raise InputError(f"no client's key in {key_file}: {reason}; set stack_client_key_file to a file with one")
 
 
-def edge_checks(target: EdgeTarget, client: EdgeClient, stranger: EdgeClient) -> tuple[Check, ...]:
-    """Return the checks of one edge, in order; the limit comes last, since it uses the limit up."""
+def edge_checks(target: EdgeTarget, client: EdgeClient, anonymous: EdgeClient) -> tuple[Check, ...]:
+    """Return the checks of one edge, in order; the rate limit comes last, since it exhausts the limit."""
     return (
         TlsCheck(target),
-        StrangerCheck(target, stranger),
+        UnauthenticatedCheck(target, anonymous),
         *(ChatCheck(target, client, stream=stream) for stream in (False, True) if target.model),
         UnknownPathCheck(target, client),
         RateLimitCheck(target, client),
@@ -128,12 +128,12 @@ def edge_checks(target: EdgeTarget, client: EdgeClient, stranger: EdgeClient) ->
 
 @dataclass(frozen=True)
 class TlsCheck:
-    """The certificate chain leads to the site's CA and fits the server name."""
+    """The certificate is signed by the site's CA and valid for the server name."""
 
     target: EdgeTarget
 
     def run(self) -> CheckResult:
-        """Shake hands once."""
+        """Do one TLS handshake."""
         target = self.target
         if target.ca_file is not None and not target.ca_file.is_file():
             detail = f"there is no CA file {target.ca_file}; set stack_ca_file to the PEM file of the edge's CA"
@@ -164,14 +164,14 @@ class TlsCheck:
 
 @dataclass(frozen=True)
 class ChatCheck:
-    """The question is answered through nginx, at once or as a stream."""
+    """A chat request is answered through nginx, as one answer or as a stream."""
 
     target: EdgeTarget
     client: EdgeClient
     stream: bool
 
     def run(self) -> CheckResult:
-        """Ask; a 429 from our own earlier requests is waited out."""
+        """Send the request; a 429 caused by earlier checks is retried."""
         target = self.target
         name = "stream through nginx" if self.stream else "chat through nginx"
         ask = {"model": target.model, "prompt": PROMPT, "max_tokens": MAX_TOKENS}
@@ -190,14 +190,14 @@ class ChatCheck:
 
 
 @dataclass(frozen=True)
-class StrangerCheck:
-    """A request without a key is refused with a 401 that a client can parse."""
+class UnauthenticatedCheck:
+    """An unauthenticated request is refused with a 401 that a client can parse."""
 
     target: EdgeTarget
     client: EdgeClient
 
     def run(self) -> CheckResult:
-        """Ask for the list of models without a key."""
+        """Request the list of models without a key."""
         try:
             status, text = self.client.send("GET", "/v1/models")
         except httpx.HTTPError as error:
@@ -215,7 +215,7 @@ class UnknownPathCheck:
     client: EdgeClient
 
     def run(self) -> CheckResult:
-        """Ask for a path that nobody serves."""
+        """Request a path that does not exist."""
         try:
             status, text = self.client.send("GET", _UNKNOWN_PATH)
         except httpx.HTTPError as error:
@@ -226,13 +226,13 @@ class UnknownPathCheck:
 
 @dataclass(frozen=True)
 class RateLimitCheck:
-    """One client that asks too fast is told so with a 429 that it can parse."""
+    """A client over its rate limit gets a 429 that it can parse."""
 
     target: EdgeTarget
     client: EdgeClient
 
     def run(self) -> CheckResult:
-        """Send more requests at once than the limit lets through."""
+        """Send more requests at once than the limit allows."""
         target = self.target
         count = min(target.rate + target.burst + _LIMIT_EXTRA, _MOST_REQUESTS)
         with ThreadPoolExecutor(_LIMIT_THREADS) as pool:
@@ -257,7 +257,7 @@ def judge_unknown_path(status: int, text: str) -> tuple[bool, str]:
 
 
 def judge_rate_limit(answers: Sequence[Answer]) -> tuple[bool, str]:
-    """Judge a burst of requests: some let through, some refused with a JSON 429, and nothing else."""
+    """Judge a burst of requests: some accepted, some refused with a JSON 429, and nothing else."""
     passed = sum(status == httpx.codes.OK for status, _ in answers)
     refused = [text for status, text in answers if status == httpx.codes.TOO_MANY_REQUESTS]
     others = [
@@ -286,5 +286,5 @@ def is_json_error(text: str) -> bool:
 
 
 def no_answer(error: httpx.HTTPError) -> str:
-    """Say that no answer came, and why."""
+    """Describe a missing answer."""
     return f"no answer: {type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""Reads what the module host_checks found out of a run's events."""
+"""Reads the results of the module host_checks from a run's events."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InstanceFacts:
-    """What the inventory says of an instance: where it listens, and the names that clients use."""
+    """An instance of the inventory: its URL, and the names that clients use."""
 
     name: str
     url: str
@@ -27,7 +27,7 @@ class InstanceFacts:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one host said about itself."""
+    """The results and facts of one host."""
 
     host: str
     results: tuple[CheckResult, ...]
@@ -45,7 +45,7 @@ class EvidenceCollector:
     by_host: dict[str, Evidence] = field(default_factory=dict)
 
     def take(self, event: RunEvent) -> None:
-        """Keep the event's evidence, if it carries any."""
+        """Keep the event's evidence, if it has any."""
         if isinstance(event.data.get("checks"), list):
             self.by_host[event.host] = read_evidence(event.host, event.data)
 

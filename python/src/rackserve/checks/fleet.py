@@ -1,4 +1,4 @@
-"""Looks at a whole site: what its hosts found out about themselves, and what is seen through its edges."""
+"""Checks a whole site: the results of its hosts, and checks through its edges."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rackserve.checks import edge
 from rackserve.checks.evidence import EvidenceCollector
-from rackserve.run import look_at_fleet
+from rackserve.run import inspect_fleet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 def gather_evidence(
     inventory: Path, tags: Sequence[str], limit: str | None, on_event: Callable[[RunEvent], None]
 ) -> tuple[RunResult, dict[str, Evidence]]:
-    """Run playbooks/verify_fleet.yml with these tags and return what each host said; `on_event` gets every event."""
+    """Run playbooks/verify_fleet.yml with these tags and return each host's evidence; `on_event` gets every event."""
     collector = EvidenceCollector()
 
     def take(event: RunEvent) -> None:
         collector.take(event)
         on_event(event)
 
-    return look_at_fleet(inventory, tags, on_event=take, limit=limit), collector.by_host
+    return inspect_fleet(inventory, tags, on_event=take, limit=limit), collector.by_host
 
 
 def edge_results(evidence: Iterable[Evidence], on_edge: Callable[[EdgeTarget], None]) -> list[CheckResult]:

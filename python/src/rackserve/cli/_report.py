@@ -36,7 +36,7 @@ from rackserve.report import (
     render,
     write_page,
 )
-from rackserve.run import load_fleet, look_at_fleet, resolve_inventory
+from rackserve.run import inspect_fleet, load_fleet, resolve_inventory
 
 if TYPE_CHECKING:
     import argparse
@@ -95,7 +95,7 @@ def _look(args: argparse.Namespace, fleet: Fleet, seen: SiteCollector) -> SiteRe
     inventory = fleet.inventory
     with shown(seen.take) as on_event:
         tags = ["verify", "status", "report"]
-        result = look_at_fleet(inventory, tags, on_event=on_event, limit=args.limit)
+        result = inspect_fleet(inventory, tags, on_event=on_event, limit=args.limit)
     in_run = {host.name for host in result.hosts}
     hosts = [host for host in fleet.hosts if host.name in in_run]
     if not hosts:

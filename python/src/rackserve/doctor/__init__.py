@@ -1,4 +1,4 @@
-"""From what a fleet shows to what is wrong with it: pure rules over evidence."""
+"""Diagnosis of a fleet: pure rules over evidence."""
 
 from rackserve.doctor._evidence import Alert, Evidence, UnitEvidence, read_evidence
 from rackserve.doctor._finding import Finding

@@ -1,10 +1,10 @@
-"""Alerts that are causes themselves, and those that are only what a cause looks like."""
+"""Alerts that are causes, and alerts that are only symptoms."""
 
 from __future__ import annotations
 
 from typing import Final
 
-# Alert: weight of 100, cause, fix. What is missing here is a symptom, told when nothing explains it.
+# Alert: weight of 100, cause, fix. Every other alert is a symptom, reported when no cause explains it.
 CAUSES: Final[dict[str, tuple[int, str, str]]] = {
     "HostDown": (99, "the host is off or cut from the network", "power, console, link of the host"),
     "GpuLost": (97, "a GPU has fallen off the bus, or its driver does not answer", "boot the host; then the hardware"),
@@ -25,6 +25,6 @@ CAUSES: Final[dict[str, tuple[int, str, str]]] = {
     "ClockSkew": (60, "the host's clock is off", "timedatectl; a time source inside of the rack"),
     "DiskFilling": (50, "a disk fills", "journalctl --disk-usage; unused snapshots and old releases"),
 }
-# Seen for many reasons: told only where no cause was found on the same host.
+# A symptom has many causes: reported only where no cause was found on the same host.
 SYMPTOM_WEIGHT: Final = 20
-NOT_NEWS: Final = {"Watchdog"}
+IGNORED: Final = {"Watchdog"}

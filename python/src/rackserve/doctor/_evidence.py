@@ -1,4 +1,4 @@
-"""What the hosts gave: alerts of Prometheus, units with their journals, disks, the edge's last answers."""
+"""Evidence of the hosts: alerts of Prometheus, units with their journals, disks, the edge's last answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Alert:
-    """An alert that fires or is about to."""
+    """An alert that is firing or pending."""
 
     name: str
     state: str
@@ -28,7 +28,7 @@ class UnitEvidence:
         active: systemd's ActiveState.
         result: systemd's Result: success, exit-code, oom-kill, timeout, start-limit-hit, ...
         journal: the last lines of its engine, oldest first.
-        probe: the state that its probe saw last, and what it said of it.
+        probe: the last state of its probe; `probe_detail` explains it.
         drained: whether an operator keeps it closed.
     """
 
@@ -45,14 +45,14 @@ class UnitEvidence:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of a fleet.
+    """The evidence of a fleet.
 
     Attributes:
         reached: hosts that gave evidence themselves.
         free: free share of a filesystem by host and mount point.
-        answers: how often the edge gave a status in the last ten minutes, by host.
-        minutes: in how many of those minutes it gave it, by host.
-        services: systemd's ActiveState by host and unit, of what has to run there.
+        answers: number of answers of the edge by status in the last ten minutes, by host.
+        minutes: number of those minutes in which a status occurred, by host.
+        services: systemd's ActiveState by host and required unit.
         unwatched: hosts whose Prometheus did not answer.
         drained: labels of the instances that an edge keeps out of rotation, by edge.
     """
@@ -69,7 +69,7 @@ class Evidence:
 
 
 def read_evidence(found: Iterable[tuple[str, Mapping[str, Any]]]) -> Evidence:
-    """Return the evidence in what the module host_evidence gave, by host.
+    """Return the evidence from the results of the module host_evidence.
 
     Args:
         found: hosts and their data, as that module's RETURN has it.

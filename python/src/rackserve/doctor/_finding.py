@@ -1,4 +1,4 @@
-"""What a rule found."""
+"""The finding of a rule."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UP: Final = frozenset({"ready", "busy"})
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong, where, how it was seen and what to do; `likelihood` is of 100."""
+    """A probable cause, its place, the evidence and the fix; `likelihood` is in percent."""
 
     cause: str
     host: str
@@ -26,5 +26,5 @@ class Finding:
 
 
 def of_unit(unit: UnitEvidence, cause: str, evidence: str, fix: str, *, likelihood: int, rule: str) -> Finding:
-    """Return what was found of one instance."""
+    """Return a finding about one instance."""
     return Finding(cause, unit.host, unit.instance, evidence.strip(), fix, likelihood, rule)

@@ -1,12 +1,12 @@
-"""The rules: each looks at the evidence and returns what it found. The likeliest cause comes first."""
+"""The rules: each returns its findings for the evidence. The likeliest cause comes first."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from rackserve.doctor._alerts import CAUSES, NOT_NEWS, SYMPTOM_WEIGHT
+from rackserve.doctor._alerts import CAUSES, IGNORED, SYMPTOM_WEIGHT
 from rackserve.doctor._finding import UP, Finding, of_unit
-from rackserve.doctor._journal import last_words, memory_ran_out, slow_phase
+from rackserve.doctor._journal import exit_causes, memory_ran_out, slow_phase
 from rackserve.doctor._services import hung, proxy_refuses, rotation, services, watched
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _TOO_MANY_REQUESTS: Final = 429
 
 
 def diagnose(evidence: Evidence) -> list[Finding]:
-    """Return what is wrong, likeliest first; symptoms only where nothing on their host explains them."""
+    """Return the findings, likeliest first; symptoms only where no cause on their host explains them."""
     causes = [finding for rule in _RULES for finding in rule(evidence)]
     explained = {finding.host for finding in causes}
     symptoms = [finding for finding in _symptoms(evidence) if finding.host not in explained]
@@ -32,18 +32,18 @@ def diagnose(evidence: Evidence) -> list[Finding]:
     return list(best.values())
 
 
-def _engines_said(evidence: Evidence) -> Iterator[Finding]:
-    """An engine that ended, or does not get to a token, has mostly said why."""
+def _engine_exits(evidence: Evidence) -> Iterator[Finding]:
+    """An engine that exited, or does not generate, mostly logged the reason."""
     for unit in evidence.units:
         if not _troubled(unit, evidence):
             continue
-        said = last_words(unit.journal, newest_start=unit.result == "timeout", loops=_loops(unit, evidence))
-        for saying, line in said:
-            yield of_unit(unit, saying.cause, line, saying.fix, likelihood=saying.weight, rule=saying.name)
+        found = exit_causes(unit.journal, newest_start=unit.result == "timeout", loops=_loops(unit, evidence))
+        for known, line in found:
+            yield of_unit(unit, known.cause, line, known.fix, likelihood=known.weight, rule=known.name)
 
 
 def _gpu_memory(evidence: Evidence) -> Iterator[Finding]:
-    """Whether the GPU's memory ran out while it served or at the start makes the difference."""
+    """The fix depends on whether the GPU's memory ran out while serving or at the start."""
     for unit in evidence.units:
         found = memory_ran_out(unit.journal)
         if found and found[1]:
@@ -60,8 +60,8 @@ def _gpu_memory(evidence: Evidence) -> Iterator[Finding]:
             )
 
 
-def _systemd_said(evidence: Evidence) -> Iterator[Finding]:
-    """What systemd knows of the end of a unit."""
+def _systemd_results(evidence: Evidence) -> Iterator[Finding]:
+    """The result of a unit's exit, from systemd."""
     for unit in evidence.units:
         if unit.result == "oom-kill":
             fix = "weights, KV cache and work space of all instances have to fit the host's memory"
@@ -81,7 +81,7 @@ def _systemd_said(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _slow_start(evidence: Evidence) -> Iterator[Finding]:
-    """A start that takes long: the article's first symptom."""
+    """A slow start."""
     for unit in evidence.units:
         phase = slow_phase(unit.journal)
         if unit.probe != "starting" or phase is None or 0 < phase[1] < _SLOW_S:
@@ -106,13 +106,13 @@ def _disks(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _edge(evidence: Evidence) -> Iterator[Finding]:
-    """What the edge answered lately."""
+    """The latest answers of the edge."""
     for host, answers in evidence.answers.items():
         total = sum(answers.values())
         limited = answers.get(_TOO_MANY_REQUESTS, 0)
         failed = sum(count for status, count in answers.items() if status >= 500)  # noqa: PLR2004 - HTTP
         minutes = evidence.minutes.get(host, {})
-        # `rackserve verify` itself goes over the limit for a second, to see that there is one.
+        # `rackserve verify` itself exceeds the limit for a second, to check that it works.
         if limited > _MANY * total and minutes.get(_TOO_MANY_REQUESTS, 0) >= _LASTS_MIN:
             fix = "raise nginx_limit_rate and nginx_limit_burst, or ask that client to send less"
             seen = f"{limited} of the last {total} answers were 429"
@@ -147,7 +147,7 @@ def _alerts(evidence: Evidence) -> Iterator[Finding]:
 
 def _symptoms(evidence: Evidence) -> Iterator[Finding]:
     for alert in evidence.alerts:
-        if alert.name not in CAUSES and alert.name not in NOT_NEWS and alert.state == "firing":
+        if alert.name not in CAUSES and alert.name not in IGNORED and alert.state == "firing":
             host, instance = alert.labels.get("host", ""), alert.labels.get("vllm_instance", "")
             fix = alert.runbook or "its rule has no annotation `runbook`; see its expression in Prometheus"
             yield Finding(alert.summary or alert.name, host, instance, alert.name, fix, SYMPTOM_WEIGHT, alert.name)
@@ -166,7 +166,7 @@ def _symptoms(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _troubled(unit: UnitEvidence, evidence: Evidence) -> bool:
-    """Tell whether what an engine said of late still matters: it does not serve, or it ends again and again."""
+    """Return whether an engine's latest errors still matter: it does not serve, or restarts in a loop."""
     return unit.active != "active" or unit.probe not in UP or _loops(unit, evidence)
 
 
@@ -176,9 +176,9 @@ def _loops(unit: UnitEvidence, evidence: Evidence) -> bool:
 
 
 _RULES: Final[tuple[Callable[[Evidence], Iterator[Finding]], ...]] = (
-    _engines_said,
+    _engine_exits,
     _gpu_memory,
-    _systemd_said,
+    _systemd_results,
     _slow_start,
     _disks,
     _edge,

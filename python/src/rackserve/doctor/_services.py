@@ -1,4 +1,4 @@
-"""Rules over what the hosts say of their services, and over what fits together or does not."""
+"""Rules about the services of hosts, and about contradictions between pieces of evidence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def services(evidence: Evidence) -> Iterator[Finding]:
-    """A service that has to run and does not; no alert has to have fired yet."""
+    """A required service that does not run; no alert needs to have fired yet."""
     for (host, name), state in evidence.services.items():
         if state not in {"active", "reloading"}:
             fix = f"journalctl -u {name} -n 50; systemctl start {name}; rackserve apply"
@@ -23,7 +23,7 @@ def services(evidence: Evidence) -> Iterator[Finding]:
 
 
 def watched(evidence: Evidence) -> Iterator[Finding]:
-    """Without Prometheus no alert is known, and a fleet without alerts would look healthy."""
+    """Without Prometheus alerts are unknown, and the fleet would look healthy."""
     for host in evidence.unwatched:
         seen = "its API did not answer: no alert is known to this diagnosis"
         fix = "journalctl -u prometheus -n 50; df /var/lib/prometheus; rackserve apply"
@@ -31,7 +31,7 @@ def watched(evidence: Evidence) -> Iterator[Finding]:
 
 
 def rotation(evidence: Evidence) -> Iterator[Finding]:
-    """What an operator took out at an edge."""
+    """Instances that an operator drained at an edge."""
     for edge, labels in evidence.drained.items():
         for label in labels:
             host, _, instance = label.partition(":")
@@ -43,7 +43,7 @@ def rotation(evidence: Evidence) -> Iterator[Finding]:
 
 
 def hung(evidence: Evidence) -> Iterator[Finding]:
-    """The probe knows it before the alert does."""
+    """The probe detects a hung engine before the alert fires."""
     weight, cause, fix = CAUSES["InstanceHung"]
     for unit in evidence.units:
         if unit.probe == "hung":
@@ -52,7 +52,7 @@ def hung(evidence: Evidence) -> Iterator[Finding]:
 
 
 def proxy_refuses(evidence: Evidence) -> Iterator[Finding]:
-    """An instance that generates for its own probe, and that nobody else reaches."""
+    """An instance that answers its own probe, but that Prometheus cannot reach."""
     away = {
         (alert.labels.get("host"), alert.labels.get("vllm_instance"))
         for alert in evidence.alerts

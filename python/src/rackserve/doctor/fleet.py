@@ -1,4 +1,4 @@
-"""Brings the evidence of a whole site and judges it."""
+"""Collects the evidence of a whole site and diagnoses it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rackserve.doctor._evidence import read_evidence
 from rackserve.doctor._finding import Finding
 from rackserve.doctor._rules import diagnose
 from rackserve.errors import InputError
-from rackserve.run import look_at_fleet, unreachable_message
+from rackserve.run import inspect_fleet, unreachable_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def examine(fleet: Fleet, limit: str | None, on_event: Callable[[RunEvent], None]) -> tuple[list[Finding], int]:
-    """Collect the evidence of faults and judge what it brings.
+    """Collect the evidence of faults and diagnose it.
 
     Returns:
-        The findings, likeliest first, and how many hosts could be looked at.
+        The findings, likeliest first, and how many hosts could be examined.
 
     Raises:
-        InputError: when no host was asked.
+        InputError: when no host was examined.
     """
     found: dict[str, dict[str, Any]] = {}
 
@@ -33,7 +33,7 @@ def examine(fleet: Fleet, limit: str | None, on_event: Callable[[RunEvent], None
             found[event.host] = evidence
         on_event(event)
 
-    result = look_at_fleet(fleet.inventory, ["diagnose"], on_event=take, limit=limit)
+    result = inspect_fleet(fleet.inventory, ["diagnose"], on_event=take, limit=limit)
     if not result.hosts:
         raise InputError(f"no host of {fleet.inventory} was looked at; look at --limit and hosts.yml")
     unread = {failure.host: unreachable_message(failure) for failure in result.unreachable}

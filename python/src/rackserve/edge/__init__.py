@@ -1,4 +1,4 @@
-"""What the edge decides by: its clients and their keys, which instances answer to which model name, and which rest."""
+"""The edge's configuration: clients and their keys, instances by model name, and drained instances."""
 
 from __future__ import annotations
 

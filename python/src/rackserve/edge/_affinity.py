@@ -13,7 +13,7 @@ _CHOICES = ("none", "key", "prefix")
 
 
 def parse_affinity(wanted: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what the Lua code is told, or None for none.
+    """Return the affinity settings for the Lua code, or None for none.
 
     Args:
         wanted: `by`, `prefix` (characters that count) and `concurrent` (open requests of one kind on one instance).

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-_ANY: Final = ("0.0.0.0", "::", "[::]")  # noqa: S104 - a value that is recognised, not one that is listened on
+_ANY: Final = ("0.0.0.0", "::", "[::]")  # noqa: S104 - a value to recognise, not to listen on
 
 
 class Backend(Converting):
-    """One instance behind the edge, and the names of models that it answers to."""
+    """One instance behind the edge, and the model names that it serves."""
 
     host: str = Field(description="Name of its host.")
     instance: str = Field(description="Name of the instance.")
@@ -68,7 +68,7 @@ def backends_of(hostvars: Mapping[str, Mapping[str, Any]], hosts: Sequence[str])
 
 
 def _address(own: Mapping[str, Any]) -> str:
-    """Return where an instance's clients connect to: where it listens, unless that is every address of the host."""
+    """Return the address that clients of an instance connect to: its listen address, unless that is a wildcard."""
     listens_on = str(own.get("vllm_listen_address") or _ANY[0])
     return str(own["ansible_host"]) if listens_on in _ANY else listens_on
 
@@ -77,7 +77,7 @@ def parse_backends(raw: Sequence[dict[str, Any]]) -> list[Backend]:
     """Check `nginx_backends`.
 
     Raises:
-        InputError: there is none, one has a wrong key or value, or two have one address and port.
+        InputError: the list is empty, an item has a wrong key or value, or two share an address and port.
     """
     parsed = [_backend(item, position) for position, item in enumerate(raw)]
     _refuse_shared_addresses(parsed)

@@ -1,4 +1,4 @@
-"""Whose certificates the edge takes from clients: the authorities, and their lists of what is revoked."""
+"""Client certificates that the edge accepts: the CAs, and their certificate revocation lists (CRLs)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _CRL: Final = b"-----BEGIN X509 CRL-----"
 
 
 def trust_problems(ca_file: str, crl_file: str, now: dt.datetime | None = None) -> list[str]:
-    """Return what would let nginx refuse every client, or not start; an empty list means go.
+    """Return the problems with which nginx would refuse every client or not start; empty when valid.
 
-    nginx looks for a current list of every authority of a chain as soon as it is given one (`ssl_crl`).
+    With `ssl_crl`, nginx requires a current CRL of every CA of a chain.
 
     Args:
-        ca_file: PEM file on the controller with the authorities.
-        crl_file: PEM file with a list of each of them, or "" for none.
-        now: the moment at which they must hold.
+        ca_file: PEM file on the controller with the CAs.
+        crl_file: PEM file with a CRL of each of them, or "" for none.
+        now: the time at which they must be valid.
     """
     moment = now or dt.datetime.now(dt.UTC)
     try:

@@ -1,4 +1,4 @@
-"""`nginx_clients`: who may use the fleet, with which keys, how often and which models."""
+"""`nginx_clients`: the clients of the fleet, their keys, limits and models."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from rackserve.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# What may be shown of a wrong client: not a key in the place of its hash, nor what an unknown key holds.
+# Errors whose value may be shown: not a key in the place of its hash, nor the value of an unknown key.
 _SHOWN: Final = frozenset({"value_error", "greater_than_equal", "string_pattern_mismatch", "too_short", "model_type"})
 _NAME: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 
 
 class Key(Strict):
-    """One key of a client, by its hash. Two at once, with an end for the older, make a rotation."""
+    """One key of a client, by its hash. Two keys, the older with an expiry, make a rotation."""
 
     sha256: str = Field(description="SHA-256 of the key, 64 hex digits; `rackserve key new` prints it.")
     expires: dt.datetime | None = Field(
@@ -44,7 +44,7 @@ class Key(Strict):
     @field_validator("expires", mode="before")
     @classmethod
     def _as_moment(cls, value: object) -> object:
-        """Take a day as its end, and a moment without a zone as one in UTC."""
+        """Read a day as its end, and a time without a zone as UTC."""
         if isinstance(value, str):
             try:
                 value = (

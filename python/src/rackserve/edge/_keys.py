@@ -1,4 +1,4 @@
-"""A client's key: made once, shown once, and known by its hash from then on."""
+"""A client's key: made once, shown once, and stored by its hash only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _RANDOM_BYTES: Final = 32
 
 
 class MadeKey(NamedTuple):
-    """A new key and the hash by which the edge knows it."""
+    """A new key and its hash, which the edge stores."""
 
     key: str
     sha256: str
@@ -24,5 +24,5 @@ def new_key() -> MadeKey:
 
 
 def hash_of(key: str) -> str:
-    """Return the hash of a key, as it stands in an inventory."""
+    """Return the hash of a key, as an inventory has it."""
     return hashlib.sha256(key.encode()).hexdigest()

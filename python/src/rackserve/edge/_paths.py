@@ -1,4 +1,4 @@
-"""Which paths of the API lead to which model: what its instances are for, and what all of their releases have."""
+"""API paths by model: those of its instances' task that all of their releases have."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def parse_optional(named: Sequence[str]) -> frozenset[str]:
     """Check `nginx_optional_paths`.
 
     Raises:
-        InputError: naming what is not an optional path, and those that there are.
+        InputError: naming the wrong paths, and the optional ones.
     """
     there = [path for path, row in known_paths().items() if row.optional]
     if wrong := [path for path in named if path not in there]:
@@ -29,7 +29,7 @@ def parse_optional(named: Sequence[str]) -> frozenset[str]:
 
 
 def refuse_mixed_tasks(by_model: Mapping[str, Sequence[Backend]]) -> None:
-    """Refuse a name under which instances of different kinds would answer.
+    """Refuse a model name that instances of different tasks serve.
 
     Raises:
         InputError: naming the model and the instances.
@@ -41,7 +41,7 @@ def refuse_mixed_tasks(by_model: Mapping[str, Sequence[Backend]]) -> None:
 
 
 def paths_of(members: Sequence[Backend], optional: frozenset[str]) -> list[str]:
-    """Return the paths by which a model may be asked, in the order of the data; a release that nobody knows has all."""
+    """Return the allowed paths of a model, in the order of the data; an unknown release has all."""
     return [
         path
         for path, row in known_paths().items()

@@ -1,4 +1,4 @@
-"""Turns backends and clients into what the edge reads: groups of servers for nginx, and one table for its Lua code."""
+"""Plans the edge's configuration: groups of servers for nginx, and one table for its Lua code."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def plan_of(
     optional_paths: Sequence[str] = (),
     affinity: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return what the edge's configuration is made of.
+    """Return the data of the edge's configuration.
 
     Instances that serve exactly the same names share a group wherever those names lead to the same instances. `drained`
-    holds labels, as `gpu1:smollm2`; such a server stays in its group and gets nothing new. `optional_paths` are
+    holds labels, as `gpu1:smollm2`; such a server stays in its group and gets no new requests. `optional_paths` are
     those of the API's optional paths that clients may ask for, `affinity` is as `parse_affinity` takes it.
 
     Returns:
@@ -64,11 +64,11 @@ def plan_of(
     ]
     for group in groups:
         group["affine"] = rule is not None and _can_choose(by_model[group["models"][0]], drained)
-    told = _table(_models(by_model, models, paths), parse_clients(clients, sorted(models)))
+    payload = _table(_models(by_model, models, paths), parse_clients(clients, sorted(models)))
     if rule:
-        told["affinity"] = {**rule, "groups": {group["name"]: True for group in groups if group["affine"]}}
-    told["servers"] = {f"{b.address}:{b.port}": {"label": b.label, "drained": b.label in drained} for b in parsed}
-    table = json.dumps(told, indent=1, sort_keys=True)
+        payload["affinity"] = {**rule, "groups": {group["name"]: True for group in groups if group["affine"]}}
+    payload["servers"] = {f"{b.address}:{b.port}": {"label": b.label, "drained": b.label in drained} for b in parsed}
+    table = json.dumps(payload, indent=1, sort_keys=True)
     offered = [path for path in known_paths() if any(path in of_model for of_model in paths.values())]
     text = json.dumps([groups, offered, table], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -81,19 +81,19 @@ def _group_name(members: Sequence[Backend]) -> str:
 
 
 def _can_choose(members: Sequence[Backend], drained: Collection[str]) -> bool:
-    """Return whether it matters which instance answers: several may, and they keep what they have read of a prompt."""
+    """Return whether affinity matters: several instances may answer, and they cache prompts."""
     return members[0].task == "generate" and sum(member.label not in drained for member in members) > 1
 
 
 def _models(
     by_model: Mapping[str, Sequence[Backend]], models: Mapping[str, str], paths: Mapping[str, Sequence[str]]
 ) -> dict[str, Any]:
-    def told(name: str, members: Sequence[Backend]) -> dict[str, Any]:
+    def entry(name: str, members: Sequence[Backend]) -> dict[str, Any]:
         adapters = any(member.adapters for member in members) or None
         shortest = _shortest(members)
         return _set({"group": models[name], "max_model_len": shortest, "paths": paths[name], "adapters": adapters})
 
-    return {name: told(name, members) for name, members in by_model.items()}
+    return {name: entry(name, members) for name, members in by_model.items()}
 
 
 def _table(models: dict[str, Any], clients: Sequence[Client]) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def _limits(client: Client) -> dict[str, Any]:
 
 
 def _set(values: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what is not set: Lua would take JSON's null for something."""
+    """Leave out unset values: Lua reads JSON's null as a value."""
     return {key: value for key, value in values.items() if value is not None}
 
 

@@ -1,4 +1,4 @@
-"""Which instances get no new requests: what `rackserve drain` and `undrain` make of what was so before."""
+"""The drained instances after `rackserve drain` or `undrain`."""
 
 from __future__ import annotations
 
@@ -25,14 +25,13 @@ def drained_after(
 
     Args:
         backends: As in `nginx_backends`.
-        drained: Labels that were out before; one whose instance is gone is dropped.
+        drained: Labels that are out of rotation now; those of removed instances are dropped.
         drain: Hosts, or labels as `gpu1:smollm2`, to take out.
         undrain: Hosts or labels to take back in.
         force: Drain even the last instance of a model.
 
     Raises:
-        InputError: a wrong backend, a name that none has, one that is to go out and in at once, or a model that would
-            have no instance left.
+        InputError: a wrong backend, an unknown name, a name in both lists, or a model that would have no instance left.
     """
     labels = {backend.label: backend for backend in parse_backends(backends)}
     out, back = _labels(drain, labels), _labels(undrain, labels)

@@ -1,4 +1,4 @@
-"""The address that edges share: whether these hosts can share it, and what keepalived is told (VRRP, RFC 3768)."""
+"""The virtual IP of the edges: its validation, and keepalived's settings (VRRP, RFC 3768)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def shared_address(wanted: Mapping[str, Any], links: Sequence[Mapping[str, Any]]
     """Return interface, address, length of its network, priority and peers for one host.
 
     Args:
-        wanted: `address`, `hosts` (addresses of all, the likeliest first), `own` and `router_id`.
-        links: what `ip -json -4 address show` says on the host.
+        wanted: `address`, `hosts` (addresses of all, highest priority first), `own` and `router_id`.
+        links: output of `ip -json -4 address show` on the host.
 
     Raises:
-        InputError: naming what cannot work, the value found and what to set.
+        InputError: naming the wrong variable, the value found and what to set.
     """
     hosts, own = [str(host) for host in wanted["hosts"]], str(wanted["own"])
     if int(wanted["router_id"]) not in _IDS:

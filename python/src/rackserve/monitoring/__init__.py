@@ -1,4 +1,4 @@
-"""What configures Alertmanager and Prometheus: receivers, scrape jobs, rule files, and their secrets by file."""
+"""Configuration of Alertmanager and Prometheus: receivers, scrape jobs, rule files, and their secrets by file."""
 
 from rackserve.monitoring._alert_routes import alertmanager_config, receiver_secrets
 from rackserve.monitoring._remote_write import remote_write_entries, remote_write_files

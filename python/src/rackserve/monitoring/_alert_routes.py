@@ -1,4 +1,4 @@
-"""From the receivers that an inventory names to Alertmanager's configuration. Exposed as `rackserve_alert_routes`."""
+"""Alertmanager's configuration from the receivers of an inventory. Exposed as `rackserve_alert_routes`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DEAD_MAN: Final = "dead-man"
-_NOBODY: Final = "nobody"
-# Which alert makes which others superfluous, where these labels are the same.
+_NULL_RECEIVER: Final = "nobody"
+# The alert that inhibits others, where these labels are equal.
 _INHIBITED_BY: Final = (
     ('alertname="HostDown"', 'alertname!~"HostDown|Watchdog"', ("host",)),
     (
@@ -71,7 +71,7 @@ class AlertReceiver(Named):
     webhook: Webhook | None = Field(default=None, description="Delivery by HTTP POST, as Alertmanager's webhooks.")
 
     @model_validator(mode="after")
-    def _reaches_somebody(self) -> AlertReceiver:
+    def _has_a_delivery(self) -> AlertReceiver:
         if self.mail is None and self.webhook is None:
             raise ValueError("neither mail nor webhook is set; set one")
         return self
@@ -94,12 +94,12 @@ def alertmanager_config(
 ) -> dict[str, Any]:
     """Return Alertmanager's configuration.
 
-    Every receiver gets the alerts of its severities. The dead man's switch gets Watchdog alone, again and again, so
-    that whoever listens there can tell that nothing comes any more.
+    Every receiver gets the alerts of its severities. The dead man's switch gets only Watchdog, repeatedly, so
+    that its absence is noticed.
 
     Args:
         raw: the receivers as the inventory has them.
-        dead_man_url: webhook that has to hear from us; empty for none.
+        dead_man_url: webhook of the dead man's switch; empty for none.
         secret_dir: folder on the host where the files with secrets are.
         group_wait: how long a first alert waits for others of its group.
         dead_man_interval: time between two notifications to the dead man's switch.
@@ -122,7 +122,7 @@ def alertmanager_config(
         }
         for receiver in receivers
     ]
-    watch: dict[str, Any] = {"receiver": _NOBODY, "matchers": ['alertname="Watchdog"']}
+    watch: dict[str, Any] = {"receiver": _NULL_RECEIVER, "matchers": ['alertname="Watchdog"']}
     if dead_man_url:
         watch |= {
             "receiver": DEAD_MAN,
@@ -130,12 +130,12 @@ def alertmanager_config(
             "group_interval": dead_man_interval,
             "repeat_interval": dead_man_interval,
         }
-    told = [{"name": _NOBODY}, *(_receiver(receiver, secret_dir) for receiver in receivers)]
+    configured = [{"name": _NULL_RECEIVER}, *(_receiver(receiver, secret_dir) for receiver in receivers)]
     if dead_man_url:
-        told.append({"name": DEAD_MAN, "webhook_configs": [{"url": dead_man_url, "send_resolved": False}]})
+        configured.append({"name": DEAD_MAN, "webhook_configs": [{"url": dead_man_url, "send_resolved": False}]})
     return {
         "route": {
-            "receiver": _NOBODY,
+            "receiver": _NULL_RECEIVER,
             "group_by": ["alertname", "host"],
             "group_wait": group_wait,
             "group_interval": "1m",
@@ -145,7 +145,7 @@ def alertmanager_config(
             {"source_matchers": [source], "target_matchers": [target], "equal": list(equal)}
             for source, target, equal in _INHIBITED_BY
         ],
-        "receivers": told,
+        "receivers": configured,
     }
 
 
@@ -174,4 +174,4 @@ def _receiver(receiver: AlertReceiver, secret_dir: str) -> dict[str, Any]:
 
 
 def _parse(raw: Sequence[object]) -> list[AlertReceiver]:
-    return parse_receivers(raw, AlertReceiver, "alertmanager_receivers", reserved={DEAD_MAN, _NOBODY})
+    return parse_receivers(raw, AlertReceiver, "alertmanager_receivers", reserved={DEAD_MAN, _NULL_RECEIVER})

@@ -1,4 +1,4 @@
-"""How Prometheus authenticates to a server: every secret is a file of the controller and gets one on the host."""
+"""Authentication of Prometheus to a server: every secret is a file on the controller, copied to the host."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Tls(Strict):
 
 
 class HttpClient(Strict):
-    """The keys of an inventory that say how Prometheus authenticates, and whom it trusts."""
+    """The keys of an inventory for authentication and TLS of Prometheus's requests."""
 
     username: str = Field(default="", description="User of basic authentication, together with `password_src`.")
     password_src: str = Field(default="", description="File on the controller with the password.")

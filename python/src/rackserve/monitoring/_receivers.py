@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def without_password(url: str) -> str:
-    """Return an address of a receiver as it is.
+    """Return the URL of a receiver unchanged.
 
     Raises:
         ValueError: it is not an HTTP URL, or has a user or a password in it.
@@ -32,7 +32,7 @@ Url = Annotated[str, AfterValidator(without_password)]
 
 
 class Named(Strict):
-    """What every receiver has."""
+    """Fields of every receiver."""
 
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9-]*$", description="Name of the receiver: lower-case letters, digits and dashes."
@@ -57,7 +57,7 @@ def parse_receivers(
         raw: the receivers as the inventory has them.
         model: what each must be.
         variable: its name, for messages.
-        reserved: names that none may have.
+        reserved: names that are not allowed.
 
     Raises:
         InputError: naming the receiver and all that is wrong with it.

@@ -1,4 +1,4 @@
-"""From the receivers of samples that an inventory names to Prometheus's `remote_write`. Exposed as filters.
+"""Prometheus's `remote_write` from the receivers of samples of an inventory. Exposed as filters.
 
 Keys and meaning: https://prometheus.io/docs/prometheus/2.42/configuration/configuration/#remote_write
 """

@@ -1,4 +1,4 @@
-"""Rule files of a site. promtool judges their expressions; what it lets pass is checked here. Exposed as a filter."""
+"""Rule files of a site. promtool checks their expressions; further rules are checked here. Exposed as a filter."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Group(Strict):
 class Job(HttpClient):
     """One scrape job of a site."""
 
-    # As a file of targets is called.
+    # Also the name of its file of targets.
     job_name: str = Field(
         pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$",
         description="Name of the job: letters, digits, `_`, `.` and `-`; rackserve's own jobs are `prometheus`, "
@@ -97,7 +97,7 @@ class Job(HttpClient):
         return self
 
     def config(self, placed: Mapping[str, str]) -> dict[str, Any]:
-        """Return what scrape_configs has of it, without targets; `placed` is as in `HttpClient.http_config`."""
+        """Return its item of scrape_configs, without targets; `placed` is as in `HttpClient.http_config`."""
         others = {"static_configs", *HttpClient.model_fields}
         return self.model_dump(exclude=others, exclude_defaults=True) | self.http_config(dict(placed))
 
@@ -111,7 +111,7 @@ def parse_jobs(raw: Sequence[object], reserved: Collection[str]) -> list[Job]:
 
     Args:
         raw: as the inventory has them.
-        reserved: names that none may have.
+        reserved: names that are not allowed.
 
     Raises:
         InputError: naming the job and all that is wrong with it.

@@ -1,4 +1,4 @@
-"""What Prometheus scrapes: its jobs, their files of targets, and the files with their secrets. Exposed as filters."""
+"""Prometheus's scrape jobs, their files of targets, and the files with their secrets. Exposed as filters."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = {"vllm": {"scrape_interval": 
 
 
 class _Address(Converting):
-    """Where Prometheus scrapes. Other keys of an item are left to others: the edge reads the same instances."""
+    """Address of a target. Other keys of an item are ignored: the edge reads the same instances."""
 
     model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True)
 
@@ -61,7 +61,7 @@ class VllmTarget(Target):
 
 @dataclass(frozen=True)
 class ScrapePlan:
-    """What the role prometheus writes.
+    """The files of the role prometheus.
 
     Attributes:
         configs: the items of scrape_configs.
@@ -82,7 +82,7 @@ def scrape_plan(
     secret_dir: str,
     inventory: Path,
 ) -> ScrapePlan:
-    """Return what Prometheus scrapes.
+    """Return the scrape jobs and their files.
 
     Args:
         fleet: targets of rackserve's own jobs, by job.
@@ -130,7 +130,7 @@ def _group(job: str, number: int, target: Mapping[str, Any], labels: Mapping[str
 
 
 def unsettled_targets(answer: Mapping[str, Any], targets: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
-    """Return how what Prometheus scrapes still differs from a plan; nothing once it has read every file of targets.
+    """Return the differences between Prometheus's targets and a plan; none once it has read every file of targets.
 
     Args:
         answer: of /api/v1/targets. A first scrape is waited for in jobs with the usual interval or a shorter one.

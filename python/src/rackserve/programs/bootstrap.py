@@ -49,7 +49,7 @@ def check_python(version: tuple[int, int], wheels: Iterable[str]) -> None:
     if version < OLDEST:
         raise CannotBootstrapError(f"rackserve needs Python 3.11 or newer; {sys.executable} is {found}")
     matches = (_CPYTHON.search(name) for name in wheels)
-    # A wheel of the stable interface (abi3) says the oldest Python that it is for, and fits newer ones too.
+    # A wheel of the stable ABI (abi3) names the oldest Python that it supports, and fits newer ones too.
     fitting = {(int(match["major"]), int(match["minor"])) for match in matches if match}
     if fitting and version not in fitting:
         known = ", ".join(f"{major}.{minor}" for major, minor in sorted(fitting))
@@ -57,7 +57,7 @@ def check_python(version: tuple[int, int], wheels: Iterable[str]) -> None:
 
 
 def check_files(bundle: Path) -> None:
-    """Compare what the controller is made of with the bundle's manifest; signatures are `bundle verify`'s matter."""
+    """Compare the controller's files with the bundle's manifest; `bundle verify` checks signatures."""
     try:
         entries = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))["files"]
         wanted = {e["path"]: (e["size"], e["sha256"]) for e in entries if e["path"].startswith("controller/")}
@@ -104,7 +104,7 @@ def release_id(controller: Path, version: tuple[int, int]) -> str:
 
 
 def unsafe(members: Sequence[tarfile.TarInfo]) -> list[str]:
-    """Return the members that lie or lead outside of the folder, come twice, or are neither files nor links.
+    """Return the members that are or link outside of the folder, are duplicates, or are neither files nor links.
 
     Debian 12's Python 3.11.2 has no extraction filters.
     """
@@ -121,7 +121,7 @@ def unsafe(members: Sequence[tarfile.TarInfo]) -> list[str]:
 
 
 def unpack_project(archive: Path, into: Path) -> None:
-    """Write the project's files and links; nothing of the tar but names, bytes and the executable bit is believed."""
+    """Write the project's files and links; only names, bytes and the executable bit of the tar are used."""
     with tarfile.open(archive) as tar:
         members = tar.getmembers()
         if bad := unsafe(members):
@@ -178,13 +178,13 @@ def build(home: Path, controller: Path, wheels: Sequence[Path], lock: int) -> No
 
 
 def check(home: Path, lock: int) -> None:
-    """Run what was installed."""
+    """Run the installed programs."""
     for program in ("rackserve", "ansible-playbook"):
         run([home / ".venv" / "bin" / program, "--version"], lock)
 
 
 def check_again(home: Path, lock: int) -> None:
-    """Run what an earlier run installed."""
+    """Run the programs that an earlier run installed."""
     try:
         with step(f"{home.name} is there already, and runs"):
             check(home, lock)
@@ -208,7 +208,7 @@ def run(argv: Sequence[str | Path], lock: int, settings: Mapping[str, str] | Non
 
 @contextmanager
 def step(what: str, quiet_s: float = 0) -> Iterator[None]:
-    """Say what was done, and how long it took; nothing if that was less than `quiet_s`."""
+    """Print what was done, and how long it took; nothing if that was less than `quiet_s`."""
     started = time.monotonic()
     yield
     if (took := time.monotonic() - started) >= quiet_s:
@@ -229,7 +229,7 @@ def locked(releases: Path) -> Iterator[int]:
 
 
 def remove_halves(releases: Path) -> None:
-    """Throw away every release that is not complete."""
+    """Remove every incomplete release."""
     for home in releases.iterdir():
         if home.is_dir() and not (home / COMPLETE).exists():
             with step(f"remove {home.name}, which is not whole"):
@@ -245,14 +245,14 @@ def switch(dest: Path, home: Path) -> None:
 
 
 def check_dest(dest: Path) -> None:
-    """Refuse to replace what is not a link of ours."""
+    """Refuse to replace anything but a link to a release."""
     ours = dest.is_symlink() and dest.readlink().parts[0] == f"{dest.name}-releases"
     if not ours and os.path.lexists(dest):
         raise CannotBootstrapError(f"{dest} is there and is no link to a release; move it away, or name another DEST")
 
 
 def bootstrap(bundle: Path, dest: Path) -> None:
-    """Make a controller of this machine, or find that it is one already."""
+    """Make this machine a controller, unless it is one already."""
     controller = bundle / "controller"
     wheels = sorted((controller / "wheels").glob("*.whl"))
     version = sys.version_info[:2]

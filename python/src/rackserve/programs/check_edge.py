@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Ask this host's edge for its health, as keepalived does every few seconds: exit 0 when it may hold the address.
+"""Check the health of this host's edge, for keepalived: exit 0 when it may hold the virtual IP.
 
     check_edge.py HTTPS_PORT METRICS_PORT
 
-Two things: the edge answers through TLS, and its workers know clients, models and servers. Whether an engine answers is
-not asked, since the other edge has the same ones.
+It checks that the edge answers through TLS, and that its workers have loaded clients, models and servers. Engines are
+not checked, since the other edge has the same ones.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TIMEOUT_S = 2
 
 
 def answer_of(connection: http.client.HTTPConnection, path: str) -> str:
-    """Return what is answered; raise OSError or HTTPException when that is no 200 in time."""
+    """Return the answer's text; raise OSError or HTTPException when there is no 200 in time."""
     try:
         connection.request("GET", path)
         answer = connection.getresponse()

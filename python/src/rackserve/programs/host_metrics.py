@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Tell Prometheus's node exporter what it does not look at itself: certificates, bundle, release and GPUs of the host.
+"""Write host metrics that Prometheus's node exporter lacks: certificates, bundle, release and GPUs.
 
 This one file needs Python 3.9 and its standard library; a timer runs it on the hosts every minute.
 
-    host_metrics.py FILE BUNDLE VLLM_ROOT CERTIFICATE...     replaces FILE by the metrics of now
+    host_metrics.py FILE BUNDLE VLLM_ROOT CERTIFICATE...     replaces FILE by the current metrics
 
-Nothing that cannot be read is guessed: its series is left out, and what needs it is told by an alert of its own.
+A value that cannot be read is left out, and an alert reports the missing series.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _WORDS = {"Active": 1.0, "Not Active": 0.0, "Yes": 1.0, "No": 0.0}
 
 
 class Sample(NamedTuple):
-    """One line of metrics; `labels` as they are written."""
+    """One line of metrics; `labels` as in the exposition format."""
 
     name: str
     value: float
@@ -61,18 +61,18 @@ class Sample(NamedTuple):
 
 
 def page(samples: list[Sample]) -> str:
-    """Return what the node exporter reads."""
+    """Return the line for the node exporter."""
     return "".join(f"rackserve_{s.name}{{{s.labels}}} {s.value:.16g}\n" for s in samples)
 
 
 def certificate(path: str, fields: dict[str, Any]) -> Sample:
-    """Return when a certificate ends."""
+    """Return the expiry of a certificate."""
     ends = ssl.cert_time_to_seconds(fields["notAfter"])
     return Sample("certificate_not_after_seconds", ends, f'path="{path}"')
 
 
 def bundle(manifest: dict[str, Any]) -> list[Sample]:
-    """Return which bundle it is, and the end of its last day, if it has one."""
+    """Return the bundle's name, version and id, and its expiry if it has one."""
     found = [Sample("bundle_info", 1, f'bundle="{manifest.get("name", "")}",version="{manifest.get("version", "")}"')]
     if manifest.get("expires"):
         last = dt.datetime.fromisoformat(manifest["expires"]).replace(tzinfo=dt.timezone.utc)
@@ -81,7 +81,7 @@ def bundle(manifest: dict[str, Any]) -> list[Sample]:
 
 
 def runtime(target: str) -> list[Sample]:
-    """Return the release that a link like /opt/vllm/releases/0.32.0-0123abcd points at."""
+    """Return the release of a link like /opt/vllm/releases/0.32.0-0123abcd."""
     release = Path(target).name.rsplit("-", 1)[0]
     return [Sample("runtime_info", 1, f'release="{release}"')] if release else []
 
@@ -136,10 +136,10 @@ def installed(devices: Path) -> list[str]:
     return found
 
 
-def run(*words: str) -> str:
-    """Return what a program prints, empty where it is not there, fails or takes too long."""
+def run(*args: str) -> str:
+    """Return a program's output; empty when it is missing, fails or times out."""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(args, capture_output=True, text=True, timeout=20, check=False)
         return done.stdout if done.returncode == 0 else ""
     return ""
 
@@ -151,7 +151,7 @@ def smi(fields: tuple[tuple[str, str, str, float], ...]) -> list[Sample]:
 
 
 def gpus() -> list[Sample]:
-    """Return what there is of GPUs; nothing on a host that has none."""
+    """Return the metrics of the GPUs; none on a host without a GPU."""
     devices = installed(DEVICES)
     if not devices:
         return []
@@ -162,14 +162,14 @@ def gpus() -> list[Sample]:
         Sample("gpus_seen", len(drivers)),
         *(Sample("gpu_driver_info", 1, f'version="{version}"') for version in sorted(set(drivers))),
         *smi(_GPU),
-        # Apart, since a GPU without this kind of memory refuses the question.
+        # A query of its own, since a GPU without this kind of memory rejects it.
         *smi(_ROWS),
         *xids(journal, devices),
     ]
 
 
 def names() -> set[str]:
-    """Return the name of every series that this can tell."""
+    """Return the name of every series that this program can write."""
     others = (
         *("host_metrics_time_seconds", "certificate_not_after_seconds", "bundle_expires_seconds", "runtime_info"),
         "bundle_info",

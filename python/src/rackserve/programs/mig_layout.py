@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Cut GPUs into the slices (MIG) that a file asks for; slices do not outlive a boot, so a unit does it at each.
+"""Apply the MIG layout of a file; MIG instances do not survive a reboot, so a unit applies it at each boot.
 
 This one file needs Python 3.9 and its standard library.
 
-    mig_layout.py check FILE     exit 0 where every GPU is cut as wanted, 1 where one is not
-    mig_layout.py apply FILE     cuts those that are not; a GPU that computes is left alone, and that is an error
+    mig_layout.py check FILE     exit 0 where every GPU has its layout, 1 where one has not
+    mig_layout.py apply FILE     changes those that differ; a GPU in use is left alone, and that is an error
 
-FILE is JSON: a list of gpu (index or UUID) and profiles, such as {"gpu": 0, "profiles": ["3g.40gb", "3g.40gb"]}. What
-nvidia-smi is asked is in NVIDIA's MIG User Guide, "Getting Started with MIG".
+FILE is JSON: a list of gpu (index or UUID) and profiles, such as {"gpu": 0, "profiles": ["3g.40gb", "3g.40gb"]}. The
+commands of nvidia-smi are in NVIDIA's MIG User Guide, "Getting Started with MIG".
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ _SLICE = re.compile(r"^\|\s+\d+\s+MIG (?P<profile>\S+)", re.MULTILINE)
 
 
 class LayoutError(Exception):
-    """What an operator is told."""
+    """The error message for an operator."""
 
 
-def smi(*words: str, may_fail: bool = False) -> str:
-    """Run nvidia-smi and return its output; raise with what it said when it fails."""
-    done = subprocess.run(["nvidia-smi", *words], capture_output=True, text=True, check=False)
+def smi(*args: str, may_fail: bool = False) -> str:
+    """Run nvidia-smi and return its output; raise with its message when it fails."""
+    done = subprocess.run(["nvidia-smi", *args], capture_output=True, text=True, check=False)
     if done.returncode != 0 and not may_fail:
-        raise LayoutError(f"nvidia-smi {' '.join(words)}: {(done.stdout + done.stderr).strip()}")
+        raise LayoutError(f"nvidia-smi {' '.join(args)}: {(done.stdout + done.stderr).strip()}")
     return done.stdout if done.returncode == 0 else ""
 
 
 def mode_of(gpu: str) -> tuple[str, str]:
-    """Return a GPU's MIG mode, as it is and as it will be after a reset."""
+    """Return a GPU's MIG mode: the current one, and the one after a reset."""
     now, pending = smi("-i", gpu, "--query-gpu=mig.mode.current,mig.mode.pending", "--format=csv,noheader").split(",")
     return now.strip(), pending.strip()
 
 
 def slices_of(gpu: str) -> Counter[str]:
-    """Return the profiles of a GPU's slices, and how often each is there; nvidia-smi fails where there is none."""
+    """Return the profiles of a GPU's MIG instances with their counts; nvidia-smi fails where there is none."""
     return Counter(_SLICE.findall(smi("mig", "-i", gpu, "-lgi", may_fail=True)))
 
 
 def fits(gpu: str, profiles: list[str]) -> bool:
-    """Return whether a GPU is cut as wanted."""
+    """Return whether a GPU has its layout."""
     return mode_of(gpu)[0] == "Enabled" and slices_of(gpu) == Counter(profiles)
 
 
 def cut(gpu: str, profiles: list[str]) -> None:
-    """Cut a GPU anew.
+    """Replace the MIG instances of a GPU.
 
     Raises:
         LayoutError: when something computes on it, the mode needs a reset, or the driver refuses the profiles.
@@ -64,8 +64,8 @@ def cut(gpu: str, profiles: list[str]) -> None:
         now, pending = mode_of(gpu)
         if now != "Enabled":
             raise LayoutError(f"GPU {gpu} takes MIG ({pending}) only after a reset of it, or a reboot")
-    for words in (("-dci",), ("-dgi",)):
-        smi("mig", "-i", gpu, *words, may_fail=True)  # there may be none; what is left shows below
+    for args in (("-dci",), ("-dgi",)):
+        smi("mig", "-i", gpu, *args, may_fail=True)  # there may be none; what is left shows below
     smi("mig", "-i", gpu, "-cgi", ",".join(profiles), "-C")
     if not fits(gpu, profiles):
         raise LayoutError(f"GPU {gpu} has {dict(slices_of(gpu))} in place of {profiles}")

@@ -1,9 +1,9 @@
-"""Read an instance's arguments as `vllm serve` will, without starting it; run by the Python of a vLLM release.
+"""Parse an instance's arguments as `vllm serve` does, without starting it; run by the Python of a vLLM release.
 
-parse_arguments.py --unit UNIT [--user USER] FILE [WORD...]
+parse_arguments.py --unit UNIT [--user USER] FILE [ARG...]
 
-FILE is what `--config` will name, the words are what will stand before it. Says nothing and exits 0 when vLLM's own
-parser takes them; else exits 1 with one line: the unit, the release and vLLM's words. No GPU is touched.
+FILE is the file for `--config`, ARGS are the arguments before it. Prints nothing and exits 0 when vLLM's own
+parser accepts them; else exits 1 with one line: the unit, the release and vLLM's message. No GPU is touched.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import ModuleType
 
-# Where the releases keep the two things that are needed, newest first.
+# The modules of the parser and of its arguments by release, newest first.
 _PARSERS = ("vllm.utils.argparse_utils", "vllm.utils")
 _ARGUMENTS = (
     "vllm.entrypoints.common.cli_args",  # 0.33.0
@@ -32,11 +32,11 @@ _ARGUMENTS = (
 
 
 class ArgumentsError(Exception):
-    """VLLM would not start with these arguments; the message is its own."""
+    """VLLM would not start with these arguments; the message is vLLM's."""
 
 
 def first_with(names: tuple[str, ...], attribute: str) -> ModuleType:
-    """Import the first module that is there and has the attribute."""
+    """Import the first module that exists and has the attribute."""
     for name in names:
         with contextlib.suppress(ModuleNotFoundError):
             module = importlib.import_module(name)
@@ -45,8 +45,8 @@ def first_with(names: tuple[str, ...], attribute: str) -> ModuleType:
     raise ArgumentsError(f"none of {', '.join(names)} has {attribute}; rackserve does not know this release")
 
 
-def parse(text: str, words: list[str]) -> None:
-    """Parse a configuration file's text and the words before it, as `vllm serve WORDS --config FILE`.
+def parse(text: str, args: list[str]) -> None:
+    """Parse a configuration file's text and the arguments before it, as `vllm serve ARGS --config FILE`.
 
     Raises:
         ArgumentsError: when vLLM refuses them.
@@ -64,7 +64,7 @@ def parse(text: str, words: list[str]) -> None:
         file = Path(folder, "arguments.yaml")  # vLLM insists on the suffix
         file.write_text(text, encoding="utf-8")
         try:
-            arguments.validate_parsed_serve_args(parser.parse_args(["serve", *words, "--config", str(file)]))
+            arguments.validate_parsed_serve_args(parser.parse_args(["serve", *args, "--config", str(file)]))
         except SystemExit:
             raise ArgumentsError(reason_in(said.getvalue())) from None
         except Exception as refused:  # whatever vLLM raises here, it would raise at the start too
@@ -78,7 +78,7 @@ def reason_in(output: str) -> str:
 
 
 def become(user: str) -> None:
-    """Go on as the user of the service, who must be able to read what the arguments name."""
+    """Switch to the user of the service, who must be able to read the files in the arguments."""
     entry = pwd.getpwnam(user)
     os.setgroups([])
     os.setgid(entry.pw_gid)
@@ -91,7 +91,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--unit", required=True)
     parser.add_argument("--user", help="user of the service; needs root")
     parser.add_argument("file", type=Path)
-    parser.add_argument("words", nargs=argparse.REMAINDER)
+    parser.add_argument("args", nargs=argparse.REMAINDER)
     options = parser.parse_args(argv)
     text = options.file.read_text(encoding="utf-8")
     if options.user:
@@ -103,7 +103,7 @@ def main(argv: list[str]) -> int:
         try:
             with contextlib.redirect_stdout(aside), contextlib.redirect_stderr(aside):
                 version = importlib.import_module("vllm").__version__
-                parse(text, options.words)
+                parse(text, options.args)
         except ArgumentsError as refused:
             sys.stderr.write(f"{options.unit}: vLLM {version} refuses its arguments: {refused}\n")
             return 1

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Tell by a generated token whether an instance of vLLM serves, and act on it.
+"""Probe an instance of vLLM by a generated token, and act on its state.
 
-This one file needs Python 3.9 and its standard library; it runs on the hosts. `/health` is never asked: it answers 200
-on a hung engine.
+This one file needs Python 3.9 and its standard library; it runs on the hosts. `/health` is not used: a hung
+engine still answers 200.
 
     vllm_probe.py wait NAME     ExecStartPost of vllm@NAME: exit 0 after the first token, 1 with the reason
     vllm_probe.py check NAME    every ten seconds, as root: decide the state, close or open the proxy, restart
 
-It reads /etc/vllm/instances/NAME.probe.json: `engine` (a socket's path or host:port) and `model`, and what else stands
-in `Settings`. docs/reference/health.md has the states as a picture, and says what this cannot see.
+It reads /etc/vllm/instances/NAME.probe.json: `engine` (a socket's path or host:port) and `model`, and the other
+fields of `Settings`. docs/reference/health.md has a diagram of the states, and the limits of the probe.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ GOLDEN_PROMPT = (
     "Sphinx of black quartz, judge my vow. On 14 July 1789, 3 of 7 ships left Lisbon; E = mc^2, naïve café,\n"
     'def f(x): return x ** 2 # "ok"\nEinmal ist keinmal. 你好 世界. The capital of France is'
 )
-# Where the prompt ends whose next token is asked for.
+# Lengths of the prompts whose next token is requested.
 _ENDS = (20, 60, 100, 140, len(GOLDEN_PROMPT))
-_FULL = (408, 429, 503)
-# Percent of the last ten seconds: who waited for a CPU so long is starved, not hung, and a restart would wait as well.
-# Spinning threads wait too: it is left alone for this many times the probe runs after which a hung one is restarted.
+_OVERLOADED = (408, 429, 503)
+# Percent of the last ten seconds: an engine that waited for a CPU that long is starved, not hung; a restart would wait
+# as well. Spinning threads wait too, so after this many times `restart_after` probe runs it counts as hung.
 _STARVED = 50.0
-_PATIENCE = 10
-# What is asked of an instance by its task, and where in the answer its work stands.
-_ASKED: dict[str, tuple[str, dict[str, Any], tuple[Any, ...]]] = {
+_STARVED_FACTOR = 10
+# The request by task, and the place of the result in the answer.
+_REQUESTS: dict[str, tuple[str, dict[str, Any], tuple[Any, ...]]] = {
     "generate": (
         "/v1/completions",
         {"prompt": "Hello", "max_tokens": 1, "temperature": 0.0},
@@ -55,7 +55,7 @@ _ASKED: dict[str, tuple[str, dict[str, Any], tuple[Any, ...]]] = {
 
 
 class Settings(NamedTuple):
-    """What the probe asks of one instance. `golden_identity` names model, release, dtype and hardware; empty: none."""
+    """Settings of one instance's probe. `golden_identity` names model, release, dtype and hardware; empty: none."""
 
     engine: str
     model: str
@@ -73,8 +73,8 @@ class Settings(NamedTuple):
     golden_tolerance: float = 0.3
 
 
-class Seen(NamedTuple):
-    """What one look at an instance found. `golden` is None where it was not compared; `waited`: percent, for a CPU."""
+class Observation(NamedTuple):
+    """The result of one probe run. `golden` is None where it was not compared; `waited`: percent, for a CPU."""
 
     unit: str
     invocation: str
@@ -90,9 +90,9 @@ class Seen(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What is kept between two looks. Times are seconds since the epoch, 0 for never; `closed`: the proxy, by us.
+    """State kept between probe runs. Times are seconds since the epoch, 0 for never; `closed`: the proxy, by the probe.
 
-    `starved` counts the looks, since the engine last moved, in which it was left alone because it waited for a CPU.
+    `starved` counts the probe runs, since the engine last made progress, that found it waiting for a CPU.
     """
 
     state: str = "stopped"
@@ -111,13 +111,13 @@ class Record(NamedTuple):
     decisions: dict[str, int] = {}  # noqa: RUF012 - never changed in place
 
 
-def decide(last: Record, seen: Seen, settings: Settings, now: float) -> tuple[Record, list[str]]:
-    """Return the next record, and what is to be done: `close` or `open` the proxy, `restart` the engine.
+def decide(last: Record, seen: Observation, settings: Settings, now: float) -> tuple[Record, list[str]]:
+    """Return the next record, and the actions: `close` or `open` the proxy, `restart` the engine.
 
-    An engine that no longer moves is closed at once, and restarted at the third look unless it moved since the last
-    one; one that moves too slowly for the probe is left alone, and so is one that waits for a CPU, though not for ever;
-    one that answers something else than before is closed and kept for its operator. After a restart there is no other
-    one before a token or the end of the start's budget.
+    The proxy of an engine without progress is closed at once, and the engine is restarted at the third probe run
+    without progress. A slow engine is left alone, and so, for a limited time, is one that waits for a CPU. An engine
+    whose golden answer changed is closed and kept for its operator. After a restart there is no other one before a
+    token or the end of the start's budget.
     """
     fresh = last.invocation != seen.invocation
     record = last._replace(invocation=seen.invocation, checked=now, detail=seen.detail, counter=seen.counter)
@@ -125,7 +125,9 @@ def decide(last: Record, seen: Seen, settings: Settings, now: float) -> tuple[Re
         record = record._replace(frozen=0, starved=0, closed=False)
     if None not in {last.counter, seen.counter} and last.counter != seen.counter:
         record = record._replace(frozen=0, starved=0)
-    state, counted, actions = _judge(record, seen, settings, now, sticky=last.state == "corrupt" and not fresh)
+    state, counted, actions = _next_state(
+        record, seen, settings, now, stays_corrupt=last.state == "corrupt" and not fresh
+    )
     if state in {"hung", "corrupt"} and not record.closed:
         actions.insert(0, "close")
     if state in {"ready", "busy"} and record.closed and not seen.drained:
@@ -147,28 +149,30 @@ def decide(last: Record, seen: Seen, settings: Settings, now: float) -> tuple[Re
     ), actions
 
 
-def _judge(
-    record: Record, seen: Seen, settings: Settings, now: float, *, sticky: bool
+def _next_state(
+    record: Record, seen: Observation, settings: Settings, now: float, *, stays_corrupt: bool
 ) -> tuple[str, list[str], list[str]]:
-    """Return the state, what else is to be counted, and what is to be done about the engine."""
-    young = record.last_token < seen.started and 0 <= now - seen.started < settings.start_budget_s
-    rested = record.restarted < record.last_token or not 0 <= now - record.restarted < settings.start_budget_s
+    """Return the state, the decisions to count besides, and the actions on the engine."""
+    starting = record.last_token < seen.started and 0 <= now - seen.started < settings.start_budget_s
+    restart_allowed = record.restarted < record.last_token or not 0 <= now - record.restarted < settings.start_budget_s
     decision: list[str] = []
     actions: list[str] = []
     if seen.unit != "active":
         state = {"failed": "failed", "activating": "starting", "reloading": "starting"}.get(seen.unit, "stopped")
-    elif seen.golden is False or sticky:
+    elif seen.golden is False or stays_corrupt:
         state = "corrupt"
     elif seen.token:
         state = "ready"
-    elif not seen.listener and young:
+    elif not seen.listener and starting:
         state = "starting"
-    elif seen.advanced or (seen.waited >= _STARVED and record.starved < _PATIENCE * settings.restart_after):
+    elif seen.advanced or (seen.waited >= _STARVED and record.starved < _STARVED_FACTOR * settings.restart_after):
         state, decision = "busy", ["skip_busy"]
     elif record.frozen + 1 < settings.restart_after:
         state = "hung"
     else:
-        state, decision, actions = ("hung", [], ["restart"]) if rested else ("hung", ["restart_suppressed"], [])
+        state, decision, actions = (
+            ("hung", [], ["restart"]) if restart_allowed else ("hung", ["restart_suppressed"], [])
+        )
     return state, decision, actions
 
 
@@ -233,8 +237,8 @@ def ask(settings: Settings, path: str, body: dict[str, Any] | None, timeout: flo
     """Return the engine's status code and answer.
 
     Raises:
-        OSError: when no answer came in time, or nobody listens.
-        http.client.HTTPException: when the answer is no HTTP.
+        OSError: when no answer came in time, or the connection was refused.
+        http.client.HTTPException: when the answer is not HTTP.
     """
     with contextlib.closing(_Connection(settings.engine, timeout)) as connection:
         data = json.dumps({"model": settings.model, **body}) if body else None
@@ -244,11 +248,11 @@ def ask(settings: Settings, path: str, body: dict[str, Any] | None, timeout: flo
 
 
 def ask_token(settings: Settings, timeout: float) -> tuple[bool, int, str]:
-    """Ask for one token; return whether it came, the status (0: none, -1: nobody listens), and what happened.
+    """Request one token; return whether it came, the status (0: none, -1: connection refused), and a description.
 
-    An instance that generates none is asked for one vector or one score.
+    A pooling model is asked for one vector or one score.
     """
-    path, body, place = _ASKED[settings.task]
+    path, body, place = _REQUESTS[settings.task]
     try:
         status, text = ask(settings, path, body, timeout)
         token = status == http.HTTPStatus.OK and _holds_number(json.loads(text), place)
@@ -260,7 +264,7 @@ def ask_token(settings: Settings, timeout: float) -> tuple[bool, int, str]:
 
 
 def _holds_number(found: Any, place: tuple[Any, ...]) -> bool:  # noqa: ANN401 - what JSON holds
-    """Return whether an answer has a number in a place; no token generated is none."""
+    """Return whether an answer has a number in a place; zero generated tokens do not count."""
     try:
         for step in place:
             found = found[step]
@@ -279,17 +283,17 @@ def read_page(settings: Settings) -> str:
 def ask_golden(settings: Settings, timeout: float) -> dict[str, Any] | None:
     """Return the tokens of the golden prompt and their log-probabilities, or None where there was no answer in time.
 
-    An engine that refuses gives none of either, which is another answer than the one that is kept: it cannot write
-    numbers that are none, for one. With adapters the prompt's own log-probabilities end the engine when another request
-    is beside them (vLLM's issues 16668 and 29955), so the likeliest next tokens after its parts are asked for, and no
-    token is named, since two may be as likely.
+    An engine that rejects the request returns neither, which differs from the kept answer; it cannot serialise NaN, for
+    one. With adapters, log-probabilities of the prompt crash the engine when another request runs at the same time
+    (vLLM's issues 16668 and 29955), so the likeliest next tokens after parts of it are requested, and token names are
+    left out, since two may be equally likely.
     """
     body = {"prompt": GOLDEN_PROMPT, "max_tokens": 1, "temperature": 0.0, "logprobs": 1, "echo": True}
     if settings.adapters:
         body = {**body, "prompt": [GOLDEN_PROMPT[:end] for end in _ENDS], "logprobs": 5, "echo": False}
     try:
         status, text = ask(settings, "/v1/completions", body, timeout)
-        if status in _FULL:
+        if status in _OVERLOADED:
             return None
         choices = [choice["logprobs"] for choice in json.loads(text)["choices"]] if status == http.HTTPStatus.OK else []
         if settings.adapters:
@@ -303,7 +307,7 @@ def ask_golden(settings: Settings, timeout: float) -> dict[str, Any] | None:
 
 
 def compare_golden(settings: Settings, kept: dict[str, Any], timeout: float) -> bool | None:
-    """Return whether the engine answers as before; a difference counts when it comes twice."""
+    """Return whether the engine answers as before; a difference counts when it is repeated."""
     for _ in range(2):
         found = ask_golden(settings, timeout)
         if found is None:
@@ -330,7 +334,7 @@ def write(path: str, text: str) -> None:
 
 
 def read_settings(name: str) -> Settings:
-    """Return what is asked of an instance.
+    """Return the probe's settings of an instance.
 
     Raises:
         SystemExit: when its file cannot be used.
@@ -347,23 +351,23 @@ def read_settings(name: str) -> Settings:
 
 
 def read_waited(group: str) -> float:
-    """Return how much of the last ten seconds a control group waited for a CPU, in percent; 0 where none can tell."""
+    """Return how much of the last ten seconds a control group waited for a CPU, in percent; 0 when unknown."""
     if group:  # without one the file would be that of the whole host
         with contextlib.suppress(OSError, ValueError), open(PRESSURE.format(group), encoding="utf-8") as source:
             return float(source.readline().partition("avg10=")[2].split(" ")[0])
     return 0.0
 
 
-def systemctl(*words: str) -> str:
-    """Run systemctl, and say on standard error what it refused; return its output."""
-    done = subprocess.run(["systemctl", *words], capture_output=True, text=True, timeout=60, check=False)
+def systemctl(*args: str) -> str:
+    """Run systemctl and return its output; print a failure to standard error."""
+    done = subprocess.run(["systemctl", *args], capture_output=True, text=True, timeout=60, check=False)
     if done.returncode:
-        print(f"systemctl {' '.join(words)}: {done.stderr.strip()}", file=sys.stderr)
+        print(f"systemctl {' '.join(args)}: {done.stderr.strip()}", file=sys.stderr)
     return done.stdout
 
 
-def look(name: str, settings: Settings, last: Record) -> Seen:
-    """Look at an instance: its unit, whether a token comes, whether anything moves, and what it answers."""
+def observe(name: str, settings: Settings, last: Record) -> Observation:
+    """Probe an instance: its unit, a token, progress of its counters, and its golden answer."""
     keys = "ActiveState,InvocationID,ControlGroup,ExecMainStartTimestampMonotonic"
     shown = systemctl("show", f"vllm@{name}.service", f"--property={keys}").splitlines()
     unit = dict(line.split("=", 1) for line in shown if "=" in line)
@@ -372,9 +376,9 @@ def look(name: str, settings: Settings, last: Record) -> Seen:
     state, invocation = unit.get("ActiveState", "unknown"), unit.get("InvocationID", "")
     drained = os.path.exists(DRAINED.format(name))
     if state != "active":
-        return Seen(state, invocation, started, drained=drained, detail=f"the unit is {state}")
+        return Observation(state, invocation, started, drained=drained, detail=f"the unit is {state}")
     before = read_page(settings)
-    # The first look that gets nothing waits long; that the engine still does not move is seen sooner.
+    # The first failing probe run waits long; later ones need less time to see that there is no progress.
     token, status, detail = ask_token(settings, settings.suspect_timeout_s if last.frozen else settings.probe_timeout_s)
     if not token:
         first, second = (
@@ -382,22 +386,24 @@ def look(name: str, settings: Settings, last: Record) -> Seen:
             counted(read_page(settings) if before else "", settings.counters),
         )
         advanced = None not in {first, second} and first != second
-        # Only what does not come in time may be late for want of a CPU; an error is an answer.
-        waited = read_waited(unit.get("ControlGroup", "")) if status == 0 or status in _FULL else 0.0
+        # Only a missing answer can be due to a busy CPU; an error is an answer.
+        waited = read_waited(unit.get("ControlGroup", "")) if status == 0 or status in _OVERLOADED else 0.0
         if waited >= _STARVED:
             detail += f"; it waits for a CPU {waited:.0f} % of the time"
-        return Seen(state, invocation, started, False, status >= 0, advanced, second, None, drained, detail, waited)
+        return Observation(
+            state, invocation, started, False, status >= 0, advanced, second, None, drained, detail, waited
+        )
     golden: bool | None = None
     fresh, due = last.golden_compared < started, time.time() - last.golden_compared >= settings.golden_every_s
     if os.path.exists(CORRUPT.format(name)):
         golden = False
     elif settings.golden_identity and (fresh or due) and not counted(before, settings.load):
         golden = compare_or_keep(name, settings)
-    return Seen(state, invocation, started, True, True, True, None, golden, drained, detail)
+    return Observation(state, invocation, started, True, True, True, None, golden, drained, detail)
 
 
 def compare_or_keep(name: str, settings: Settings) -> bool | None:
-    """Compare an engine's answer with the one that is kept; keep the first one, when it comes twice."""
+    """Compare an engine's golden answer with the kept one; keep the first one when it is repeated."""
     kept = read_json(GOLDEN.format(name))
     if kept.get("identity") == settings.golden_identity:
         return compare_golden(settings, kept, settings.probe_timeout_s)
@@ -410,22 +416,22 @@ def compare_or_keep(name: str, settings: Settings) -> bool | None:
 
 
 def check(name: str) -> int:
-    """Look at an instance once, decide, keep the decision, act and report."""
+    """Probe an instance once, decide, record the decision, act and report."""
     settings, now = read_settings(name), time.time()
     kept = read_json(RECORD.format(name))
     last = Record(**{key: value for key, value in kept.items() if key in Record._fields})
-    seen = look(name, settings, last)
+    seen = observe(name, settings, last)
     record, actions = decide(last, seen, settings, time.time())
     record = record._replace(seconds=round(time.time() - now, 3))
     text = json.dumps({"instance": name, "model": settings.model, **record._asdict(), "actions": actions})
-    write(RECORD.format(name), text + "\n")  # before acting: a check that is cut off must not forget that it closed
+    write(RECORD.format(name), text + "\n")  # before acting: an interrupted check must not lose this
     proxy = [f"vllm-proxy@{name}.socket", f"vllm-proxy@{name}.service"]
     for action in actions:
         if action == "close":
             systemctl("stop", *proxy)
         elif action == "open":
             systemctl("start", proxy[0])
-        else:  # a hung engine does not end when it is asked to; its streams are lost already
+        else:  # a hung engine does not react to SIGTERM; its streams are lost already
             systemctl("kill", "--signal=SIGKILL", f"vllm@{name}.service")
             systemctl("restart", "--no-block", f"vllm@{name}.service")
     if os.path.isdir(METRICS):
@@ -436,17 +442,17 @@ def check(name: str) -> int:
 
 
 def wait(name: str) -> int:
-    """Wait for the first token; systemd's TimeoutStartSec ends what takes too long."""
+    """Wait for the first token; systemd's TimeoutStartSec limits the wait."""
     settings, began, said = read_settings(name), time.monotonic(), time.monotonic()
     while True:
         token, status, detail = ask_token(settings, settings.start_budget_s)
         waited = time.monotonic() - began
         if token:
             break
-        if not _lives(os.environ.get("MAINPID", "")):
+        if not _is_alive(os.environ.get("MAINPID", "")):
             print(f"vllm@{name} ended before its first token; its own last lines say why", file=sys.stderr)
             return 1
-        if 400 <= status < 500 and status not in _FULL:  # noqa: PLR2004
+        if 400 <= status < 500 and status not in _OVERLOADED:  # noqa: PLR2004
             print(f"vllm@{name} does not serve {settings.model!r}: {detail}", file=sys.stderr)
             return 1
         if time.monotonic() - said >= 60:  # noqa: PLR2004
@@ -462,7 +468,7 @@ def wait(name: str) -> int:
     return 0
 
 
-def _lives(pid: str) -> bool:
+def _is_alive(pid: str) -> bool:
     with contextlib.suppress(ProcessLookupError, ValueError):
         os.kill(int(pid), 0)
         return True

@@ -5,7 +5,7 @@ from rackserve.run._changes import ChangeLog, TaskChange, by_role
 from rackserve.run._events import EventKind, HostStats, RunEvent, RunResult, TaskFailure, unreachable_message
 from rackserve.run._fleet import Fleet, FleetHost, load_fleet, parse_inventory, resolve_inventory
 from rackserve.run._record import new_record_dir, run_lock
-from rackserve.run._site import failure_messages, look_at_fleet, run_edges, run_site
+from rackserve.run._site import failure_messages, inspect_fleet, run_edges, run_site
 
 __all__ = [
     "ChangeLog",
@@ -19,8 +19,8 @@ __all__ = [
     "TaskFailure",
     "by_role",
     "failure_messages",
+    "inspect_fleet",
     "load_fleet",
-    "look_at_fleet",
     "new_record_dir",
     "parse_inventory",
     "resolve_inventory",

@@ -1,4 +1,4 @@
-"""The only importer of ansible_runner: starts a playbook, hands on its events, returns what became of each host.
+"""The only importer of ansible_runner: runs a playbook, passes on its events, returns the result of each host.
 
 Untyped data ends here. No secret is given to ansible-runner (it writes extra variables, passwords and the environment
 to files); the one file it writes with the whole environment in it is removed before Ansible starts.
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from rackserve.run._events import RunEvent, RunResult
 
-# Nobody can answer ssh's question about an unknown host key while the runner owns the terminal: fail, and say so.
-_SSH_NO_QUESTION: Final = "-o StrictHostKeyChecking=yes"
+# ssh cannot prompt about an unknown host key while the runner owns the terminal: fail with a message instead.
+_SSH_NO_PROMPT: Final = "-o StrictHostKeyChecking=yes"
 
 
 def run_playbook(
@@ -52,7 +52,7 @@ def run_playbook(
         limit: Ansible's host pattern, or all hosts.
         check: run in check mode: change nothing.
         tags: only the tasks of these tags.
-        variables: extra variables; they stand in the record, so no secrets.
+        variables: extra variables; the record contains them, so no secrets.
 
     Raises:
         RunError: Ansible could not be started, or ended before any host had a task.
@@ -83,7 +83,7 @@ def run_playbook(
         left = "nothing was changed" if check else "hosts may be half done: run it again"
         raise RunError(f"the run was interrupted; {left}. Record: {record_dir}")
     if not recorder.saw_stats or (result.rc != 0 and not result.failures and not result.unreachable):
-        raise RunError(f"ansible-playbook {playbook.name} could not run (exit {result.rc})\n{recorder.complaint()}")
+        raise RunError(f"ansible-playbook {playbook.name} could not run (exit {result.rc})\n{recorder.error_output()}")
     return result
 
 
@@ -96,7 +96,7 @@ def _environment() -> dict[str, str]:
         "ANSIBLE_CONFIG": str(project_root() / "ansible.cfg"),
         # ansible-runner adds its own folder to this variable, which hides the one that ansible.cfg names.
         "ANSIBLE_CALLBACK_PLUGINS": f"{callbacks}{os.pathsep}{others}" if others else str(callbacks),
-        "ANSIBLE_SSH_EXTRA_ARGS": os.environ.get("ANSIBLE_SSH_EXTRA_ARGS", _SSH_NO_QUESTION),
+        "ANSIBLE_SSH_EXTRA_ARGS": os.environ.get("ANSIBLE_SSH_EXTRA_ARGS", _SSH_NO_PROMPT),
         "ANSIBLE_NOCOLOR": "1",
     }
 
@@ -109,7 +109,7 @@ def _forget_environment(status: Mapping[str, Any], runner_config: Any) -> None: 
 
 @contextlib.contextmanager
 def _signals_restored() -> Iterator[None]:
-    """Give SIGINT and SIGTERM back: ansible-runner takes both to stop a run, and keeps them."""
+    """Restore the handlers of SIGINT and SIGTERM: ansible-runner replaces both, and does not restore them."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

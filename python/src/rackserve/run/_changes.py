@@ -1,4 +1,4 @@
-"""Who changed what in a run: tasks by role and hosts, in the order in which they ran. No task's result is kept."""
+"""Changes of a run: tasks by role and hosts, in the order in which they ran. No task's result is kept."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ class TaskChange:
 
 @dataclass
 class ChangeLog:
-    """Takes changes one by one."""
+    """Collects changes."""
 
     _found: dict[tuple[str, str], set[str]] = field(default_factory=dict)
 
     def add(self, role: str, task: str, host: str) -> None:
-        """Note that a task changed a host; Ansible writes the role's name before the task's."""
+        """Record that a task changed a host; Ansible writes the role's name before the task's."""
         key = (role or "-", task.removeprefix(f"{role} : ") or "-")
         self._found.setdefault(key, set()).add(host)
 
     @property
     def changes(self) -> tuple[TaskChange, ...]:
-        """What was taken."""
+        """The changes so far."""
         return tuple(TaskChange(role, task, tuple(sorted(hosts))) for (role, task), hosts in self._found.items())
 
 

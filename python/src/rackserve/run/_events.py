@@ -1,4 +1,4 @@
-"""What happens in a run of Ansible, typed: events, each host's recap, failures and the messages they are shown by."""
+"""A run of Ansible, typed: events, each host's recap, failures and their messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ANSI: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class EventKind(StrEnum):
-    """What an event says."""
+    """The kind of an event."""
 
     PLAY = "play"
     TASK = "task"
@@ -42,7 +42,7 @@ _HOST_EVENTS: Final = {
 
 @dataclass(frozen=True)
 class RunEvent:
-    """One thing that happened in a run; `data` is a task's result, and is never printed as it is."""
+    """One event of a run; `data` is a task's result, and is never printed as it is."""
 
     kind: EventKind
     play: str = ""
@@ -93,7 +93,7 @@ class RunResult:
 
 
 class Recorder:
-    """Turns ansible-runner's events into ours, and remembers what the result needs."""
+    """Converts ansible-runner's events, and keeps what the result needs."""
 
     def __init__(self, on_event: Callable[[RunEvent], None]) -> None:
         self._on_event = on_event
@@ -132,7 +132,7 @@ class Recorder:
         failures = tuple(failure for failure in self._failures if failure.host in failed)
         return RunResult(rc, status, hosts, failures, tuple(self._unreachable), record_dir)
 
-    def complaint(self) -> str:
+    def error_output(self) -> str:
         lines = [line for line in self._output if line.strip()]
         errors = [index for index, line in enumerate(lines) if "ERROR" in line]
         start = errors[0] if errors else max(0, len(lines) - _TAIL_LINES)
@@ -177,7 +177,7 @@ def failure_message(result: Mapping[str, Any]) -> str:
 
 
 def unreachable_message(failure: TaskFailure, address: str | None = None) -> str:
-    """Say which host could not be reached, where it was looked for, and what to look at."""
+    """Describe which host could not be reached, at which address, and what to check."""
     text = " ".join(failure.message.split())
     found = _SSH_ADDRESS.search(text)
     where = address or (found.group(1) if found else None)

@@ -22,7 +22,7 @@ _TIMEOUT_S: Final = 60.0
 
 @dataclass(frozen=True)
 class FleetHost:
-    """A host: its name, our groups it is in, and its address where the inventory writes it without a template."""
+    """A host: its name, its groups, and its address where the inventory has it without a template."""
 
     name: str
     groups: tuple[str, ...]
@@ -42,20 +42,20 @@ class Fleet:
         return tuple(host.name for host in self.hosts)
 
     def address_of(self, name: str) -> str | None:
-        """Return a host's address if the inventory gives it plainly."""
+        """Return a host's address if the inventory has it without a template."""
         return next((host.address for host in self.hosts if host.name == name), None)
 
 
-def resolve_inventory(given: str | None) -> Path:
+def resolve_inventory(directory: str | None) -> Path:
     """Return the inventory's directory: the one given, or the lab's.
 
     Raises:
         InputError: there is none.
     """
-    path = Path(given).expanduser() if given else project_root() / "inventory"
+    path = Path(directory).expanduser() if directory else project_root() / "inventory"
     if not path.exists():
         raise InputError(
-            f"there is no inventory {path}; give one with -i DIR, or write one: rackserve init {given or 'DIR'}"
+            f"there is no inventory {path}; give one with -i DIR, or write one: rackserve init {directory or 'DIR'}"
         )
     return path.resolve()
 

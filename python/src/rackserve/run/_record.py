@@ -1,4 +1,4 @@
-"""What a run leaves on the controller: its folder, its summary, and the lock that keeps two runs of a site apart."""
+"""Records of runs on the controller: folder and summary, and the lock that prevents two runs of a site at once."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def run_site(
-    given: str | None,
+    directory: str | None,
     limit: str | None,
     *,
     check: bool,
@@ -30,7 +30,7 @@ def run_site(
     """Run site.yml under the site's run lock, with a record.
 
     Args:
-        given: the inventory, or None for the lab's.
+        directory: the inventory, or None for the lab's.
         limit: Ansible's host pattern.
         check: change nothing.
         on_event: called for every event.
@@ -39,7 +39,7 @@ def run_site(
     Raises:
         InputError: when no host was in any play.
     """
-    inventory = resolve_inventory(given)
+    inventory = resolve_inventory(directory)
     fleet = load_fleet(inventory)
     playbook = project_root() / "site.yml"
     if not playbook.is_file():
@@ -60,7 +60,7 @@ def run_site(
 
 
 def run_edges(
-    given: str | None,
+    directory: str | None,
     playbook_name: str,
     variables: Mapping[str, object],
     *,
@@ -72,7 +72,7 @@ def run_edges(
     Raises:
         InputError: when the site has no edge.
     """
-    inventory = resolve_inventory(given)
+    inventory = resolve_inventory(directory)
     fleet = load_fleet(inventory)
     playbook = project_root() / "playbooks" / playbook_name
     with run_lock(inventory):
@@ -89,12 +89,12 @@ def run_edges(
     return result, failure_messages(result, fleet)
 
 
-def look_at_fleet(
+def inspect_fleet(
     inventory: Path, tags: Sequence[str], *, on_event: Callable[[RunEvent], None], limit: str | None = None
 ) -> RunResult:
     """Run playbooks/verify_fleet.yml, which changes nothing, so without the run lock; arguments as of `run_playbook`.
 
-    Its tags, those of the role `verify`, say what is looked at: verify, status, report or diagnose.
+    Its tags, those of the role `verify`, select the checks: verify, status, report or diagnose.
     """
     playbook = project_root() / "playbooks" / "verify_fleet.yml"
     return _ansible.run_playbook(
