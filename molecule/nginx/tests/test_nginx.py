@@ -198,7 +198,7 @@ def other_key(tmp_path_factory: pytest.TempPathFactory) -> str:
         ({"nginx_backends": [ENGINE | {"task": "sing"}]}, "task: Input should be"),
         ({"nginx_optional_paths": ["/metrics"]}, "/metrics cannot be offered"),
         ({"nginx_affinity_concurrent": 0}, "nginx_affinity_concurrent is 0"),
-        ({"nginx_clients": []}, "there is no client, so nobody could ask"),
+        ({"nginx_clients": []}, "there is no client, so every request would be refused"),
         ({"nginx_clients": [CLIENT | {"models": ["gpt-4"]}]}, "no instance serves 'gpt-4'"),
         ({"nginx_drain": ["gpu2"]}, "no instance would serve adapter, large"),
     ],

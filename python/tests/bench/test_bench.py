@@ -171,7 +171,7 @@ def test_a_failed_request_of_the_warm_up_is_told() -> None:
         ({"levels": (0.0,)}, "concurrency 0 is not above 0 and up to 256"),
         ({"levels": (257.0,)}, "concurrency 257"),
         ({"levels": (1.5,)}, "1.5 is not a whole number"),
-        ({"levels": (2.0, 2.0)}, "a level stands twice"),
+        ({"levels": (2.0, 2.0)}, "a level is listed twice"),
         ({"levels": (float("nan"),)}, "concurrency nan"),
         ({"pattern": Pattern.POISSON, "levels": (101.0,)}, "rate 101 is not above 0 and up to 100"),
         ({"requests": 0}, "requests 0 is not from 1 to 1000"),

@@ -95,7 +95,7 @@ def test_nothing_measured_is_2(behaviour: Behaviour, tmp_path: Path, capsys: pyt
     ("words", "says"),
     [
         (["--requests", "0"], "requests 0 is not from 1 to 1000"),
-        (["--concurrency", "1,x"], "is no list of numbers"),
+        (["--concurrency", "1,x"], "is not a list of numbers"),
         (["--direct", "gpu9:a"], "there is no instance 'gpu9:a'; there are gpu1:a"),
     ],
 )

@@ -112,7 +112,7 @@ def test_the_switch_leaves_the_release_before(tmp_path: Path) -> None:
 @pytest.mark.parametrize("occupy", [lambda p: p.mkdir(), lambda p: p.symlink_to("/etc")], ids=["folder", "link"])
 def test_a_destination_that_is_not_ours_is_left_alone(tmp_path: Path, occupy: Callable[[Path], object]) -> None:
     occupy(tmp_path / "rackserve")
-    with pytest.raises(bootstrap.CannotBootstrapError, match="no link to a release"):
+    with pytest.raises(bootstrap.CannotBootstrapError, match="not a link to a release"):
         bootstrap.check_dest(tmp_path / "rackserve")
 
 

@@ -154,7 +154,7 @@ def test_a_changed_checkout_of_a_bundle_is_refused(
 ) -> None:
     root = unpack(built("one"), tmp_path / "unpacked")
     damage(root / "site.yml")
-    with pytest.raises(InputError, match=r"no longer what its bundle brought: site\.yml"):
+    with pytest.raises(InputError, match=r"differs from its bundle's project: site\.yml"):
         read_project(root, tmp_path, Progress(), allow_dirty=True)
 
 

@@ -89,7 +89,7 @@ TARGET = "{distribution: debian, release: '12'}"
     [
         (f"{NAMED}targets: [{{distribution: debian, release: '11'}}]\nmodels: []\n", "targets.1.release"),
         (f"{NAMED}targets: []\nmodels: []\n", "targets: Tuple should have at least 1 item"),
-        (f"{NAMED}targets: [{TARGET}, {TARGET}]\nmodels: []\n", "Debian 12 stands there twice"),
+        (f"{NAMED}targets: [{TARGET}, {TARGET}]\nmodels: []\n", "Debian 12 is listed twice"),
         (f"{NAMED}targets: [{TARGET}]\nmodels: []\nmodel: []\n", "unknown key 'model'"),
         (
             f"{NAMED}targets: [{TARGET}]\nmodels: [{{repo: a/b, revision: main, source: {{kind: random_llama}}}}]\n",

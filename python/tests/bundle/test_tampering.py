@@ -87,13 +87,13 @@ def test_a_key_twice_in_the_manifest_is_refused(good_bundle: Path, trust: Trust,
     text = (good_bundle / MANIFEST).read_text()
     (good_bundle / MANIFEST).write_text(text.replace('{\n "', '{\n "version": 9,\n "', 1))
     sign(good_bundle, keys["lab"])
-    with pytest.raises(BundleError, match="a key stands twice"):
+    with pytest.raises(BundleError, match="a key occurs twice"):
         import_bundle(good_bundle, trust)
 
 
 def test_a_strangers_signature_is_refused(good_bundle: Path, trust: Trust, keys: dict[str, Path]) -> None:
     sign(good_bundle, keys["stranger"])
-    with pytest.raises(BundleError, match="nobody's; trusted are: lab"):
+    with pytest.raises(BundleError, match="not a trusted key; trusted are: lab"):
         import_bundle(good_bundle, trust)
 
 
@@ -107,13 +107,13 @@ def test_a_signature_for_another_purpose_is_refused(good_bundle: Path, trust: Tr
 
 def test_a_key_signs_until_its_last_day(good_bundle: Path, keys: dict[str, Path]) -> None:
     assert verify(good_bundle, making.trust_in(keys["lab"], valid_before="20991231Z")).signer == "lab"
-    with pytest.raises(BundleError, match=r"of lab signs no more \(expired or revoked\): .*key has expired"):
+    with pytest.raises(BundleError, match=r"of lab is expired or revoked: .*key has expired"):
         verify(good_bundle, making.trust_in(keys["lab"], valid_before="20200131Z"))
 
 
 def test_a_revoked_key_signs_no_more(good_bundle: Path, keys: dict[str, Path]) -> None:
     assert verify(good_bundle, making.trust_in(keys["lab"], revoked=(keys["stranger"],))).signer == "lab"
-    with pytest.raises(BundleError, match=r"of lab signs no more \(expired or revoked\)"):
+    with pytest.raises(BundleError, match=r"of lab is expired or revoked"):
         verify(good_bundle, making.trust_in(keys["lab"], revoked=(keys["lab"],)))
 
 
@@ -164,7 +164,7 @@ def test_an_archive_writes_only_what_the_manifest_names(
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda blob: [blob, blob], "is there twice"),
+        (lambda blob: [blob, blob], "occurs twice"),
         (lambda blob: [(blob[0], blob[1][:-1])], "its manifest says"),
         (lambda blob: [(blob[0], bytes(len(blob[1])))], "was altered"),
     ],

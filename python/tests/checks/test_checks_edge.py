@@ -104,7 +104,7 @@ def test_unknown_path(answer: tuple[int, str] | Exception, ok: bool) -> None:  #
 @pytest.mark.parametrize(
     ("answers", "ok", "word"),
     [
-        ([(200, "{}"), (429, ERROR)], True, "1 of 25 let through, 24 refused"),
+        ([(200, "{}"), (429, ERROR)], True, "1 of 25 accepted, 24 refused"),
         ([(200, "{}")], False, "no 429"),
         ([(429, ERROR)], False, "all 25 requests were refused"),
         ([(200, "{}"), (429, "<html>")], False, "without a JSON error"),
@@ -212,7 +212,7 @@ def test_tls_holds_the_name_against_the_sites_ca(tmp_path: Path) -> None:
     assert good.ok, good
     assert "9 days left" in good.detail
     assert not wrong_name.ok
-    assert "does not hold for llm.example" in wrong_name.detail
+    assert "is not valid for llm.example" in wrong_name.detail
     assert not wrong_ca.ok
     assert chat.ok, chat
     assert not wrong_chat.ok

@@ -28,7 +28,7 @@ def test_a_new_authority_has_a_key_and_an_empty_list(folder: Path) -> None:
 
 def test_a_second_one_in_its_place_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ca", "new", "--folder", str(folder)]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "exists; `rackserve ca renew`" in capsys.readouterr().err
 
 
 def test_a_client_is_issued_renewed_revoked_and_listed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,7 +84,7 @@ def test_a_page_and_its_verdicts(site: Path, capsys: pytest.CaptureFixture[str])
     assert KEY not in text
     assert "said [hidden]" in text
     assert report(site) == 0  # over its own page
-    assert capsys.readouterr().out.endswith(f"bench     not looked at\n{site / 'out.html'}\n")
+    assert capsys.readouterr().out.endswith(f"bench     not checked\n{site / 'out.html'}\n")
 
 
 def test_what_is_wrong_is_on_the_page_and_ends_with_1(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,5 +146,5 @@ def test_bad_input_looks_at_no_host(
     assert says in capsys.readouterr().err
     (site / "out.html").write_text("mine", encoding="utf-8")
     assert report(site) == 2
-    assert "is no report" in capsys.readouterr().err
+    assert "is not a report" in capsys.readouterr().err
     assert (site / "out.html").read_text(encoding="utf-8") == "mine"

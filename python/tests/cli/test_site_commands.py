@@ -252,7 +252,7 @@ def test_a_working_directory_that_was_removed(
     gone.rmdir()
     assert main(["apply", "-i", str(site)]) == 2
     assert capsys.readouterr().err == (
-        f"rackserve: the working directory {gone} was removed; cd to one that is there, and run it again\n"
+        f"rackserve: the working directory {gone} was removed; cd to an existing one, and run it again\n"
     )
     assert seen == {}
 

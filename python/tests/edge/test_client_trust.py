@@ -31,10 +31,10 @@ def test_an_authority_with_its_list_will_do(folder: Path) -> None:
 def test_what_has_ended_is_told(folder: Path) -> None:
     later = dt.datetime.now(dt.UTC) + dt.timedelta(days=366)
     (problem,) = trust_problems(str(folder / "ca.crt"), str(folder / "crl.pem"), later)
-    assert "the list of CN=site CA ended on" in problem
+    assert "the revocation list of CN=site CA expired on" in problem
     assert trust_problems(str(folder / "ca.crt"), "", later) == []
     (problem,) = trust_problems(str(folder / "ca.crt"), "", later + dt.timedelta(days=3650))
-    assert "CN=site CA ended on" in problem
+    assert "CN=site CA expired on" in problem
 
 
 def test_every_authority_needs_a_list(folder: Path) -> None:
@@ -42,15 +42,15 @@ def test_every_authority_needs_a_list(folder: Path) -> None:
     both = folder / "both.pem"
     both.write_bytes((folder / "ca.crt").read_bytes() + other.certificate.public_bytes(Encoding.PEM))
     (problem,) = trust_problems(str(both), str(folder / "crl.pem"))
-    assert "there is no list of CN=other CA in it" in problem
+    assert "there is no revocation list of CN=other CA in it" in problem
 
 
 def test_a_file_of_another_kind_is_refused(folder: Path) -> None:
     pki.ensure_server(folder, "edge1", ["edge1"])
-    assert "CN=edge1 is not an authority's certificate" in trust_problems(str(folder / "edge1.crt"), "")[0]
+    assert "CN=edge1 is not a CA certificate" in trust_problems(str(folder / "edge1.crt"), "")[0]
     assert "holds no certificate" in trust_problems(str(folder / "ca.key"), "")[0]
     assert "holds no certificate" in trust_problems(str(folder / "nowhere"), "")[0]
-    assert "holds no list (no X509 CRL)" in trust_problems(str(folder / "ca.crt"), str(folder / "ca.crt"))[0]
+    assert "holds no revocation list (no X509 CRL)" in trust_problems(str(folder / "ca.crt"), str(folder / "ca.crt"))[0]
 
 
 def test_a_client_may_name_its_certificates() -> None:

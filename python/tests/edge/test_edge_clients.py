@@ -53,7 +53,7 @@ def test_a_day_ends_at_its_end_and_a_moment_is_in_utc(written: object, moment: s
         ([client(models=["x"])], ["client 'a'", "no instance serves 'x'", "serves m"]),
         ([client(models=[])], ["models", "at least 1"]),
         ([client(), client(keys=[{"sha256": OTHER}])], ["client name 'a' is used 2 times"]),
-        ([client(), client(name="b")], ["key 111111111111 stands 2 times (a, b)"]),
+        ([client(), client(name="b")], ["key 111111111111 is used 2 times (a, b)"]),
         (["a"], ["'a'", "valid dictionary"]),
     ],
 )

@@ -44,7 +44,7 @@ def test_keys_are_for_their_owner_alone(folder: Path) -> None:
 
 
 def test_there_is_one_authority_in_a_folder(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"ca\.crt is there already; `rackserve ca renew`"):
+    with pytest.raises(InputError, match=r"ca\.crt exists; `rackserve ca renew`"):
         pki.new_authority(folder, "another")
 
 

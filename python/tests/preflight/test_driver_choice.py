@@ -161,7 +161,7 @@ def test_an_installer_is_pinned_by_its_hash(tmp_path: Path) -> None:
     (wrong,) = validate_driver_inputs(request, DriverInputs(runfile=str(path), runfile_sha256="0" * 64), WITH, "12", [])
     assert wrong == f"{path} has the sha256 {digest}, and nvidia_driver_runfile_sha256 is {'0' * 64}"
     (absent,) = validate_driver_inputs(request, DriverInputs(runfile="/none", runfile_sha256=digest), WITH, "12", [])
-    assert absent == "nvidia_driver_runfile: /none is not there"
+    assert absent == "nvidia_driver_runfile: /none does not exist"
     (bare,) = validate_driver_inputs(DriverRequest("runfile"), GIVEN, WITH, "12", [])
     assert bare.endswith("_version, nvidia_driver_modules, nvidia_driver_runfile, nvidia_driver_runfile_sha256")
 
@@ -175,7 +175,7 @@ def test_a_signing_key_comes_with_certificate_and_password(tmp_path: Path) -> No
     (lacking,) = validate_driver_inputs(DriverRequest(), replace(whole, mok_hash_file=""), WITH, "12", [])
     assert lacking.startswith("nvidia_driver_mok_hash_file is empty")
     (gone,) = validate_driver_inputs(DriverRequest(), replace(whole, signing_key="/none"), WITH, "12", [])
-    assert gone == "nvidia_driver_signing_key: /none is not there"
+    assert gone == "nvidia_driver_signing_key: /none does not exist"
 
 
 def test_extras_are_in_the_bundle() -> None:

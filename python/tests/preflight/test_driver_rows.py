@@ -33,7 +33,7 @@ def test_a_driver_that_does_not_fit_is_refused_with_the_table() -> None:
         (facts(bare("H100", 0), driver=None), "", "it does not answer: libnvidia-ml.so.1 is not on the host"),
         (facts(gpu("H100", 0)), "580.95.06", "580.95.05 answers, and 580.95.06 is wanted"),
         (facts(gpu("H100", 0), bare("H100", 1)), "", "it does not show 0000:11:00.0"),
-        (facts(gpu("H100", 0), missing_nodes=["/dev/nvidia-uvm"]), "", "/dev/nvidia-uvm is not there"),
+        (facts(gpu("H100", 0), missing_nodes=["/dev/nvidia-uvm"]), "", "/dev/nvidia-uvm is missing"),
     ],
     ids=["no driver", "another version", "a GPU too few", "no device node"],
 )
@@ -54,7 +54,7 @@ def test_any_xid_speaks_against_a_driver_that_was_just_started() -> None:
         ({"version": "580.95.05", "state": "active"}, None),
         ({"version": "580.82.07", "state": "active"}, "the fabric manager is 580.82.07, active"),
         ({"version": "580.95.05", "state": "failed"}, "the fabric manager is 580.95.05, failed"),
-        ({"version": None, "state": ""}, "the fabric manager is not there, not running"),
+        ({"version": None, "state": ""}, "the fabric manager is not installed, not running"),
     ],
 )
 def test_behind_nvswitches_the_fabric_manager_runs_in_the_drivers_version(manager: dict[str, str], said: str) -> None:

@@ -123,7 +123,7 @@ def test_a_pending_reboot_is_refused_unless_the_role_may_reboot() -> None:
     assert refused(rows(moved, "0.26.0", allowed)) == []
 
 
-def test_a_gpu_in_slices_is_named_by_slice() -> None:
+def test_a_partitioned_gpu_is_named_by_mig_instance() -> None:
     cut = gpu("A100", 0, mig=True, slices=[{"uuid": slice_of(1), "memory": 20 << 30}])
     row = only(rows(facts(cut), "0.26.0"))
     assert row.what == "a: MIG"
@@ -131,7 +131,7 @@ def test_a_gpu_in_slices_is_named_by_slice() -> None:
     assert refused(rows(facts(cut), "0.26.0", gpus=[slice_of(1)])) == []
     assert "0.22.1 takes no UUIDs" in only(rows(facts(cut), "0.22.1", gpus=[slice_of(1)])).fix
     row = only(rows(facts(cut, gpu("A100", 1)), "0.26.0", gpus=[slice_of(1), uuid_of(1)]))
-    assert row.wanted == "one slice alone"
+    assert row.wanted == "one MIG instance alone"
 
 
 def test_an_instance_has_gpus_of_one_kind() -> None:

@@ -83,10 +83,10 @@ def test_a_gpu_that_computes_is_not_cut(smi: Smi, layout: str, capsys: pytest.Ca
     smi.mode, smi.slices, smi.busy = "Enabled", ["7g.80gb"], "4711\n"
     assert mig_layout.main(["apply", layout]) == 2
     assert smi.changes() == []
-    assert "GPU 0 computes (process 4711)" in capsys.readouterr().err
+    assert "GPU 0 is in use (process 4711)" in capsys.readouterr().err
 
 
 def test_a_mode_that_waits_for_a_reset_is_told(smi: Smi, layout: str, capsys: pytest.CaptureFixture[str]) -> None:
     smi.resets = False
     assert mig_layout.main(["apply", layout]) == 2
-    assert "only after a reset" in capsys.readouterr().err
+    assert "needs a reset" in capsys.readouterr().err

@@ -209,7 +209,7 @@ def test_a_page_replaces_an_earlier_one_and_nothing_else(tmp_path: Path) -> None
     write_page(target, "two, without a mark")
     assert target.read_text(encoding="utf-8") == "two, without a mark"
     assert target.stat().st_mode & 0o777 == 0o600
-    with pytest.raises(InputError, match="is no report; name another file, or say --overwrite"):
+    with pytest.raises(InputError, match="is not a report; name another file, or give --overwrite"):
         refuse_target(target, overwrite=False)
     refuse_target(target, overwrite=True)
     for wrong, says in ((tmp_path, "it is a folder"), (tmp_path / "no" / "x.html", "its folder does not exist")):

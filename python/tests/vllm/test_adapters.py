@@ -86,7 +86,7 @@ def test_adapters_that_fit_are_let_through(sources: Sources) -> None:
         ({"bias": "all"}, "bias is 'all'"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa'"),
         ({"peft_type": "IA3"}, "peft_type is 'IA3'"),
-        ({"r": "many"}, "is no configuration of a LoRA adapter"),
+        ({"r": "many"}, "is not the configuration of a LoRA adapter"),
     ],
 )
 def test_an_adapter_that_vllm_would_not_serve_is_refused(
@@ -157,7 +157,7 @@ def test_no_more_adapters_are_computed_at_once_than_requests(sources: Sources) -
 
 
 def test_what_is_no_adapter_is_named() -> None:
-    with pytest.raises(InputError, match=r"^here is no configuration of a LoRA adapter .*fetch it again"):
+    with pytest.raises(InputError, match=r"^here is not the configuration of a LoRA adapter .*fetch it again"):
         parse_adapter("[]", "here")
 
 

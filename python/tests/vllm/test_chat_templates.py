@@ -57,7 +57,10 @@ def test_an_instance_without_one_uses_the_models_own(site: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"{% for m in messages %}", r": .*t\.jinja is no Jinja2 template: line 1: Unexpected end of template"),
+        (
+            b"{% for m in messages %}",
+            r": .*t\.jinja is not a valid Jinja2 template: line 1: Unexpected end of template",
+        ),
         (b"\xff", r": .*t\.jinja cannot be read: .*save it as UTF-8"),
         (b" \n", r": .*t\.jinja is empty; leave chat_template out"),
         (None, r" is neither a file in the inventory's folder .*site nor one of o/m in the bundle"),

@@ -34,7 +34,7 @@ def problems(version: str, *changes: dict[str, Any]) -> list[str]:
         ("0.26.0", {"extra_args": {"max-num-queued-reqs": 9}}, "is 9, which vLLM 0.26.0 does not have: it came after"),
         ("0.6.4.post1", {"api_server_count": 2}, "api_server_count is 2, which vLLM 0.6.4.post1 does not have"),
         ("0.6.4.post1", {"extra_args": {"enforce-eager": False}}, "no --no-enforce-eager; leave it out"),
-        ("0.6.4.post1", {"model": {**MODEL, "served_names": ["a b"]}}, "'a b' must stand on the command line"),
+        ("0.6.4.post1", {"model": {**MODEL, "served_names": ["a b"]}}, "'a b' must be on the command line"),
         ("0.10.2", {"kv_cache_dtype": "nvfp4"}, "kv_cache_dtype is 'nvfp4', which vLLM 0.10.2 does not have; set one"),
         ("0.32.0", {"tool_call_parser": "beam"}, "tool_call_parser is 'beam', which vLLM 0.32.0 does not have; set"),
     ],
@@ -58,9 +58,11 @@ def test_known_and_unlisted_settings_are_accepted(version: str, change: dict[str
     assert problems(version, change) == []
 
 
-def test_a_gpu_that_is_promised_more_than_once_is_refused() -> None:
+def test_over_allocated_gpu_memory_is_refused() -> None:
     (problem,) = problems("0.32.0", {"gpus": [0], "gpu_memory_utilization": 0.5}, {"gpus": [0]})
-    assert problem.startswith("GPU 0 is promised to a (0.5), b (0.92), together 1.42; set gpu_memory_utilization")
+    assert problem.startswith(
+        "the memory of GPU 0 is over-allocated: a (0.5), b (0.92), together 1.42; set gpu_memory_utilization"
+    )
 
 
 @pytest.mark.parametrize(
@@ -90,4 +92,4 @@ def test_indexes_and_uuids_are_not_mixed() -> None:
 
 def test_a_gpu_is_the_same_however_its_address_is_written() -> None:
     (problem,) = problems("0.32.0", {"gpus": ["0000:3b:00.0"]}, {"gpus": ["00000000:3B:00.0"]})
-    assert "GPU 0000:3b:00.0 is promised to a (0.92), b (0.92)" in problem
+    assert "GPU 0000:3b:00.0 is over-allocated: a (0.92), b (0.92)" in problem

@@ -91,9 +91,9 @@ class Load:
         if self.pattern is Pattern.CLOSED:
             wrong += [f"{name} {level:g} is not a whole number" for level in self.levels if level % 1]
         if len(set(self.levels)) < len(self.levels):
-            wrong.append(f"{name}: a level stands twice")
+            wrong.append(f"{name}: a level is listed twice")
         if wrong:
-            raise InputError(f"this is no load to measure with: {'; '.join(wrong)}")
+            raise InputError(f"this load cannot be measured: {'; '.join(wrong)}")
 
     @property
     def most_open(self) -> int:

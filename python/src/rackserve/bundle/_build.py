@@ -120,7 +120,7 @@ def _audited(recipe: Recipe, progress: Progress, no_audit: str | None) -> Audit:
     known = [lock for lock in recipe.locks if lock.exists()]
     verdict = judge(audit(known), recipe.waivers, dt.datetime.now(dt.UTC).date(), AUDIT_DAYS)
     if verdict.ok is False:
-        raise BundleError(f"{verdict.reason}; take another release, or bear it for a time: `waivers` in bundle.yml")
+        raise BundleError(f"{verdict.reason}; take another release, or waive it until a date: `waivers` in bundle.yml")
     if verdict.ok is None:
         raise BundleError(f"{verdict.reason}; build where the service is reached, or record why not: --no-audit REASON")
     return verdict

@@ -165,7 +165,7 @@ def _from_list(root: Path) -> Project:
             files.append(found)
     if changed:
         raise InputError(
-            f"{root} is no longer what its bundle brought: {_shorten(changed)}; "
+            f"{root} differs from its bundle's project: {_shorten(changed)}; "
             "unpack the bundle's project again, or build from a git checkout"
         )
     return Project((root / COMMIT).read_text(encoding="utf-8").strip(), tuple(files))

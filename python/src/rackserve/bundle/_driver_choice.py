@@ -76,12 +76,12 @@ def refuse_unknown(kernels: Sequence[str], known: Sequence[str]) -> None:
     """
     if not kernels:
         raise InputError(
-            "no kernel is named, and a driver's module is built on the host; name what `uname -r` says there"
+            "no kernel is named, and a driver's module is built on the host; name the output of `uname -r` there"
         )
     if unknown := [kernel for kernel in kernels if kernel not in known]:
         raise InputError(
-            f"the sources have no headers of kernel {', '.join(unknown)}; boot the hosts into one whose headers there "
-            f"are, and name that: {', '.join(sorted(known)) or 'there are none'}"
+            f"the sources have no headers of kernel {', '.join(unknown)}; boot the hosts into one that has headers "
+            f"there, and name it: {', '.join(sorted(known)) or 'there are none'}"
         )
 
 

@@ -96,7 +96,7 @@ def _make(recipe: ModelRecipe, into: Path, tree: Path, scratch: Path, progress: 
         base = tree / snapshot_path(source.base, source.base_revision)
         if not base.is_dir():
             raise InputError(
-                f"{recipe.repo} adapts {source.base} at {source.base_revision}, which does not stand before it in "
+                f"{recipe.repo} adapts {source.base} at {source.base_revision}, which is not listed before it in "
                 "bundle.yml; add that model above it"
             )
         arguments = ["lora", str(base), source.base, str(source.rank), str(source.seed), str(into)]

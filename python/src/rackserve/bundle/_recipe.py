@@ -128,7 +128,7 @@ class Recipe(Converting):
     def _one_target_a_release(cls, targets: tuple[TargetRecipe, ...]) -> tuple[TargetRecipe, ...]:
         releases = [target.release for target in targets]
         if twice := sorted({release for release in releases if releases.count(release) > 1}):
-            raise ValueError(f"Debian {', '.join(twice)} stands there twice; put its runtimes under one target")
+            raise ValueError(f"Debian {', '.join(twice)} is listed twice; put its runtimes under one target")
         return targets
 
     @property

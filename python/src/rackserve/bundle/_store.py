@@ -27,7 +27,7 @@ def reject(found: list[str]) -> None:
     """
     if found:
         more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
-        raise BundleRejected("\n  ".join(["it is not what its manifest says:", *found[:SHOWN], *more]))
+        raise BundleRejected("\n  ".join(["it differs from its manifest:", *found[:SHOWN], *more]))
 
 
 class Store:

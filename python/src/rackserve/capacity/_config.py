@@ -271,7 +271,7 @@ def _experts(text: Config, layers: int) -> Experts | None:
 def _max_length(text: Config) -> int:
     found = [int(text[key]) for key in _LENGTH_KEYS if text.get(key)]
     if not found:
-        raise InputError("max_position_embeddings is missing, which says the longest context of the model")
+        raise InputError("max_position_embeddings is missing, which is the longest context of the model")
     return min(found)
 
 

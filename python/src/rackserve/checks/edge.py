@@ -151,14 +151,14 @@ class TlsCheck:
                 version = wrapped.version()
         except ssl.SSLCertVerificationError as error:
             detail = (
-                f"the certificate of {target.address} does not hold for {target.server_name}: {error.verify_message}"
+                f"the certificate of {target.address} is not valid for {target.server_name}: {error.verify_message}"
             )
             return CheckResult("tls", target.host, ok=False, detail=detail)
         except (OSError, KeyError) as error:
             detail = f"no TLS with {target.address}:{target.port}: {error}"
             return CheckResult("tls", target.host, ok=False, detail=detail)
         days = int((expires - time.time()) // _DAY_S)
-        detail = f"{version}, certificate holds for {target.server_name}, {days} days left"
+        detail = f"{version}, certificate valid for {target.server_name}, {days} days left"
         return CheckResult("tls", target.host, ok=True, detail=detail)
 
 
@@ -265,14 +265,14 @@ def judge_rate_limit(answers: Sequence[Answer]) -> tuple[bool, str]:
     ]
     if others:
         status, text = others[0]
-        return False, f"{len(others)} of {len(answers)} ended otherwise, the first with HTTP {status}: {excerpt(text)}"
+        return False, f"{len(others)} of {len(answers)} failed, the first with HTTP {status}: {excerpt(text)}"
     if not refused:
         return False, f"{len(answers)} requests at once and no 429; nginx does not limit this client"
     if not passed:
         return False, f"all {len(answers)} requests were refused with 429"
     if not all(is_json_error(text) for text in refused):
         return False, f"429 without a JSON error: {excerpt(refused[0])}"
-    return True, f"{passed} of {len(answers)} let through, {len(refused)} refused with a JSON 429"
+    return True, f"{passed} of {len(answers)} accepted, {len(refused)} refused with a JSON 429"
 
 
 def is_json_error(text: str) -> bool:

@@ -92,7 +92,7 @@ def _check_working_directory() -> None:
     except FileNotFoundError as gone:
         where = os.environ.get("PWD", "of this shell")
         raise InputError(
-            f"the working directory {where} was removed; cd to one that is there, and run it again"
+            f"the working directory {where} was removed; cd to an existing one, and run it again"
         ) from gone
 
 

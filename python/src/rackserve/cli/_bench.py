@@ -78,7 +78,7 @@ def notes(result: BenchResult) -> list[str]:
         if told:
             said.append(f"{level.load:g} {result.unit}: {told}; the first: {level.example}")
         if not level.tokens_counted_by_engine:
-            said.append(f"{level.load:g} {result.unit}: no usage was told, so tokens are chunks with text")
+            said.append(f"{level.load:g} {result.unit}: no usage was reported, so tokens are chunks with text")
     if any(level.answered < _FEW for level in result.levels):
         said.append(f"p99 of fewer than {_FEW} values lies close to their largest")
     return said

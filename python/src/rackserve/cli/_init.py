@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
-    parser.add_argument("directory", metavar="DIR", help="a folder that is empty or not there yet")
+    parser.add_argument("directory", metavar="DIR", help="a folder that is empty or does not exist")
     parser.set_defaults(handler=init)
 
 
@@ -48,9 +48,9 @@ def write_site(target: Path) -> list[Path]:
         InputError: the folder holds something, or is a file, or cannot be written.
     """
     if target.exists() and not target.is_dir():
-        raise InputError(f"{target} is a file; name a folder that is empty or not there yet")
+        raise InputError(f"{target} is a file; name a folder that is empty or does not exist")
     if target.is_dir() and any(target.iterdir()):
-        raise InputError(f"{target} is not empty; name a folder that is empty or not there yet")
+        raise InputError(f"{target} is not empty; name a folder that is empty or does not exist")
     try:
         with resources.as_file(resources.files("rackserve") / "data" / "site") as template:
             # copyfile: the site's files are the operator's own, whatever the mode of the installed template

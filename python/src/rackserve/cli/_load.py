@@ -69,7 +69,7 @@ def _numbers(listed: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in listed.split(","))
     except ValueError:
-        raise InputError(f"{listed!r} is no list of numbers; give them as in 1,2,4") from None
+        raise InputError(f"{listed!r} is not a list of numbers; give them as in 1,2,4") from None
 
 
 def target_of(args: argparse.Namespace, evidence: Mapping[str, Evidence]) -> Target:

@@ -51,7 +51,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
     add_site_options(parser, "where it was written and the verdicts")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the page, such as site.html")
-    parser.add_argument("--overwrite", action="store_true", help="even a file that is no report")
+    parser.add_argument("--overwrite", action="store_true", help="even a file that is not a report")
     parser.add_argument(
         "--run", metavar="RECORD", help="name or folder of a run's record (the last `apply` of the site)"
     )
@@ -84,7 +84,7 @@ def report(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"ok": found.ok, "path": str(target), "verdicts": found.verdicts}, indent=2))
     else:
-        words = {True: "ok", False: "FAILED", None: "not looked at"}
+        words = {True: "ok", False: "FAILED", None: "not checked"}
         for name, verdict in found.verdicts.items():
             print(f"{name:<9} {words[verdict]}")
         print(target)
@@ -99,7 +99,7 @@ def _look(args: argparse.Namespace, fleet: Fleet, seen: SiteCollector) -> SiteRe
     in_run = {host.name for host in result.hosts}
     hosts = [host for host in fleet.hosts if host.name in in_run]
     if not hosts:
-        raise InputError(f"no host of {inventory} was looked at; look at --limit and hosts.yml")
+        raise InputError(f"no host of {inventory} was checked; see --limit and hosts.yml")
     names = [host.name for host in hosts]
     evidence = seen.verdicts.by_host
     with shown() as on_event:

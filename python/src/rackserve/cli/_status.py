@@ -43,7 +43,7 @@ def status(args: argparse.Namespace) -> int:
     in_run = {host.name for host in result.hosts}
     hosts = [host.name for host in fleet.hosts if host.name in in_run and "vllm_hosts" in host.groups]
     if not hosts:
-        raise InputError(f"no vLLM host of {inventory} was looked at; look at --limit and the group vllm_hosts")
+        raise InputError(f"no vLLM host of {inventory} was checked; see --limit and the group vllm_hosts")
     verdicts = host_results(result, {name: evidence[name] for name in hosts if name in evidence}, hosts)
     unreachable = {failure.host for failure in result.unreachable}
     marks = [_marks(evidence[name].rows) for name in evidence if any("drained" in row for row in evidence[name].rows)]

@@ -41,7 +41,7 @@ def verify(args: argparse.Namespace) -> int:
     in_run = {host.name for host in result.hosts}
     hosts = [name for name in fleet.names if name in in_run]
     if not hosts:
-        raise InputError(f"no host of {inventory} was looked at; look at --limit and hosts.yml")
+        raise InputError(f"no host of {inventory} was checked; see --limit and hosts.yml")
     results = [*host_results(result, evidence, hosts), *edge_results(evidence.values(), show_edge)]
     ok = bool(results) and all(check.ok for check in results)
     if args.junit:

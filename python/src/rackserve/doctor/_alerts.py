@@ -12,7 +12,7 @@ CAUSES: Final[dict[str, tuple[int, str, str]]] = {
     "GpuEccErrors": (95, "the GPU's memory fails", "close its instances, reset the GPU, replace it if it goes on"),
     "EdgeDown": (95, "nginx does not answer", "systemctl status nginx; nginx -t; rackserve apply"),
     "DiskFull": (92, "a disk is full", "journalctl --vacuum-size=500M; unused snapshots and old releases"),
-    "InstanceCorrupt": (90, "the weights answer otherwise than before", "rackserve apply compares every file"),
+    "InstanceCorrupt": (90, "the weights answer differently than before", "rackserve apply compares every file"),
     "NotServingModel": (90, "the engine runs with other arguments than the inventory's", "rackserve apply"),
     "CertificateExpiresNow": (88, "the edge's certificate ends", "have it renewed; rackserve apply"),
     "GpuThrottled": (80, "the GPU is slowed down by heat or lack of power", "fans, inlet temperature, power supply"),

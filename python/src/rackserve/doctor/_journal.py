@@ -42,7 +42,7 @@ JOURNAL_PATTERNS: Final = (
         "killed",
         re.compile(r"Main process exited, code=killed, status=9/KILL"),
         60,
-        "somebody, or the host's OOM killer, killed the engine's process",
+        "a signal, perhaps of the host's OOM killer, killed the engine's process",
         "journalctl -k for the OOM killer; who else works on the host?",
     ),
     JournalPattern(

@@ -93,7 +93,7 @@ def _slow_start(evidence: Evidence) -> Iterator[Finding]:
             "compiling": "keep the engine's cache folder between starts; it is compiled once for each release",
             "capturing CUDA graphs": "this is normal for 10 to 20 s; fewer cudagraph-capture-sizes shorten it",
         }[phase[0]]
-        seen = f"{phase[1]:.0f} s" if phase[1] else "its journal speaks of a download"
+        seen = f"{phase[1]:.0f} s" if phase[1] else "its journal shows a download"
         yield of_unit(unit, cause, f"{phase[0]}: {seen}", fix, likelihood=70, rule="slow-start")
 
 

@@ -35,7 +35,7 @@ def examine(fleet: Fleet, limit: str | None, on_event: Callable[[RunEvent], None
 
     result = inspect_fleet(fleet.inventory, ["diagnose"], on_event=take, limit=limit)
     if not result.hosts:
-        raise InputError(f"no host of {fleet.inventory} was looked at; look at --limit and hosts.yml")
+        raise InputError(f"no host of {fleet.inventory} was checked; see --limit and hosts.yml")
     unread = {failure.host: unreachable_message(failure) for failure in result.unreachable}
     unread |= {failure.host: failure.message for failure in result.failures}
     findings = [

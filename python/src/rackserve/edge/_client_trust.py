@@ -36,7 +36,10 @@ def trust_problems(ca_file: str, crl_file: str, now: dt.datetime | None = None) 
     try:
         lists = list(_lists(Path(crl_file).read_bytes()))
     except (OSError, ValueError) as wrong:
-        return [*found, f"nginx_client_crl_src: {crl_file} holds no list ({wrong}); set it to a PEM file of them"]
+        return [
+            *found,
+            f"nginx_client_crl_src: {crl_file} holds no revocation list ({wrong}); set it to a PEM file of CRLs",
+        ]
     return found + [f"nginx_client_crl_src: {crl_file}: {text}" for text in _unlisted(authorities, lists, moment)]
 
 
@@ -46,11 +49,11 @@ def _unlisted(
     for ca in authorities:
         ends = max((found.next_update_utc or now for found in lists if _is_of(found, ca)), default=None)
         if ends is None:
-            yield f"there is no list of {_name(ca)} in it; add one, if only an empty one"
+            yield f"there is no revocation list of {_name(ca)} in it; add one, even an empty one"
         elif ends <= now:
             yield (
-                f"the list of {_name(ca)} ended on {ends:%Y-%m-%d %H:%M} UTC, and nginx would refuse every client; "
-                "have its authority make a new one"
+                f"the revocation list of {_name(ca)} expired on {ends:%Y-%m-%d %H:%M} UTC, and nginx would refuse "
+                "every client; have its authority issue a new one"
             )
 
 
@@ -67,9 +70,9 @@ def _unfit(ca: x509.Certificate, now: dt.datetime) -> Iterator[str]:
     except x509.ExtensionNotFound:
         is_ca = False
     if not is_ca:
-        yield f"{_name(ca)} is not an authority's certificate; name the one that signed the clients'"
+        yield f"{_name(ca)} is not a CA certificate; name the one that signed the clients'"
     if ca.not_valid_after_utc <= now:
-        yield f"{_name(ca)} ended on {ca.not_valid_after_utc:%Y-%m-%d}; take its successor"
+        yield f"{_name(ca)} expired on {ca.not_valid_after_utc:%Y-%m-%d}; set its successor"
 
 
 def _lists(pem: bytes) -> Iterator[x509.CertificateRevocationList]:

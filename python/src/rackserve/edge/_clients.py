@@ -108,7 +108,9 @@ def parse_clients(raw: Sequence[dict[str, Any]], models: Sequence[str]) -> tuple
     ]
     problems += _shared_keys(parsed)
     if not raw:
-        problems.append("there is no client, so nobody could ask; make a key with `rackserve key new` and add one")
+        problems.append(
+            "there is no client, so every request would be refused; make a key with `rackserve key new` and add one"
+        )
     if problems:
         raise InputError("nginx_clients: " + "; ".join(problems))
     return tuple(parsed)
@@ -120,7 +122,7 @@ def _shared_keys(clients: Sequence[Client]) -> list[str]:
         for key in client.keys:
             owners.setdefault(key.sha256, []).append(client.name)
     return [
-        f"key {sha256[:12]} stands {len(names)} times ({', '.join(names)}); give each client keys of its own"
+        f"key {sha256[:12]} is used {len(names)} times ({', '.join(names)}); give each client keys of its own"
         for sha256, names in owners.items()
         if len(names) > 1
     ]

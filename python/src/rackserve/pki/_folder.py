@@ -74,7 +74,7 @@ def new_authority(folder: Path, name: str) -> Pair:
     """
     for path in (folder / "ca.crt", folder / "ca.key"):
         if path.exists():
-            raise InputError(f"{path} is there already; `rackserve ca renew` gives an authority more years")
+            raise InputError(f"{path} exists; `rackserve ca renew` extends the validity of an authority")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     pair = make_authority(name, dt.datetime.now(dt.UTC))
     save(folder, AUTHORITY, pair)

@@ -164,10 +164,10 @@ def validate_driver(facts: GpuFacts, version: str = "", *, fresh: bool = False) 
     if missing:
         found.append(f"it does not show {', '.join(missing)}, which the PCI bus has")
     if host.missing_nodes:
-        found.append(f"{', '.join(host.missing_nodes)} is not there; run nvidia-modprobe -c 0 -u as root")
+        found.append(f"{', '.join(host.missing_nodes)} is missing; run nvidia-modprobe -c 0 -u as root")
     manager = host.fabric_manager
     if host.nvswitches and (manager.version != driver.version or manager.state != "active"):
-        found.append(f"the fabric manager is {manager.version or 'not there'}, {manager.state or 'not running'}")
+        found.append(f"the fabric manager is {manager.version or 'not installed'}, {manager.state or 'not running'}")
     if fresh and host.xids:
         codes = ", ".join(f"{xid.code} of {xid.bus_id}" for xid in host.xids)
         found.append(f"Xid since the boot: {codes}")

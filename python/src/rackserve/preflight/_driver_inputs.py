@@ -81,7 +81,7 @@ def _runfile(request: DriverRequest, inputs: DriverInputs) -> list[str]:
         return [f"nvidia_driver_source: runfile needs {', '.join(lacking)}"]
     path = Path(inputs.runfile)
     if not path.is_file():
-        return [f"nvidia_driver_runfile: {path} is not there"]
+        return [f"nvidia_driver_runfile: {path} does not exist"]
     with path.open("rb") as source:
         digest = hashlib.file_digest(source, "sha256").hexdigest()
     if digest != inputs.runfile_sha256.lower():
@@ -98,7 +98,9 @@ def _signing(inputs: DriverInputs) -> list[str]:
     if not any(named.values()):
         return []
     found = [f"{name} is empty, and the others of the signing key are not" for name, path in named.items() if not path]
-    return found + [f"{name}: {path} is not there" for name, path in named.items() if path and not Path(path).is_file()]
+    return found + [
+        f"{name}: {path} does not exist" for name, path in named.items() if path and not Path(path).is_file()
+    ]
 
 
 def _extras(inputs: DriverInputs, manifest: Manifest, release: str) -> list[str]:

@@ -147,7 +147,7 @@ def _modules(driver: _Driver, generations: Sequence[Generation], plan: DriverPla
     key = f"set nvidia_driver_modules: {usable[0]}"
     fix = key if plan.builds else f"install the driver's {usable[0]} kernel modules"
     fits = driver.modules in usable if driver.modules else None
-    return row("kernel modules", f"{usable[0]} ({names})", driver.modules or "not told", fix, fits=fits)
+    return row("kernel modules", f"{usable[0]} ({names})", driver.modules or "not known", fix, fits=fits)
 
 
 def _headers(facts: GpuFacts, plan: DriverPlan) -> Row:
@@ -165,7 +165,7 @@ def _secure_boot(facts: GpuFacts, plan: DriverPlan) -> Row | None:
     on, not_loaded = facts.host.secure_boot, facts.driver.cuda is None
     if plan.builds:
         fix = "switch Secure Boot off in the firmware, or give the role nvidia_driver a key to sign the modules with"
-        found = {True: "on", False: "off", None: "not told by the firmware"}[on]
+        found = {True: "on", False: "off", None: "not reported by the firmware"}[on]
         fits = True if plan.signs else None if on is None else not on
         return row("Secure Boot", "off, or a key to sign the modules with", found, fix, fits=fits)
     if on and not_loaded:

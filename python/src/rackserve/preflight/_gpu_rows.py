@@ -50,7 +50,7 @@ def _named(instance: Instance, facts: GpuFacts) -> Row:
     if not missing:
         return row("gpus", wanted, ", ".join(gpu.name for gpu in _gpus(instance, facts)), "", fits=True)
     if facts.driver.cuda is None and all(isinstance(name, str) and ":" not in name for name in missing):
-        return Row("gpus", wanted, "UUIDs are not told without a driver", Verdict.UNKNOWN)
+        return Row("gpus", wanted, "UUIDs are unknown without a driver", Verdict.UNKNOWN)
     found = f"no {', '.join(map(str, missing))}; the host has {has}"
     return row("gpus", wanted, found, "name GPUs that the host has", fits=False)
 
@@ -69,14 +69,18 @@ def _slices(shares: Sequence[Share], release: Release) -> Row | None:
     slices = [share for share in shares if share.slice]
     if cut:
         has = ", ".join(s.uuid for gpu in cut for s in gpu.slices) or "none yet"
-        fix = f"name a slice in gpus (there are: {has}), or switch MIG off with nvidia-smi -i {cut[0].index} -mig 0"
-        return row("MIG", "off, or a slice named", f"on for {cut[0].bus_id}, and all of it named", fix, fits=False)
+        fix = f"name a MIG instance in gpus (it has: {has}), or switch MIG off: nvidia-smi -i {cut[0].index} -mig 0"
+        return row(
+            "MIG", "off, or a MIG instance named", f"on for {cut[0].bus_id}, and the whole GPU named", fix, fits=False
+        )
     if slices and len(shares) > 1:
-        fix = "give the instance one slice, or whole GPUs: slices cannot exchange data (MIG User Guide, NCCL)"
-        return row("MIG", "one slice alone", f"{len(slices)} of {len(shares)} named are slices", fix, fits=False)
+        fix = "set one MIG instance, or whole GPUs: MIG instances cannot exchange data (MIG User Guide, NCCL)"
+        return row(
+            "MIG", "one MIG instance alone", f"{len(slices)} of {len(shares)} named are MIG instances", fix, fits=False
+        )
     if slices and not release.gpus_by_uuid:
         fix = f"set stack_runtime.vllm to 0.26.0 or newer, or name whole GPUs: {release.version} takes no UUIDs"
-        return row("MIG", "whole GPUs", "a slice, which has no name but its UUID", fix, fits=False)
+        return row("MIG", "whole GPUs", "a MIG instance, which has no name but its UUID", fix, fits=False)
     return None
 
 

@@ -67,7 +67,7 @@ def check_files(bundle: Path) -> None:
     wrong = {name for name, path in found.items() if (path.stat().st_size, _sha256(path)) != wanted.get(name)}
     if wrong := wrong | (wanted.keys() - found.keys()):
         listed = ", ".join(sorted(wrong)[:_SHOWN])
-        raise CannotBootstrapError(f"{bundle} is not what its manifest says ({listed}); copy the bundle again")
+        raise CannotBootstrapError(f"{bundle} differs from its manifest ({listed}); copy the bundle again")
 
 
 def _sha256(path: Path) -> str:
@@ -248,7 +248,7 @@ def check_dest(dest: Path) -> None:
     """Refuse to replace anything but a link to a release."""
     ours = dest.is_symlink() and dest.readlink().parts[0] == f"{dest.name}-releases"
     if not ours and os.path.lexists(dest):
-        raise CannotBootstrapError(f"{dest} is there and is no link to a release; move it away, or name another DEST")
+        raise CannotBootstrapError(f"{dest} exists and is not a link to a release; move it away, or name another DEST")
 
 
 def bootstrap(bundle: Path, dest: Path) -> None:

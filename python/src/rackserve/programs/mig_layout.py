@@ -58,17 +58,17 @@ def cut(gpu: str, profiles: list[str]) -> None:
     """
     busy = smi("-i", gpu, "--query-compute-apps=pid", "--format=csv,noheader").split()
     if busy:
-        raise LayoutError(f"GPU {gpu} computes (process {', '.join(busy)}); stop its instances, then cut it")
+        raise LayoutError(f"GPU {gpu} is in use (process {', '.join(busy)}); stop its instances, then apply the layout")
     if mode_of(gpu)[0] != "Enabled":
         smi("-i", gpu, "-mig", "1")
         now, pending = mode_of(gpu)
         if now != "Enabled":
-            raise LayoutError(f"GPU {gpu} takes MIG ({pending}) only after a reset of it, or a reboot")
+            raise LayoutError(f"GPU {gpu} needs a reset, or a reboot of the host, to switch MIG to {pending}")
     for args in (("-dci",), ("-dgi",)):
         smi("mig", "-i", gpu, *args, may_fail=True)  # there may be none; what is left shows below
     smi("mig", "-i", gpu, "-cgi", ",".join(profiles), "-C")
     if not fits(gpu, profiles):
-        raise LayoutError(f"GPU {gpu} has {dict(slices_of(gpu))} in place of {profiles}")
+        raise LayoutError(f"GPU {gpu} has {dict(slices_of(gpu))} instead of {profiles}")
 
 
 def main(argv: list[str]) -> int:

@@ -116,7 +116,7 @@ def canonical(manifest: dict[str, Any]) -> bytes:
 def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys = [key for key, _ in pairs]
     if len(set(keys)) != len(keys):
-        raise ValueError("a key stands twice in one object")
+        raise ValueError("a key occurs twice in one object")
     return dict(pairs)
 
 
@@ -191,16 +191,16 @@ def verify_signature(
     fingerprint = found.group(1)
     names = signer_names(signers, fingerprint)
     if not names:
-        known = ", ".join(sorted(signer_names(signers))) or "nobody"
-        raise BundleRejected(f"it is signed with the key {fingerprint}, which is nobody's; trusted are: {known}")
+        known = ", ".join(sorted(signer_names(signers))) or "none"
+        raise BundleRejected(
+            f"it is signed with the key {fingerprint}, which is not a trusted key; trusted are: {known}"
+        )
     extra = ["-r", revoked] if revoked else []
     for signer in names:
         checked = _keygen(data, "verify", "-n", namespace, "-s", signature, "-f", signers, "-I", signer, *extra)
         if checked.returncode == 0:
             return signer
-    raise BundleRejected(
-        f"the key {fingerprint} of {names[0]} signs no more (expired or revoked): {_last_line(checked)}"
-    )
+    raise BundleRejected(f"the key {fingerprint} of {names[0]} is expired or revoked: {_last_line(checked)}")
 
 
 def signer_names(signers: str, fingerprint: str | None = None) -> list[str]:
@@ -286,7 +286,7 @@ class RollbackProtection:
             return {}
         except (TypeError, ValueError) as bad:
             raise BundleRejected(
-                f"{self._path}, the newest versions taken in, cannot be read ({bad}); mend it by hand"
+                f"{self._path}, the newest accepted versions, cannot be read ({bad}); repair it by hand"
             ) from bad
 
     def check(self, manifest: dict[str, Any], identity: str, downgrade_reason: str | None) -> None:
@@ -331,12 +331,12 @@ def refuse_rollback(name: str, version: int, identity: str, accepted: dict[str, 
     least = known.get("version", 0)
     if version < least and not reason and known.get("installed") != identity:
         raise BundleRejected(
-            f"it is version {version} of {name}, older than version {least}, which was taken in before; bring a newer "
+            f"it is version {version} of {name}, older than version {least}, which was accepted before; bring a newer "
             "one, or give --allow-downgrade REASON"
         )
     if version == least and known.get("id") != identity:
         raise BundleRejected(
-            f"it is version {version} of {name} with other contents ({identity}) than the one that was taken in before "
+            f"it is version {version} of {name} with other contents ({identity}) than the one that was accepted before "
             f"({known.get('id')}); raise `version` in bundle.yml and build it again"
         )
 
@@ -667,7 +667,7 @@ def extract(
 
 def _head_member(archive: tarfile.TarFile, member: tarfile.TarInfo | None, name: str) -> bytes:
     if member is None or member.name != name:
-        raise BundleRejected(f"the parts do not begin with {MANIFEST} and {SIGNATURE}; this is no bundle")
+        raise BundleRejected(f"the parts do not begin with {MANIFEST} and {SIGNATURE}; this is not a bundle")
     return _member_bytes(archive, member)
 
 
@@ -686,7 +686,7 @@ def _write_member(
         return
     entry = wanted.pop(member.name, None)
     if entry is None:
-        raise BundleRejected(f"{member.name!r} is in the parts but not in the manifest, or is there twice")
+        raise BundleRejected(f"{member.name!r} is in the parts but not in the manifest, or occurs twice")
     if member.size != entry.size:
         raise BundleRejected(f"{member.name} has {member.size} bytes in the parts, its manifest says {entry.size}")
     if file_problem(dest, entry):

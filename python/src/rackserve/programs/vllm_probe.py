@@ -257,7 +257,7 @@ def ask_token(settings: Settings, timeout: float) -> tuple[bool, int, str]:
         status, text = ask(settings, path, body, timeout)
         token = status == http.HTTPStatus.OK and _holds_number(json.loads(text), place)
     except (ConnectionRefusedError, FileNotFoundError):
-        return False, -1, f"nobody listens on {settings.engine}"
+        return False, -1, f"nothing listens on {settings.engine}"
     except (OSError, http.client.HTTPException, ValueError) as failed:
         return False, 0, f"no token in {timeout:.0f} s ({failed})"
     return token, status, "a token came" if token else f"HTTP {status}: {' '.join(text.split())[:200]}"

@@ -30,9 +30,9 @@ def refuse_target(path: Path, *, overwrite: bool) -> None:
         with path.open("rb") as source:
             head = source.read(_HEAD_BYTES)
     except OSError as error:
-        raise InputError(f"cannot read {path}, which is there already: {error.strerror}") from error
+        raise InputError(f"cannot read {path}, which exists: {error.strerror}") from error
     if MARK.encode() not in head:
-        raise InputError(f"{path} is there already and is no report; name another file, or say --overwrite")
+        raise InputError(f"{path} exists and is not a report; name another file, or give --overwrite")
 
 
 def write_page(path: Path, text: str) -> None:

@@ -82,7 +82,7 @@ def _checks_line(report: SiteReport) -> str:
 
 def _doctor_line(report: SiteReport) -> str:
     if not report.examined:
-        return "no host could be looked at"
+        return "no host could be checked"
     return f"{len(report.findings) or 'nothing'} found on {_hosts(report.examined)}"
 
 

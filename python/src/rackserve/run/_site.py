@@ -55,7 +55,7 @@ def run_site(
             variables=variables,
         )
     if not result.hosts:
-        raise InputError(f"no host of {inventory} was in any play; look at --limit and the groups in hosts.yml")
+        raise InputError(f"no host of {inventory} was in any play; see --limit and the groups in hosts.yml")
     return result, fleet
 
 

@@ -91,7 +91,7 @@ def parse_adapter(text: str, label: str) -> Adapter:
         ranks = [int(config["r"]), *(int(rank) for rank in (config.get("rank_pattern") or {}).values())]
         base = str(config.get("base_model_name_or_path") or "")
     except (ValueError, KeyError, TypeError, AttributeError) as wrong:
-        raise InputError(f"{label} is no configuration of a LoRA adapter ({wrong!r}); fetch it again") from wrong
+        raise InputError(f"{label} is not the configuration of a LoRA adapter ({wrong!r}); fetch it again") from wrong
     refused = [f"{key} is set" for key in _UNSERVED if config.get(key)]
     init = config.get("init_lora_weights", True)
     if isinstance(init, str) and init.lower() not in _PLAIN_INITS:

@@ -102,7 +102,7 @@ def _checked(path: Path, label: str) -> str:
         Environment(extensions=["jinja2.ext.loopcontrols", _Generation], autoescape=False).parse(text)  # noqa: S701
     except TemplateSyntaxError as wrong:
         raise InputError(
-            f"{label}: {path} is no Jinja2 template: line {wrong.lineno}: {wrong.message}; mend it"
+            f"{label}: {path} is not a valid Jinja2 template: line {wrong.lineno}: {wrong.message}; mend it"
         ) from wrong
     except (OSError, UnicodeDecodeError) as wrong:
         raise InputError(f"{label}: {path} cannot be read: {wrong}; save it as UTF-8") from wrong

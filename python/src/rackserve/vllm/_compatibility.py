@@ -54,7 +54,7 @@ def _instance_problems(instance: Instance, release: Release) -> list[str]:
             if value is False
         ]
     found += [
-        f"{arg!r} must stand on the command line of {version}, where only letters, digits and ./=:,@+_- are safe"
+        f"{arg!r} must be on the command line of {version}, where only letters, digits and ./=:,@+_- are safe"
         for arg in cli_args(instance, release)
         if not _SAFE.fullmatch(arg)
     ]
@@ -69,8 +69,9 @@ def _sharing_problems(instances: Sequence[Instance], release: Release) -> list[s
             share = instance.gpu_memory_utilization or release.gpu_memory_utilization
             shares[stable_name(str(gpu))][instance.name] = share
     return [
-        f"GPU {gpu} is promised to {', '.join(f'{name} ({share:g})' for name, share in shared.items())}, "
-        f"together {sum(shared.values()):g}; set gpu_memory_utilization of each so that the sum is at most 1"
+        f"the memory of GPU {gpu} is over-allocated: "
+        f"{', '.join(f'{name} ({share:g})' for name, share in shared.items())}, together {sum(shared.values()):g}; "
+        "set gpu_memory_utilization of each so that the sum is at most 1"
         for gpu, shared in shares.items()
         if sum(shared.values()) > _WHOLE
     ] + _naming_problems(instances)
@@ -84,7 +85,7 @@ def _naming_problems(instances: Sequence[Instance]) -> list[str]:
     if len(ways) < _SEVERAL:
         return []
     mixed = " and ".join(f"those of {', '.join(names)} are {way}" for way, names in ways.items())
-    sentence = f"gpus{mixed.removeprefix('those')}, so nobody can tell whether they share one"
+    sentence = f"gpus{mixed.removeprefix('those')}, so it is unknown whether they share one"
     return [f"{sentence}; name all GPUs of a host the same way"]
 
 

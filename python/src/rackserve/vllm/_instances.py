@@ -22,7 +22,7 @@ _REPO: Final = r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$"
 _COMMIT: Final = r"^[0-9a-f]{40}$"
 _RESERVED_ARGS: Final = {
     "api-key": "set keys at the edge: only the socket proxy reaches an engine",
-    "config": "leave it out, it is the file that this ends up in",
+    "config": "leave it out, rackserve writes that file",
     "convert": "set task",
     "device-ids": "set gpus",
     "enable-auto-tool-choice": "set tool_call_parser",
@@ -175,11 +175,11 @@ class Instance(Strict):
     def _each_gpu_once(cls, value: list[int | str]) -> list[int | str]:
         for gpu in value:
             if isinstance(gpu, int) and gpu < 0:
-                raise ValueError(f"{gpu} is no GPU; indexes count from 0")
+                raise ValueError(f"{gpu} is not a GPU; indexes count from 0")
             if isinstance(gpu, str) and not _GPU.fullmatch(gpu):
                 raise ValueError(
-                    f"{gpu!r} is no GPU; give an index, a UUID as `nvidia-smi -L` prints it, or a PCI address such as "
-                    "0000:3b:00.0"
+                    f"{gpu!r} is not a GPU; give an index, a UUID as `nvidia-smi -L` prints it, or a PCI address "
+                    "such as 0000:3b:00.0"
                 )
         if len({stable_name(str(gpu)) for gpu in value}) < len(value):
             raise ValueError("a GPU is named twice; name each once")

@@ -119,7 +119,7 @@ def main() -> None:
                 for folder in found:
                     remove_snapshot(folder)
     except OSError as failed:
-        module.fail_json(msg=f"{home} was not pruned: {failed}; mend that, and run the play again")
+        module.fail_json(msg=f"{home} was not pruned: {failed}; fix that, and run the play again")
     module.exit_json(changed=bool(params["remove"] and found), unused=told)
 
 

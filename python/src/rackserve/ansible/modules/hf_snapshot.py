@@ -153,7 +153,7 @@ def main() -> None:
                 changed |= write_snapshot(home, {**params, "replaced": replaced})
         except OSError as failed:
             module.fail_json(
-                msg=f"{params['repo']} was not placed in {home}: {failed}; mend that, and run the play again"
+                msg=f"{params['repo']} was not placed in {home}: {failed}; fix that, and run the play again"
             )
     module.exit_json(
         changed=changed,

@@ -119,7 +119,7 @@ def main() -> None:
     try:
         floor = floor_of(floor_path)
     except (OSError, TypeError, ValueError) as bad:
-        module.fail_json(msg=f"{floor_path}, the newest bundles taken in, cannot be read ({bad}); mend it by hand")
+        module.fail_json(msg=f"{floor_path}, the newest accepted bundles, cannot be read ({bad}); repair it by hand")
     module.exit_json(
         changed=False,
         euid=os.geteuid(),
