@@ -1,4 +1,4 @@
-"""Where this machine gets Debian from: its own apt configuration, so that all comes from there."""
+"""Debian's mirrors of this machine, from its own apt configuration."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ONE_LINE: Final = re.compile(
 
 @dataclass(frozen=True)
 class Source:
-    """One place of packages, as apt is told of it."""
+    """One package source of apt's configuration."""
 
     uri: str
     suites: tuple[str, ...]

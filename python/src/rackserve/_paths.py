@@ -15,7 +15,7 @@ def project_root() -> Path:
 
 
 def state_dir() -> Path:
-    """Return the folder of what must survive: bundles, labs, run records. Mode 0700."""
+    """Return the folder of persistent state: bundles, labs, run records. Mode 0700."""
     base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     path = base / "rackserve"
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -23,7 +23,7 @@ def state_dir() -> Path:
 
 
 def cache_dir() -> Path:
-    """Return the folder of what can be made again: base trees, downloads."""
+    """Return the cache folder: base trees, downloads."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     path = base / "rackserve"
     path.mkdir(mode=0o700, parents=True, exist_ok=True)

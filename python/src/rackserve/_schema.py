@@ -1,4 +1,4 @@
-"""The base of every schema of operators' input, and the one way to say what is wrong with such input."""
+"""The base classes of every input schema, and the messages for validation errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Converting(Strict):
 
 
 def label_of(item: object, what: str, position: int) -> str:
-    """Return how messages name an item of a list: by its own name, else by its number, from 1."""
+    """Return the label of a list's item in messages: its name, else its number, from 1."""
     if isinstance(item, Mapping) and isinstance(item.get("name"), str):
         return f"{what} {item['name']!r}"
     return f"{what} number {position + 1}"
@@ -38,7 +38,7 @@ def label_of(item: object, what: str, position: int) -> str:
 def sentences(
     error: ValidationError, model: type[BaseModel], *, shown: Collection[str] | None = None, prefix: str = ""
 ) -> list[str]:
-    """Return one sentence for each thing that is wrong: the key, what was found, and what to set.
+    """Return one sentence for each validation error: the key, the value found, and what to set.
 
     Args:
         error: what pydantic said.

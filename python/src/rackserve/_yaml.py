@@ -1,4 +1,4 @@
-"""Reading an inventory's own YAML files, with one message for everything that can be wrong with them."""
+"""Reads an inventory's YAML files, with one message for all their problems."""
 
 from __future__ import annotations
 

@@ -23,14 +23,14 @@ _MOST_PAUSE_S: Final = 10.0
 
 
 class Progress(Protocol):
-    """Hears of a measurement while it runs."""
+    """Progress callbacks of a measurement."""
 
     def level(self, name: str, total: int) -> None:
-        """Hear that a level begins."""
+        """A level begins."""
         ...
 
     def sample(self, sample: Sample) -> None:
-        """Hear that a request has ended."""
+        """A request has ended."""
         ...
 
 
@@ -38,7 +38,7 @@ async def run_bench(target: Target, load: Load, progress: Progress) -> BenchResu
     """Warm up, then run every level.
 
     Raises:
-        RunError: when not one request of the warm-up was answered; the message has what the first was told.
+        RunError: when no request of the warm-up was answered; the message has the first error.
     """
     started = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     client = httpx.AsyncClient(
@@ -96,7 +96,7 @@ async def _level(client: httpx.AsyncClient, target: Target, load: Load, level: f
             if loop.time() >= closes:
                 return
             sample = await one()
-            # A client that was told to wait waits: the refusal is counted, and not made worse.
+            # A client that got Retry-After waits: the refusal is counted, and does not cause more of them.
             await asyncio.sleep(min(sample.retry_after, _MOST_PAUSE_S, max(0.0, closes - loop.time())))
 
     if load.pattern is Pattern.CLOSED:

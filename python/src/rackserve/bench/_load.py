@@ -1,4 +1,4 @@
-"""What is sent: to whom, how many at once or how often, and the questions, which are the same for the same seed."""
+"""The load: target, concurrency or rate, and prompts, which are the same for the same seed."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Target:
-    """Who is asked.
+    """The target of a load.
 
     Attributes:
         name: for the reader: the edge's host, or HOST:INSTANCE.
@@ -135,7 +135,7 @@ class Target:
     key: str | None = field(default=None, repr=False)
 
     def body(self, question: str, tokens: int) -> dict[str, Any]:
-        """Return the body of a streamed chat. `min_tokens` is vLLM's: without it answers end when they like."""
+        """Return the body of a streamed chat. `min_tokens` is vLLM's: without it the length of answers varies."""
         return {
             "model": self.model,
             "messages": [{"role": "user", "content": question}],

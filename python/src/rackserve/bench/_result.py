@@ -1,4 +1,4 @@
-"""From samples to numbers: percentiles of what clients saw, tokens per second, and what went wrong."""
+"""Figures from samples: percentiles of latency, tokens per second, and errors."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Level:
-    """What one level of a load gave.
+    """The result of one level of a load.
 
     Attributes:
         load: requests at once, or requests per second.
         sent: requests that were started.
         seconds: from the first request's start to the last one's end.
         output_tokens_per_s: tokens of whole answers, all together, by these seconds.
-        errors: how many ended otherwise, by what happened.
-        example: what the first of these was told.
+        errors: number of failed requests by outcome.
+        example: the first of these errors.
     """
 
     load: float

@@ -24,11 +24,11 @@ _DATA: Final = "data:"
 
 @dataclass(frozen=True)
 class Sample:
-    """What one request gave; times in seconds from the moment at which it was sent.
+    """The result of one request; times in seconds from its start.
 
     Attributes:
-        outcome: `ok`, or in two or three words what went wrong: `HTTP 429`, `no answer`, `broken stream`, ...
-        detail: for what went wrong, what was said.
+        outcome: `ok`, or the error in two or three words: `HTTP 429`, `no answer`, `broken stream`, ...
+        detail: the message of an error.
         ttft: to the first chunk with text.
         last: to the last chunk with text.
         end: to the end of the stream.
@@ -60,7 +60,7 @@ class Sample:
 
 
 class _Reading:
-    """What has come of a stream so far."""
+    """The part of a stream that was received so far."""
 
     def __init__(self) -> None:
         self.start = time.perf_counter()
@@ -91,21 +91,21 @@ class _Reading:
             self.times.append(now)
 
     def sample(self) -> Sample:
-        """Judge what came."""
+        """Return the sample of what was received."""
         if self.error or not self.done:
             return Sample("broken stream", self.error or "it ended without [DONE]")
         if not self.times:
             return Sample("no text", "the stream had no chunk with text")
-        told = self.usage.get("completion_tokens")
+        reported = self.usage.get("completion_tokens")
         return Sample(
             OK,
             ttft=self.times[0],
             last=self.times[-1],
             end=time.perf_counter() - self.start,
             gaps=tuple(after - before for before, after in zip(self.times, self.times[1:], strict=False)),
-            output_tokens=told if isinstance(told, int) and told > 0 else len(self.times),
+            output_tokens=reported if isinstance(reported, int) and reported > 0 else len(self.times),
             prompt_tokens=int(self.usage.get("prompt_tokens") or 0),
-            counted=isinstance(told, int) and told > 0,
+            counted=isinstance(reported, int) and reported > 0,
         )
 
 

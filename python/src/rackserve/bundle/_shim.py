@@ -8,7 +8,7 @@ else's source archive has the name since (0.0.1, September 2025). outlines 0.0.4
 column of `AIRPORT_LIST` (`outlines/types/airports.py`); the stub fills that from `airportsdata`, as later releases of
 outlines do themselves.
 
-Both have a local version (`+cpu`, `+rackserve`), which an index takes from nobody: no download can pose as them.
+Both have a local version (`+cpu`, `+rackserve`), which no index accepts: no download can have the same version.
 """
 
 from __future__ import annotations

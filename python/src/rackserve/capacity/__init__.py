@@ -1,4 +1,4 @@
-"""How many tokens and requests an instance holds: weights, KV cache and what else a GPU's memory is spent on."""
+"""Capacity of an instance in tokens and requests: weights, KV cache and the other uses of a GPU's memory."""
 
 from rackserve.capacity._arithmetic import DEFAULT_RELEASE, Arithmetic, arithmetic_of
 from rackserve.capacity._config import Attention, ModelShape, NotComputedError, read_shape, shape_of

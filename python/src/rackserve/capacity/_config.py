@@ -81,7 +81,7 @@ class Experts:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What capacity needs to know of a model.
+    """The properties of a model that decide its capacity.
 
     Attributes:
         kv_layers: the layers with a KV cache of their own, in order; some models share one between layers.

@@ -1,4 +1,4 @@
-"""What a GPU's memory is spent on before the KV cache gets the rest: a prediction, term by term.
+"""Prediction of a GPU's memory use before the KV cache gets the rest, term by term.
 
 vLLM measures these terms while it starts (0.32.0: `v1/worker/gpu_worker.py:641-760`, `v1/worker/utils.py:716-726`).
 Weights are counted; the other terms are modelled after what vLLM 0.26.0 counted on an H200, to the byte, in the runs of
@@ -41,7 +41,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Budget:
-    """One GPU's memory: what is taken first, and what the KV cache gets.
+    """One GPU's memory: the terms before the KV cache, and the KV cache.
 
     Attributes:
         total: the GPU's memory; 0 when only the KV cache's is known.

@@ -19,7 +19,7 @@ _MARKS: Final = {
     "KV cache": "░",
     "left to others": "·",
 }
-_COLOURS: Final = {  # each is told from its neighbours, and from a light and a dark page, by lightness too
+_COLOURS: Final = {  # each differs in lightness from its neighbours, and from a light and a dark page
     "weights": "#3b6fb6",
     "activations": "#d9822b",
     "context": "#8a5fb0",

@@ -1,4 +1,4 @@
-"""The question and its answer: does this model, on this memory, with these settings, hold one full-length request?"""
+"""The capacity plan: whether a model, on this memory and with these settings, holds one full-length request."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MOST_PERCENT: Final = 95
 
 @dataclass(frozen=True)
 class Settings:
-    """What an instance is started with; names follow vLLM's flags.
+    """The settings of an instance; names follow vLLM's flags.
 
     Attributes:
         gpu_bytes: one GPU's memory; None on a CPU, or when `available_kv` is given.
@@ -86,7 +86,7 @@ class Plan:
 
 
 def plan(shape: ModelShape, weights: Weights, release: Arithmetic, settings: Settings) -> Plan:
-    """Work out whether an instance starts, and what it then holds.
+    """Compute whether an instance starts, and its capacity.
 
     Raises:
         InputError: when settings contradict the model or each other.

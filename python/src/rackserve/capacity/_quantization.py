@@ -20,7 +20,7 @@ class Quantization:
         method: as the checkpoint names it.
         bits: per weight of a linear layer, scales and zero points shared out; 0 when that is not known.
         experts_only: whether only the experts are quantized.
-        kv_dtype: the KV type that `--kv-cache-dtype auto` follows; empty when it says none.
+        kv_dtype: the KV type that `--kv-cache-dtype auto` follows; empty when it has none.
     """
 
     method: str
@@ -30,7 +30,7 @@ class Quantization:
 
 
 def read_quantization(config: Mapping[str, Any], text: Mapping[str, Any]) -> Quantization | None:
-    """Return what `quantization_config` says; None for plain weights (see model_arch_config_convertor.py in vLLM)."""
+    """Read `quantization_config`; None for plain weights (see model_arch_config_convertor.py in vLLM)."""
     raw = next(
         (
             part[key]

@@ -1,4 +1,4 @@
-"""Bytes of a model's weights: counted from what safetensors files say of themselves, or estimated from its shape."""
+"""Bytes of a model's weights: counted from the headers of safetensors files, or estimated from its shape."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def loaded_bytes(tensors: list[Tensor], shape: ModelShape, *, online_fp8: bool =
 
 
 def estimated_bytes(shape: ModelShape, *, online_fp8: bool = False) -> int:
-    """Return the bytes of the weights as the shape lets one expect."""
+    """Return the estimated bytes of the weights, from the shape."""
     embeddings = shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
     attention = shape.layers * _attention_parameters(shape)
     experts, dense = _mlp_parameters(shape)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the options of the command."""
     add_site_options(parser, "the result")
     parser.add_argument("--check", action="store_true", help="change nothing; show what would change")
     parser.add_argument(

@@ -23,7 +23,7 @@ _FEW: Final = 100
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the options of the command."""
     add_inventory(parser)
     add_load_options(parser)
     add_json(parser, "the measurement")
@@ -43,7 +43,7 @@ def bench(args: argparse.Namespace) -> int:
 
 
 def as_text(result: BenchResult) -> str:
-    """Return the table for a reader, and what it must know to read it."""
+    """Return the table, and notes on how to read it."""
     rows = []
     for level in result.levels:
         first = [f"{level.load:g}", f"{level.answered} of {level.sent}", f"{level.output_tokens_per_s:.1f}"]
@@ -70,18 +70,18 @@ def metrics(level: Level) -> tuple[tuple[str, Distribution | None], ...]:
 
 def notes(result: BenchResult) -> list[str]:
     """Return the sentences without which the numbers mislead."""
-    said = []
+    found = []
     if result.warmup_failed:
-        said.append(f"warm-up: {result.warmup_failed} of {result.load.warmup} requests failed")
+        found.append(f"warm-up: {result.warmup_failed} of {result.load.warmup} requests failed")
     for level in result.levels:
-        told = ", ".join(f"{count} x {what}" for what, count in level.errors.items())
-        if told:
-            said.append(f"{level.load:g} {result.unit}: {told}; the first: {level.example}")
+        errors = ", ".join(f"{count} x {what}" for what, count in level.errors.items())
+        if errors:
+            found.append(f"{level.load:g} {result.unit}: {errors}; the first: {level.example}")
         if not level.tokens_counted_by_engine:
-            said.append(f"{level.load:g} {result.unit}: no usage was reported, so tokens are chunks with text")
+            found.append(f"{level.load:g} {result.unit}: no usage was reported, so tokens are chunks with text")
     if any(level.answered < _FEW for level in result.levels):
-        said.append(f"p99 of fewer than {_FEW} values lies close to their largest")
-    return said
+        found.append(f"p99 of fewer than {_FEW} values lies close to their largest")
+    return found
 
 
 def _cells(found: Distribution | None) -> tuple[str, ...]:

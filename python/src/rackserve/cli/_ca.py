@@ -22,7 +22,7 @@ _FOLDER = Path("~/.config/rackserve/pki")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the options of the command."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     folder = {
         "type": Path,

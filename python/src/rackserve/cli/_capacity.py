@@ -27,7 +27,7 @@ _FLAGS: Final = {
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the options of the command."""
     parser.add_argument("--model", required=True, metavar="DIR_OR_CONFIG", help="a model's folder, or its config.json")
     parser.add_argument("--gpu-memory", type=_gib, metavar="GIB", help="one GPU's memory, as mem_get_info() has it")
     parser.add_argument("--available-kv", type=_gib, metavar="GIB", help="memory of the KV cache, if it is set")

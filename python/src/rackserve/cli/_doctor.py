@@ -1,4 +1,4 @@
-"""`rackserve doctor`: what is wrong with a fleet, how that was seen and what to do, likeliest first."""
+"""`rackserve doctor`: probable causes of faults with evidence and fix, likeliest first."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the options of the command."""
     add_site_options(parser, "the findings")
     parser.set_defaults(handler=doctor)
 
 
 def doctor(args: argparse.Namespace) -> int:
-    """Run the command: exit 0 when nothing was found, 1 when something was, 2 when no host could be looked at."""
+    """Run the command: exit 0 when nothing was found, 1 when something was, 2 when no host could be checked."""
     inventory = resolve_inventory(args.inventory)
     with shown() as on_event:
         findings, seen = examine(load_fleet(inventory), args.limit, on_event)

@@ -31,7 +31,7 @@ def add_undrain_options(parser: argparse.ArgumentParser) -> None:
 
 
 def rotate(args: argparse.Namespace) -> int:
-    """Run either command: the edges' role, told what changes."""
+    """Run either command: the edges' role, with the changes as variables."""
     variables = {f"nginx_{args.command}": args.names, "nginx_drain_force": args.force}
     with shown() as on_event:
         result, messages = run_edges(args.inventory, "configure_edge.yml", variables, on_event=on_event, tags=["nginx"])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the options of the command."""
     parser.add_argument("directory", metavar="DIR", help="a folder that is empty or does not exist")
     parser.set_defaults(handler=init)
 

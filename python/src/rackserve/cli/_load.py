@@ -1,4 +1,4 @@
-"""The options of a load, whom they name, and the measurement with its progress: `bench` and `report --bench`."""
+"""The options of a load, its target, and the measurement with its progress: `bench` and `report --bench`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def add_load_options(parser: argparse.ArgumentParser) -> None:
-    """Add what says whom to ask and how much; `rackserve report --bench` takes the same."""
+    """Add the options of target and load; `rackserve report --bench` has the same."""
     whom = parser.add_mutually_exclusive_group()
     whom.add_argument("--edge", metavar="HOST", help="through this edge (the inventory's first)")
     whom.add_argument(
@@ -73,7 +73,7 @@ def _numbers(listed: str) -> tuple[float, ...]:
 
 
 def target_of(args: argparse.Namespace, evidence: Mapping[str, Evidence]) -> Target:
-    """Return who is asked, with what the hosts' evidence says of them.
+    """Return the target, from the evidence of the hosts.
 
     Raises:
         InputError: when there is no such edge or instance, or no key.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the options of the command."""
     add_site_options(parser, "the plan")
     parser.set_defaults(handler=plan)
 

@@ -84,7 +84,7 @@ def shown(*others: Callable[[RunEvent], None]) -> Iterator[Callable[[RunEvent], 
 
 
 def show_edge(edge: EdgeTarget) -> None:
-    """Say which edge is asked next."""
+    """Show the edge that is checked next."""
     print(f"Asking through {edge.host} ({edge.address}:{edge.port})", file=sys.stderr)
 
 

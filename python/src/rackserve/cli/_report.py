@@ -48,7 +48,7 @@ _TOOLS: Final = ("ansible-core", "ansible-runner", "httpx", "jinja2", "pydantic"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the options of the command."""
     add_site_options(parser, "where it was written and the verdicts")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the page, such as site.html")
     parser.add_argument("--overwrite", action="store_true", help="even a file that is not a report")
@@ -140,7 +140,7 @@ def _bundle(seen: SiteCollector, hosts: list[str]) -> BundleFacts:
 
 
 def _secrets(args: argparse.Namespace, seen: SiteCollector) -> tuple[str, ...]:
-    """Return the keys that were used; the page must not hold them, whatever a host says."""
+    """Return the keys that were used; the page must not contain them, whatever a host returns."""
     files = [found.edge.key_file for found in seen.verdicts.by_host.values() if found.edge and found.edge.key_file]
     keys = []
     for file in [*files, *([args.key_file] if args.key_file else [])]:

@@ -29,7 +29,7 @@ _HEAD = (
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the options of the command."""
     add_site_options(parser, "the table")
     parser.set_defaults(handler=status)
 
@@ -79,7 +79,7 @@ def _marks(rows: Iterable[Mapping[str, object]]) -> Mapping[str, float]:
 
 
 def _rotation(label: str, marks: Sequence[Mapping[str, float]]) -> dict[str, object]:
-    """Tell whether an instance gets requests: in, out, or out of some of several edges; nothing where none was seen."""
+    """Return whether an instance gets requests: in, out, or out of some of several edges; empty without an edge."""
     ages = [of_edge[label] for of_edge in marks if label in of_edge]
     if not marks:
         return {"edge": None, "drained_for_s": None}

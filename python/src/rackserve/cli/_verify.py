@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the options of the command."""
     add_site_options(parser, "the verdict")
     parser.add_argument("--junit", metavar="FILE", help="also write the verdict as JUnit XML")
     parser.set_defaults(handler=verify)

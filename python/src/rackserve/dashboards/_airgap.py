@@ -1,4 +1,4 @@
-"""What was carried in: releases, bundles, and where a host is not as the inventory wants it."""
+"""Releases and bundles on the hosts, and where a host differs from the inventory."""
 
 from __future__ import annotations
 

@@ -73,8 +73,8 @@ class Board:
 
 def state_code(selector: str) -> str:
     """Return the expression for the state of each selected instance, as a number of STATE_NAMES."""
-    told = (f'rackserve_instance_state{{{selector}, state="{s}"}} * {c}' for c, (s, _) in STATE_NAMES.items())
-    return f"sum by (host, vllm_instance) ({' or '.join(told)})"
+    states = (f'rackserve_instance_state{{{selector}, state="{s}"}} * {c}' for c, (s, _) in STATE_NAMES.items())
+    return f"sum by (host, vllm_instance) ({' or '.join(states)})"
 
 
 def quantiles(series: str, selector: str, by: str) -> tuple[Query, ...]:

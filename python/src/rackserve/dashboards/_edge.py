@@ -10,8 +10,8 @@ from rackserve.dashboards._parts import BAD_IF_NONE, GOOD_UNLESS_ANY, Query, lin
 
 def _percentiles(histogram: str, by: str) -> tuple[Query, ...]:
     """Return the median and the 95th and 99th percentile of one of the edge's histograms, over five minutes."""
-    told = f"sum by ({by}, le) (rate({histogram}_bucket{{{HERE}}}[5m]))"
-    return tuple(Query(f"histogram_quantile({q}, {told})", f"{{{{{by}}}}} {name}") for q, name in QUANTILES)
+    rates = f"sum by ({by}, le) (rate({histogram}_bucket{{{HERE}}}[5m]))"
+    return tuple(Query(f"histogram_quantile({q}, {rates})", f"{{{{{by}}}}} {name}") for q, name in QUANTILES)
 
 
 _NGINX: Final = Row(

@@ -1,4 +1,4 @@
-"""GPUs: what they do, what they may not do any more, and what their drivers say."""
+"""GPUs: load, throttling, and errors that their drivers report."""
 
 from __future__ import annotations
 

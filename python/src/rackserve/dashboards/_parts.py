@@ -1,4 +1,4 @@
-"""What a panel looks like: one function for each kind, over the SDK's builders."""
+"""Panels: one function for each kind, over the SDK's builders."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PLAIN: Final[Steps] = ((None, "blue"),)
 
 @dataclass(frozen=True)
 class Query:
-    """A PromQL expression, and how its series are named: {{label}} stands for a label's value."""
+    """A PromQL expression, and how its series are named: {{label}} is replaced by a label's value."""
 
     expr: str
     legend: str = "__auto"
@@ -56,7 +56,7 @@ def lines(
     most: float | None = None,
     stacked: bool = False,
 ) -> Builder[Panel]:
-    """Return a panel of lines over time. `limits` are drawn dashed: what the alerts hold against the others."""
+    """Return a panel of lines over time. `limits` are drawn dashed: the thresholds of alerts."""
     legend = common_builders.VizLegendOptions()
     legend.show_legend(True).display_mode(common.LegendDisplayMode.LIST).placement(common.LegendPlacement.BOTTOM)
     tooltip = common_builders.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI)
@@ -117,7 +117,7 @@ def table_of(
 ) -> Builder[Panel]:
     """Return a table: the last values of `queries`, one row for each set of labels that they share.
 
-    `columns` names the columns in their order: a label, or "Value #A" for what the first query says; others are left
+    `columns` names the columns in their order: a label, or "Value #A" for the first query; others are left
     out. `units` gives a column's unit, by the name that it is given.
     """
     panel = (

@@ -90,10 +90,10 @@ def _clock(span: Span, x0: float, x1: float, y: float) -> list[str]:
     return found
 
 
-def lines(panel: Mapping[str, Any], told: Sequence[Series], box: Box, span: Span) -> str:
+def lines(panel: Mapping[str, Any], shown: Sequence[Series], box: Box, span: Span) -> str:
     """Return lines over time, with a scale, a clock and a legend."""
-    told = [series for series in told if not math.isnan(series.last)]
-    if not told:
+    shown = [series for series in shown if not math.isnan(series.last)]
+    if not shown:
         return _nothing(box)
     defaults = panel["fieldConfig"]["defaults"]
     limits = {
@@ -102,10 +102,12 @@ def lines(panel: Mapping[str, Any], told: Sequence[Series], box: Box, span: Span
         if any(p["id"] == "custom.lineStyle" for p in o["properties"])
     }
     stacked = defaults["custom"].get("stacking", {}).get("mode") == "normal"
-    drawn = _stack([s for s in told if s.name not in limits]) if stacked else [s for s in told if s.name not in limits]
+    drawn = (
+        _stack([s for s in shown if s.name not in limits]) if stacked else [s for s in shown if s.name not in limits]
+    )
     values = [v for s in drawn for _, v in s.points if math.isfinite(v)]
     # A limit far above everything would flatten the lines; it is drawn where it is not much higher.
-    near = [s.last for s in told if s.name in limits and s.last <= 4 * max(values, default=0) + 1e-9]
+    near = [s.last for s in shown if s.name in limits and s.last <= 4 * max(values, default=0) + 1e-9]
     # Of nothing but zeros the scale goes to one.
     highest = defaults.get("max") or max([*values, *near], default=0) or 1
     size = scale_of(highest, defaults["unit"])
@@ -133,7 +135,7 @@ def lines(panel: Mapping[str, Any], told: Sequence[Series], box: Box, span: Span
                 first, last = place(piece[0][0], 0), place(piece[-1][0], 0)
                 parts.append(f'<polygon points="{first} {path} {last}" fill="{color}" fill-opacity="0.35"/>')
             parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.4"/>')
-    for series in told:
+    for series in shown:
         if series.name in limits:
             high = series.last > most
             keys.append(
@@ -145,11 +147,11 @@ def lines(panel: Mapping[str, Any], told: Sequence[Series], box: Box, span: Span
     return "\n".join(parts + _legend(keys, box))
 
 
-def _stack(told: list[Series]) -> list[Series]:
+def _stack(shown: list[Series]) -> list[Series]:
     """Return series added up, the highest first so that those below are drawn over it."""
     sums: dict[float, float] = {}
     found = []
-    for series in told:
+    for series in shown:
         for at, value in series.points:
             sums[at] = sums.get(at, 0) + (0 if math.isnan(value) else value)
         found.append(Series(series.letter, series.name, series.labels, [(at, sums[at]) for at, _ in series.points]))
@@ -185,16 +187,16 @@ def _legend(keys: Sequence[tuple[str, str]], box: Box) -> list[str]:
     return found
 
 
-def number(panel: Mapping[str, Any], told: Sequence[Series], box: Box, span: Span) -> str:
+def number(panel: Mapping[str, Any], shown: Sequence[Series], box: Box, span: Span) -> str:
     """Return the last value, in the colour of its step, over its past."""
-    value = told[0].last if told else math.nan
+    value = shown[0].last if shown else math.nan
     if math.isnan(value):
         return _nothing(box)
     defaults = panel["fieldConfig"]["defaults"]
     steps = [s for s in defaults["thresholds"]["steps"] if s["value"] is None or value >= s["value"]]
     color = _COLORS[steps[-1]["color"]]
     words = readable(value, defaults["unit"], defaults.get("decimals"))
-    points = [(at, v) for at, v in told[0].points if math.isfinite(v)]
+    points = [(at, v) for at, v in shown[0].points if math.isfinite(v)]
     low, high = min(v for _, v in points), max(v for _, v in points)
     base, top = box.height - 1.0, box.height - 38.0
 
@@ -211,15 +213,15 @@ def number(panel: Mapping[str, Any], told: Sequence[Series], box: Box, span: Spa
     )
 
 
-def bands(panel: Mapping[str, Any], told: Sequence[Series], box: Box, span: Span) -> str:
+def bands(panel: Mapping[str, Any], shown: Sequence[Series], box: Box, span: Span) -> str:
     """Return a band for each series, coloured by the names of its values."""
-    if not told:
+    if not shown:
         return _nothing(box)
     names = panel["fieldConfig"]["defaults"]["mappings"][0]["options"]
     x0, x1, y0, y1 = 150.0, box.width - 10.0, 28.0, box.height - 24.0
-    tall = (y1 - y0) / len(told)
+    tall = (y1 - y0) / len(shown)
     parts = []
-    for n, series in enumerate(sorted(told, key=lambda s: s.name)):
+    for n, series in enumerate(sorted(shown, key=lambda s: s.name)):
         y = y0 + n * tall
         parts.append(_text(x0 - 8, y + tall / 2 + 3, series.name, "#ccccdc", anchor="end"))
         runs: list[tuple[float, float, float]] = []
@@ -241,13 +243,13 @@ def bands(panel: Mapping[str, Any], told: Sequence[Series], box: Box, span: Span
     return "\n".join(parts + _clock(span, x0, x1, y1 + 15))
 
 
-def table(panel: Mapping[str, Any], told: Sequence[Series], box: Box, _span: Span) -> str:
+def table(panel: Mapping[str, Any], shown: Sequence[Series], box: Box, _span: Span) -> str:
     """Return the last values, one line for each set of labels that the questions share."""
     organize = next(t["options"] for t in panel["transformations"] if t["id"] == "organize")
     columns = sorted(organize["indexByName"], key=organize["indexByName"].__getitem__)
     units = {o["matcher"]["options"]: p["value"] for o in panel["fieldConfig"]["overrides"] for p in o["properties"]}
     rows: list[dict[str, str | float]] = []
-    for series in sorted(told, key=lambda s: (s.letter, s.name)):
+    for series in sorted(shown, key=lambda s: (s.letter, s.name)):
         cells: dict[str, str | float] = {key: v for key, v in series.labels.items() if key in columns}
         value = "Value" if "Value" in columns else f"Value #{series.letter}"
         same = [r for r in rows if all(r[key] == v for key, v in cells.items() if key in r) and value not in r]

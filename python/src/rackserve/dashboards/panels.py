@@ -1,4 +1,4 @@
-"""What the panels of a dashboard ask Prometheus for, read from Grafana's JSON."""
+"""Queries of a dashboard's panels, read from Grafana's JSON."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PanelQuery:
 
     @property
     def name(self) -> str:
-        """Where it stands, for people."""
+        """Its place, for messages."""
         return f"{self.board} / {self.panel} / {self.letter}"
 
     @property

@@ -36,12 +36,12 @@ def named(legend: str, labels: Mapping[str, str]) -> str:
     return re.sub(r"\{\{\s*(\w+)\s*\}\}", lambda found: labels.get(found[1], ""), legend)
 
 
-def picture(board: Mapping[str, Any], told: Mapping[int, Sequence[Series]], span: Span, note: str) -> str:
+def picture(board: Mapping[str, Any], answers: Mapping[int, Sequence[Series]], span: Span, note: str) -> str:
     """Return the SVG of a dashboard.
 
     Args:
         board: Grafana's JSON.
-        told: What each panel's questions were answered, by the panel's id.
+        answers: Results of each panel's queries, by the panel's id.
         span: From when to when.
         note: Where the data comes from, for the line below the title.
     """
@@ -63,6 +63,6 @@ def picture(board: Mapping[str, Any], told: Mapping[int, Sequence[Series]], span
         parts.append(f'<svg x="{x}" y="{y}" width="{box.width}" height="{box.height}">')
         parts.append('<rect width="100%" height="100%" rx="2" fill="#181b1f" stroke="#25272c"/>')
         parts.append(f'<text x="8" y="17" fill="#ccccdc" font-size="12">{escape(panel["title"])}</text>')
-        parts.append(_DRAW[panel["type"]](panel, told.get(panel["id"], ()), box, span))
+        parts.append(_DRAW[panel["type"]](panel, answers.get(panel["id"], ()), box, span))
         parts.append("</svg>")
     return "\n".join([*parts, "</svg>"])

@@ -55,7 +55,7 @@ def network_file(host: HostRecord) -> str:
 
 
 def is_up(host: HostRecord) -> bool:
-    """Say whether a host runs under a supervisor, so that nothing needs to be done for it.
+    """Return whether a host runs under a supervisor, so that nothing needs to be done for it.
 
     A supervisor without a guest is between two states (a reboot, a killed nspawn) and is given time to reach one.
     """
@@ -69,7 +69,7 @@ def is_up(host: HostRecord) -> bool:
 
 
 def is_prepared(host: HostRecord) -> bool:
-    """Say whether a host's root was made to the end: a half-made one is made anew."""
+    """Return whether a host's root is complete: an incomplete one is made again."""
     return (host.folder / "prepared").exists()
 
 
@@ -104,7 +104,7 @@ def prepare(lab: LabRecord, host: HostRecord, layers: Sequence[Path]) -> None:
 
 
 def discard(host: HostRecord) -> None:
-    """Stop a host and mark its root as not made, so that whatever comes next makes it anew."""
+    """Stop a host and mark its root as not made, so that the next command makes it again."""
     halt(host)
     for name in ("prepared", "run.json"):
         (host.folder / name).unlink(missing_ok=True)
@@ -139,7 +139,7 @@ def mount_root(host: HostRecord, below: Sequence[Path]) -> None:
 
 
 def ensure_nspawn_dir() -> None:
-    """Have nspawn's runtime folder on a tmpfs: nspawn refuses to end a guest when it is on a disk file system."""
+    """Keep nspawn's runtime folder on a tmpfs: nspawn refuses to end a guest when it is on a disk file system."""
     NSPAWN_DIR.mkdir(mode=0o755, parents=True, exist_ok=True)
     kind = run(["stat", "--file-system", "--format=%T", NSPAWN_DIR], error=LabError, what="look at /run/systemd/nspawn")
     if kind.strip() not in ("tmpfs", "ramfs"):
@@ -216,7 +216,7 @@ def power_off(host: HostRecord) -> None:
 
 
 def halt(host: HostRecord) -> None:
-    """Stop a host at once and take away what it had outside its folder: mount, cable, namespace, control group."""
+    """Stop a host at once and remove its resources outside its folder: mount, cable, namespace, control group."""
     stop(host.uuid)
     root = host.folder / "root"
     while root.is_mount():

@@ -54,7 +54,7 @@ class HostStatus:
 
 @dataclass(frozen=True)
 class LabStatus:
-    """A lab as it is now; `changed` says whether the command that returned it did anything."""
+    """The state of a lab; `changed`: whether the command that returned it did anything."""
 
     name: str
     prefix: str
@@ -63,7 +63,7 @@ class LabStatus:
 
 
 def _quiet(_message: str) -> None:
-    """Tell nobody."""
+    """Do nothing."""
 
 
 def lab_spec(name: str, *, prefix: str | None = None, releases: Mapping[str, int] | None = None) -> LabSpec:
@@ -78,7 +78,7 @@ def up(spec: LabSpec, progress: Callable[[str], None] = _quiet, *, only: Sequenc
 
     Args:
         spec: the lab.
-        progress: told each step.
+        progress: called with each step.
         only: names of the hosts to put up; all by default.
     """
     _check_machine()
@@ -140,7 +140,7 @@ def reset(
     Args:
         name: the lab.
         hosts: names of the hosts.
-        progress: told each step.
+        progress: called with each step.
         origin: the snapshot that the roots lie on; a bare Debian without it.
     """
     _check_machine()
@@ -179,7 +179,7 @@ def _layers(host: HostRecord, origin: str | None, progress: Callable[[str], None
 
 
 def snapshot(name: str, host: str, snapshot_name: str, progress: Callable[[str], None] = _quiet) -> LabStatus:
-    """Power a host off, keep what it wrote as a snapshot, and boot it anew as the first clone of that."""
+    """Power a host off, keep what it wrote as a snapshot, and boot it again as the first clone of that."""
     _check_machine()
     _existing(name)
     with locked(lab_dir(name)):
@@ -202,7 +202,7 @@ def reboot(name: str, host: str) -> float:
 
 
 def status(name: str) -> LabStatus:
-    """Return what a lab's hosts do now; without hosts when there is no such lab."""
+    """Return the state of a lab's hosts; without hosts when there is no such lab."""
     record = load(name)
     if record is None:
         return LabStatus(name, "", ())
@@ -233,9 +233,9 @@ def ssh_argv(name: str, host: str, command: Sequence[str] = ()) -> list[str]:
 
 
 def leak_control(name: str, host: str) -> int:
-    """Show that the counter counts: send a packet outside the lab on a cable to nowhere; return by how much it rose.
+    """Verify that the counter counts: send a packet outside the lab on a cable to nowhere; return by how much it rose.
 
-    A counter that was zero is put back to zero, so that the control does not spoil what it vouches for.
+    A counter that was zero is reset to zero, so that this check does not change the measurement.
     """
     _check_root()
     return _network.provoke_leak(_existing(name).host(host))

@@ -93,7 +93,7 @@ def remove_bridge(lab: LabRecord) -> None:
 
 
 def make_namespace(lab: LabRecord, host: HostRecord) -> None:
-    """Make a host's namespace and cable anew; the guest configures its end (host0) itself."""
+    """Make a host's namespace and cable again; the guest configures its end (host0) itself."""
     remove_namespace(host)
     _ip("netns", "add", host.netns)
     inside(host, ["nft", "-f", "-"], stdin=ruleset(network_of(lab.prefix)), what="count what leaves the lab")
@@ -136,7 +136,7 @@ def parse_counter(text: str) -> int | None:
 
 
 def has_default_route(host: HostRecord) -> bool | None:
-    """Say whether a host knows a way out; None when it has no namespace."""
+    """Return whether a host has a default route; None when it has no namespace."""
     if not netns_path(host).exists():
         return None
     return any(

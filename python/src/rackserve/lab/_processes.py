@@ -53,17 +53,17 @@ def find(uuid: str) -> Found:
 
 
 def is_supervisor(words: list[str], uuid: str) -> bool:
-    """Say whether a command line is that of a host's supervisor."""
+    """Return whether a command line is that of a host's supervisor."""
     return uuid in words and SUPERVISOR_MODULE in words and Path(words[0]).name.startswith("python")
 
 
 def is_container(words: list[str], uuid: str) -> bool:
-    """Say whether a command line is that of a host's nspawn."""
+    """Return whether a command line is that of a host's nspawn."""
     return f"--uuid={uuid}" in words and Path(words[0]).name in ("systemd-nspawn", "nsenter", "setsid", "systemd-run")
 
 
 def is_first(process: Path) -> bool:
-    """Say whether a process is PID 1 of a pid namespace below ours."""
+    """Return whether a process is PID 1 of a pid namespace below ours."""
     for line in (process / "status").read_text().splitlines():
         if line.startswith("NSpid:"):
             numbers = line.split()[1:]

@@ -35,7 +35,7 @@ def snapshots_dir() -> Path:
 
 
 def load_snapshot(name: str) -> Snapshot:
-    """Read one snapshot, or say which there are."""
+    """Read one snapshot; an unknown one is refused with the known ones."""
     path = _folder(name) / "snapshot.json"
     if not path.exists():
         known = ", ".join(found.name for found in load_snapshots()) or "none"
@@ -50,7 +50,7 @@ def load_snapshots() -> list[Snapshot]:
 
 
 def keep(host: HostRecord, name: str) -> Snapshot:
-    """Power a host off and keep what it wrote as a snapshot; the host is left without a root, to be made anew."""
+    """Power a host off and keep what it wrote as a snapshot; the host is left without a root, to be made again."""
     with locked(snapshots_dir()):
         folder = _folder(name)
         if folder.exists():

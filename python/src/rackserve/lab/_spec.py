@@ -1,4 +1,4 @@
-"""What a lab is: its name, its network and its hosts. Pure data, checked once."""
+"""The specification of a lab: its name, network and hosts. Pure data, checked once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the controller remembers of a lab: lab.json, and run.json per host."""
+"""State of a lab on the controller: lab.json, and run.json per host."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class LabRecord:
         return f"rsk-{self.name}"
 
     def host(self, name: str) -> HostRecord:
-        """Return one host, or say which there are."""
+        """Return one host; an unknown one is refused with the known ones."""
         for host in self.hosts:
             if host.name == name:
                 return host
@@ -162,7 +162,7 @@ def merge(old: LabRecord | None, spec: LabSpec) -> LabRecord:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for one command; a second one waits. The kernel lets go of it when the holder dies."""
+    """Hold a folder for one command; a second one waits. The kernel releases it when the holder dies."""
     while True:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -69,7 +69,7 @@ def supervise(host: HostRecord) -> int:
 
 
 def answers_ssh(address: str) -> bool:
-    """Say whether an SSH server greets at an address."""
+    """Return whether an SSH server greets at an address."""
     try:
         with socket.create_connection((address, 22), timeout=1) as connection:
             return connection.recv(4) == b"SSH-"

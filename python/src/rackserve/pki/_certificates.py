@@ -28,17 +28,17 @@ class Pair(NamedTuple):
 
 
 def renewal_due(not_after: dt.datetime, now: dt.datetime) -> bool:
-    """Say whether a certificate must be made anew: it ends within 30 days."""
+    """Return whether a certificate must be renewed: it expires within 30 days."""
     return not_after - now <= RENEW_BEFORE
 
 
 def make_authority(name: str, now: dt.datetime) -> Pair:
-    """Make an authority that signs itself and holds for ten years."""
+    """Make a self-signed CA that is valid for ten years."""
     return _self_signed(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), _new_key(), now)
 
 
 def renew_authority(old: Pair, now: dt.datetime) -> Pair:
-    """Give an authority ten more years: the same name and key, so that what it signed before holds under both."""
+    """Renew a CA for ten years: same name and key, so that earlier certificates stay valid under both."""
     return _self_signed(old.certificate.subject, old.key, now)
 
 
@@ -65,7 +65,7 @@ def issue_client(name: str, authority: Pair, now: dt.datetime) -> Pair:
 
 
 def is_issued_by(leaf: x509.Certificate, authority: x509.Certificate) -> bool:
-    """Say whether an authority has signed a certificate."""
+    """Return whether an authority has signed a certificate."""
     try:
         leaf.verify_directly_issued_by(authority)
     except Exception:  # noqa: BLE001 - any reason makes it another authority's certificate

@@ -94,14 +94,14 @@ def authority_of(folder: Path) -> Pair:
 
 
 def ensure_server(folder: Path, stem: str, names: Sequence[str], *, renew: bool = False, write: bool = True) -> Outcome:
-    """Have a server's certificate that the authority signed, for exactly these names, with more than 30 days left.
+    """Ensure a server's certificate that the CA signed, for exactly these names, with more than 30 days left.
 
     Args:
         folder: the authority's.
         stem: name of the pair's files.
         names: DNS names and addresses; the first is the subject's.
-        renew: make it anew in any case.
-        write: false only tells what would be.
+        renew: renew it in any case.
+        write: false only reports what would be done.
     """
     if not (folder / "ca.key").is_file():
         return "absent"
@@ -154,7 +154,7 @@ def _names_of(certificate: x509.Certificate) -> list[x509.GeneralName]:
 
 
 def rows(folder: Path, now: dt.datetime | None = None) -> list[Row]:
-    """Return every certificate of a folder, the first to end first.
+    """Return every certificate of a folder, the first to expire first.
 
     Raises:
         InputError: there is no such folder.

@@ -1,4 +1,4 @@
-"""What a server is to show its clients, whoever signed it."""
+"""Validation of a server's certificate and key, whichever CA signed it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the controller's bundle is, and whose signature it has. Its bytes were compared when it was imported."""
+"""The controller's bundle, and its signer. Its bytes were compared when it was imported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def describe_bundle(path: Path, trust_file: Path) -> BundleFacts:
-    """Describe a bundle; what is wrong with it is told, never raised."""
+    """Describe a bundle; problems are part of the description, never raised."""
     try:
         signed = bundle.read_signed(path, bundle.read_trust(trust_file))
     except RackserveError as wrong:

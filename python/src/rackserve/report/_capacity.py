@@ -1,4 +1,4 @@
-"""What every instance holds, worked out again from the inventory, the bundle's model and the host's GPUs."""
+"""The capacity of every instance, computed from the inventory, the bundle's model and the host's GPUs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def describe_capacity(hosts: Iterable[str], seen: SiteCollector) -> tuple[CapacityFacts, ...]:
-    """Return one entry for all instances that are alike, in the order of the hosts."""
+    """Return one item for all equal instances, in the order of the hosts."""
     found: dict[str, CapacityFacts] = {}
     for host in hosts:
         for instance in parse_instances(seen.serves(host).get("instances", [])):

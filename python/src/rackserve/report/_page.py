@@ -52,7 +52,7 @@ def render(report: SiteReport, made: dt.datetime) -> str:
 
 
 def summary_of(report: SiteReport) -> list[dict[str, str]]:
-    """Return the lines at the top: what was looked at, whether it is good, and a few words of it."""
+    """Return the lines at the top: each part, its result, and a short description."""
     said = {
         "verify": _checks_line(report),
         "doctor": _doctor_line(report),

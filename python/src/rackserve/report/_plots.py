@@ -50,7 +50,7 @@ def _spread(title: str, rows: Sequence[tuple[str, Distribution | None]]) -> Mark
     in_seconds = most > 2 * _THOUSAND
     unit, scale = ("s", _THOUSAND) if in_seconds else ("ms", 1.0)
     top = nice_ceiling(most / scale)
-    shapes, told = [], []
+    shapes, captions = [], []
     for number, (label, found) in enumerate(rows):
         y = _TOP + _ROW * number + _ROW / 2
         shapes.append(_label(label, y))
@@ -58,7 +58,7 @@ def _spread(title: str, rows: Sequence[tuple[str, Distribution | None]]) -> Mark
             shapes.append(
                 Markup('<text class="quiet" x="{}" y="{:.1f}">no whole answer</text>').format(_LEFT + 6, y + 4)
             )
-            told.append(f"{label}: no whole answer")
+            captions.append(f"{label}: no whole answer")
             continue
         low, mid, high, last, far = (
             _x(value / scale, top) for value in (found.min, found.p50, found.p95, found.p99, found.max)
@@ -86,16 +86,16 @@ def _spread(title: str, rows: Sequence[tuple[str, Distribution | None]]) -> Mark
                 value=_number(found.p50 / scale),
             )
         )
-        told.append(
+        captions.append(
             f"{label}: p50 {_number(found.p50 / scale)}, p95 {_number(found.p95 / scale)}, p99 "
             f"{_number(found.p99 / scale)}, largest {_number(found.max / scale)} {unit}"
         )
-    return _frame(title, unit, top, shapes, told)
+    return _frame(title, unit, top, shapes, captions)
 
 
 def _bars(title: str, rows: Sequence[tuple[str, float]]) -> Markup:
     top = nice_ceiling(max((value for _, value in rows), default=0.0))
-    shapes, told = [], []
+    shapes, captions = [], []
     for number, (label, value) in enumerate(rows):
         y = _TOP + _ROW * number + _ROW / 2
         end = _x(value, top)
@@ -116,12 +116,12 @@ def _bars(title: str, rows: Sequence[tuple[str, float]]) -> Markup:
                 value=_number(value),
             )
         )
-        told.append(f"{label}: {_number(value)}")
-    return _frame(title, "tokens/s", top, shapes, told)
+        captions.append(f"{label}: {_number(value)}")
+    return _frame(title, "tokens/s", top, shapes, captions)
 
 
-def _frame(title: str, unit: str, top: float, shapes: Sequence[Markup], told: Sequence[str]) -> Markup:
-    bottom = _TOP + _ROW * len(told)
+def _frame(title: str, unit: str, top: float, shapes: Sequence[Markup], captions: Sequence[str]) -> Markup:
+    bottom = _TOP + _ROW * len(captions)
     grid = Markup("").join(
         Markup(
             '<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}"/>'
@@ -130,12 +130,12 @@ def _frame(title: str, unit: str, top: float, shapes: Sequence[Markup], told: Se
         for value in (top * step / _STEPS for step in range(_STEPS + 1))
     )
     return Markup(
-        '<svg class="plot" viewBox="0 0 {width} {height}" role="img" aria-label="{told}">'
+        '<svg class="plot" viewBox="0 0 {width} {height}" role="img" aria-label="{captions}">'
         '<text class="title" x="0" y="16">{title} <tspan class="quiet">({unit})</tspan></text>{grid}{shapes}</svg>'
     ).format(
         width=_WIDTH,
         height=bottom + 26,
-        told=f"{title}. {'; '.join(told)}",
+        captions=f"{title}. {'; '.join(captions)}",
         title=title,
         unit=unit,
         grid=grid,

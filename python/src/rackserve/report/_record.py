@@ -1,4 +1,4 @@
-"""Reads the record of a run: its summary, and of Ansible's events only who changed what."""
+"""Reads the record of a run: its summary, and of Ansible's events only the changes."""
 
 from __future__ import annotations
 

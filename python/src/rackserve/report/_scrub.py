@@ -1,4 +1,4 @@
-"""The last look before a page is written: what has the form of a secret is taken out, wherever it came from."""
+"""The last check before a page is written: what looks like a secret is removed, whatever its source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what hosts said in one run to the page's tables of hosts and instances."""
+"""The report's tables of hosts and instances, from the evidence of one run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SiteCollector:
     gpus: dict[str, GpuFacts] = field(default_factory=dict)
 
     def take(self, event: RunEvent) -> None:
-        """Keep what an event carries."""
+        """Keep the evidence in an event."""
         checks = event.data.get("checks")
         if isinstance(checks, list):
             names = [str(check.get("name")) for check in checks if isinstance(check, Mapping)]
@@ -41,7 +41,7 @@ class SiteCollector:
             self.gpus[event.host] = GpuFacts.of(dict(event.data))
 
     def facts(self, host: str) -> Mapping[str, Any]:
-        """Return what the inventory says of a host."""
+        """Return the serving settings of a host."""
         for collector in (self.verdicts, self.states):
             if host in collector.by_host:
                 return collector.by_host[host].facts
@@ -79,13 +79,13 @@ def _host(host: FleetHost, seen: SiteCollector) -> HostRow:
 
 
 def describe_instances(hosts: Sequence[FleetHost], seen: SiteCollector) -> tuple[InstanceRow, ...]:
-    """Return a row for every instance of the inventory, with what its host said of it."""
+    """Return a row for every instance of the inventory, with the state that its host reported."""
     rows = []
     for host in hosts:
         evidence = seen.states.by_host.get(host.name)
         states = {str(row.get("instance")): row for row in evidence.rows} if evidence else {}
         for instance in parse_instances(seen.serves(host.name).get("instances", [])):
-            told = states.get(instance.name, {})
+            state = states.get(instance.name, {})
             rows.append(
                 InstanceRow(
                     host=host.name,
@@ -93,10 +93,10 @@ def describe_instances(hosts: Sequence[FleetHost], seen: SiteCollector) -> tuple
                     model=instance.model.repo,
                     revision=instance.model.revision,
                     served_names=(*instance.served_names, *(adapter.name for adapter in instance.lora)),
-                    device=str(told.get("device") or ""),
-                    release=str(told.get("release") or ""),
-                    state=str(told.get("state") or "unknown"),
-                    health=str(told.get("health") or "unknown"),
+                    device=str(state.get("device") or ""),
+                    release=str(state.get("release") or ""),
+                    state=str(state.get("state") or "unknown"),
+                    health=str(state.get("health") or "unknown"),
                     max_model_len=instance.max_model_len,
                     max_num_seqs=instance.max_num_seqs,
                 )

@@ -1,4 +1,4 @@
-"""What a page tells, as data; the page only lays it out."""
+"""The data of a report; the page only lays it out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HostRow:
-    """One host: what it is for, and what is installed on it."""
+    """One host: its groups, and its installed versions."""
 
     name: str
     address: str
@@ -52,9 +52,9 @@ class BundleFacts:
 
     Attributes:
         digest: sha256 of its manifest, in hex.
-        signer: who signed it, as trust.yml names them; `fingerprint` is of their key, as ssh-keygen writes it.
-        audit: what was found when known vulnerabilities were asked for.
-        problem: why it cannot be used; the rest is empty then.
+        signer: name in trust.yml; `fingerprint` is of their key, as ssh-keygen writes it.
+        audit: result of the search for known vulnerabilities.
+        problem: why it cannot be used; the other fields are empty then.
     """
 
     problem: str = ""
@@ -78,7 +78,7 @@ class RunFacts:
     Attributes:
         name: of the record.
         seconds: from its start to its end.
-        check: it changed nothing, and says what it would have changed.
+        check: it ran in check mode.
     """
 
     name: str
@@ -100,7 +100,7 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class CapacityFacts:
-    """What an instance holds: the places where it runs, and the plan, or why there is none."""
+    """The capacity of an instance: the places where it runs, and the plan, or why there is none."""
 
     where: tuple[str, ...]
     plan: Plan | None
@@ -114,7 +114,7 @@ class SiteReport:
     Attributes:
         versions: tools and their versions.
         run: None where no run of the site is on record.
-        examined: hosts that the doctor looked at.
+        examined: hosts that the doctor checked.
         bench: None where none was asked for, or where it failed: `bench_problem` says why.
     """
 
@@ -135,7 +135,7 @@ class SiteReport:
 
     @property
     def verdicts(self) -> dict[str, bool | None]:
-        """Whether each part is good; None where it was not looked at."""
+        """Whether each part is good; None where it was not checked."""
         benched = None if self.bench is None and not self.bench_problem else bool(self.bench and self.bench.ok)
         fits = [bool(one.plan.fits) for one in self.capacity if one.plan]
         return {
@@ -149,5 +149,5 @@ class SiteReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing that was looked at is bad."""
+        """Whether no part that was checked has failed."""
         return all(verdict is not False for verdict in self.verdicts.values())

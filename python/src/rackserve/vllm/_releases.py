@@ -119,7 +119,7 @@ class _Span(Strict):
     but: tuple[str, ...] = Field(default=(), strict=False)
 
     def covers(self, version: str, order: Sequence[str]) -> bool:
-        """Tell whether a release lies in the span; `order` is every version, oldest first."""
+        """Return whether a release lies in the span; `order` is every version, oldest first."""
         first = order.index(self.first or order[0])
         last = order.index(self.until or order[-1])
         return first <= order.index(version) <= last and version not in self.but

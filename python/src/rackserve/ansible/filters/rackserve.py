@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def _of_manifest(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Hand a function the manifest whose text comes first."""
+    """Pass a function the parsed manifest in place of its text."""
     return lambda text, *args, **kwargs: function(bundle.parse_manifest(text.encode()), *args, **kwargs)
 
 
 def _of_gpus(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Hand a function what the module rackserve_gpu_facts read, typed."""
+    """Pass a function the typed facts of the module rackserve_gpu_facts."""
     return lambda facts, *args, **kwargs: function(gpu.GpuFacts.of(facts), *args, **kwargs)
 
 
@@ -78,7 +78,7 @@ def _registered(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class FilterModule:
-    """What Ansible loads."""
+    """The filters that Ansible loads."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""

@@ -18,7 +18,7 @@ CONFIG = "/etc/rackserve/apt.conf"
 
 
 class DriverError(Exception):
-    """What an operator is told."""
+    """The error message for an operator."""
 
 
 def command(argv: list[str], env: dict[str, str] | None = None) -> str:
@@ -67,7 +67,7 @@ def debian_repository() -> list[str]:
 def keep_set(chosen: dict[str, Any], keep: str) -> bool:
     """Keep a set on the host, by hard links where the filesystem allows; return whether it was not kept before."""
     home = os.path.join(keep, f"{chosen['version']}-{chosen['flavour']}")
-    told = json.dumps({**chosen, "path": f"{home}/apt"}, sort_keys=True).encode()
+    record = json.dumps({**chosen, "path": f"{home}/apt"}, sort_keys=True).encode()
     if chosen["path"] == f"{home}/apt":
         return False
     index = [os.path.join(folder, "InRelease") for folder in (chosen["path"], f"{home}/apt")]
@@ -76,7 +76,7 @@ def keep_set(chosen: dict[str, Any], keep: str) -> bool:
     shutil.rmtree(home, ignore_errors=True)
     os.makedirs(home, mode=0o755)
     shutil.copytree(chosen["path"], f"{home}/apt", copy_function=_link)
-    write_durably(f"{home}/set.json", told)
+    write_durably(f"{home}/set.json", record)
     return True
 
 
@@ -101,7 +101,7 @@ def record_of(keep: str) -> dict[str, Any]:
 
 
 def prune(keep: str, wanted: set[str]) -> None:
-    """Remove the sets that nobody would go back to."""
+    """Remove the sets that are no longer needed for going back."""
     for name in os.listdir(keep) if os.path.isdir(keep) else []:
         folder = os.path.join(keep, name)
         if os.path.isdir(folder) and name not in wanted:

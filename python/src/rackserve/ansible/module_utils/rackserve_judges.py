@@ -1,5 +1,5 @@
 # Apache License 2.0 (see LICENSE)
-"""Judges of what was read on a host or through an edge: pure functions, for the hosts and for the controller.
+"""Evaluates what was read on a host or through an edge: pure functions, for the hosts and for the controller.
 
 Runs on the hosts: Python 3.9 or newer, standard library only.
 """
@@ -32,7 +32,7 @@ def excerpt(text: str) -> str:
 
 
 def chat_request(check: Check, *, stream: bool) -> dict[str, Any]:
-    """Return the body of the one question that is asked everywhere."""
+    """Return the body of the chat request that all checks send."""
     body: Dict[str, Any] = {  # noqa: UP006
         "model": check["model"],
         "messages": [{"role": "user", "content": check["prompt"]}],
@@ -57,7 +57,7 @@ def judge_models(status: int, body: str, served: Sequence[str]) -> Verdict:
 
 
 def judge_text(text: str, expect: str) -> Verdict:
-    """Judge generated text: it holds the expected word, or anything at all when none is expected."""
+    """Check generated text: it contains the expected word, or any text when none is expected."""
     if not text.strip():
         return False, "answered with no text"
     if expect and expect not in text:
@@ -66,7 +66,7 @@ def judge_text(text: str, expect: str) -> Verdict:
 
 
 def judge_chat(status: int, body: str, expect: str) -> Verdict:
-    """Judge the answer of /v1/chat/completions."""
+    """Check the answer of /v1/chat/completions."""
     if status != HTTP_OK:
         return False, f"HTTP {status}: {excerpt(body)}"
     try:
@@ -77,7 +77,7 @@ def judge_chat(status: int, body: str, expect: str) -> Verdict:
 
 
 def judge_data(status: int, body: str, key: str) -> Verdict:
-    """Judge the answer of a model that does not generate: numbers under a key of its first item."""
+    """Check the answer of a pooling model: numbers under a key of its first item."""
     if status != HTTP_OK:
         return False, f"HTTP {status}: {excerpt(body)}"
     try:
@@ -91,7 +91,7 @@ def judge_data(status: int, body: str, key: str) -> Verdict:
 
 
 def judge_stream(status: int, body: str, expect: str) -> Verdict:
-    """Judge a stream of server-sent events: two chunks of content or more, no error inside, [DONE] at its end."""
+    """Check a stream of server-sent events: two chunks of content or more, no error inside, [DONE] at its end."""
     if status != HTTP_OK:
         return False, f"HTTP {status}: {excerpt(body)}"
     chunks: List[str] = []  # noqa: UP006
@@ -180,7 +180,7 @@ def unit_state(shown: str) -> str:
 
 
 def judge_unit(shown: str) -> Verdict:
-    """Judge the output of `systemctl show`: loaded and active."""
+    """Check the output of `systemctl show`: loaded and active."""
     values = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
     state = unit_state(shown)
     if state == "absent":

@@ -1,4 +1,4 @@
-"""What NVIDIA's management library (NVML) says of a host's GPUs. Standard library only, Python 3.9 and newer.
+"""GPU facts from NVIDIA's management library (NVML). Standard library only, Python 3.9 and newer.
 
 The library is called by ctypes and not through nvidia-ml-py: the gate asks before anything of ours is on the host, so a
 package would have to travel with every question, and its 7,000 lines wrap the very functions called here. They are
@@ -18,7 +18,7 @@ _INVALID = 2
 _NOT_SUPPORTED = 3
 _NOT_FOUND = 6
 _MISSING_FUNCTION = 13
-# nvmlReturn_t of nvml.h; what else there is, is told by its number.
+# nvmlReturn_t of nvml.h; any other is shown by its number.
 _MEANINGS = {
     _INVALID: "invalid argument",
     _NOT_SUPPORTED: "not supported",

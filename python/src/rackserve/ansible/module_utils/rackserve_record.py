@@ -1,4 +1,4 @@
-"""What wheels said they would install, compared with what is there. Standard library only, Python 3.9 and newer."""
+"""Compares installed files with the RECORDs of their wheels. Standard library only, Python 3.9 and newer."""
 
 from __future__ import annotations
 

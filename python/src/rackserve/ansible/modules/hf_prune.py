@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Find the snapshots of a Hugging Face cache that nothing uses, and remove them when told to."""
+"""Find the snapshots of a Hugging Face cache that nothing uses, and remove them on request."""
 
 from __future__ import annotations
 
@@ -109,18 +109,18 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
-    home, told = params["home"], []
+    home, listed = params["home"], []
     kept = [snapshot_of(home, entry["repo"], entry["revision"]) for entry in params["keep"]]
     try:
         found = unused(snapshots_in(home), kept, mentioned(params["instances"]))
-        told = [described(folder) for folder in found]
+        listed = [described(folder) for folder in found]
         if params["remove"] and found and not module.check_mode:
             with host_lock():
                 for folder in found:
                     remove_snapshot(folder)
     except OSError as failed:
         module.fail_json(msg=f"{home} was not pruned: {failed}; fix that, and run the play again")
-    module.exit_json(changed=bool(params["remove"] and found), unused=told)
+    module.exit_json(changed=bool(params["remove"] and found), unused=listed)
 
 
 if __name__ == "__main__":
