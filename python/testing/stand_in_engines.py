@@ -52,9 +52,9 @@ class Engine(http.server.BaseHTTPRequestHandler):
         self.wfile.write(b"0\r\n\r\n")
 
     def refuse(self, status: int) -> None:
-        """Answer as vLLM tells an error."""
-        told = {"message": "said by the engine", "type": "InternalServerError", "param": None, "code": status}
-        text = json.dumps({"error": told}).encode()
+        """Answer with an error in the form of vLLM."""
+        error = {"message": "said by the engine", "type": "InternalServerError", "param": None, "code": status}
+        text = json.dumps({"error": error}).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(text)))

@@ -45,19 +45,19 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Answer by the behaviour's turn."""
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        told = self.behaviour
-        with told.lock:
-            told.requests.append(body)
-            told.keys.append(self.headers.get("Authorization"))
-            turn = told.turns.popleft() if told.turns else told.default
-            told.open += 1
-            told.most_open = max(told.most_open, told.open)
+        behaviour = self.behaviour
+        with behaviour.lock:
+            behaviour.requests.append(body)
+            behaviour.keys.append(self.headers.get("Authorization"))
+            turn = behaviour.turns.popleft() if behaviour.turns else behaviour.default
+            behaviour.open += 1
+            behaviour.most_open = max(behaviour.most_open, behaviour.open)
         try:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 self._refuse(int(turn)) if turn.isdigit() else self._stream(turn, int(body["max_tokens"]))
         finally:
-            with told.lock:
-                told.open -= 1
+            with behaviour.lock:
+                behaviour.open -= 1
 
     def _refuse(self, status: int) -> None:
         data = json.dumps({"error": {"message": f"refused with {status}", "code": str(status)}}).encode()

@@ -43,7 +43,7 @@ def test_an_unknown_key_is_named_with_its_value_the_likely_key_and_all_keys() ->
 
 
 @pytest.mark.parametrize("raw", [{"parts": [{"size": 1}, {"size": 1, "form": "x"}]}, {"inner": {"size": 1, "form": 0}}])
-def test_an_unknown_key_inside_is_told_the_keys_of_its_place(raw: dict[str, Any]) -> None:
+def test_an_unknown_nested_key_is_refused_with_the_keys_of_its_place(raw: dict[str, Any]) -> None:
     (sentence,) = said({"name": "x", **raw})
     assert "known keys are size, from" in sentence
     assert "is it 'from'?" in sentence
@@ -55,7 +55,7 @@ def test_items_of_a_list_count_from_one() -> None:
     ]
 
 
-def test_every_mistake_is_said_with_its_prefix() -> None:
+def test_every_error_is_reported_with_its_prefix() -> None:
     assert said({"kind": "c"}, prefix="site.") == [
         "'site.name' is missing; set it",
         "site.kind: Input should be 'a' or 'b' (found 'c')",

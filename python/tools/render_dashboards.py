@@ -2,7 +2,7 @@
 
     python python/tools/render_dashboards.py URL FOLDER [--board NAME] [--minutes 30] [--end SECONDS] [--note TEXT]
 
-Needs Chromium (Debian's `chromium`), which turns the SVG into a picture and asks nobody anything.
+Needs Chromium (Debian's `chromium`), which turns the SVG into a picture and uses no network.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ POINTS = 240
 
 
 def ask(client: httpx.Client, board: dict[str, Any], span: Span) -> dict[int, list[Series]]:
-    """Return what every panel is told: over the span, or at its end where it asks for one moment."""
-    told: dict[int, list[Series]] = {}
+    """Return the query results of every panel: over the span, or at its end where it asks for one moment."""
+    answers: dict[int, list[Series]] = {}
     expressions = iter(panels.queries(board))
     for _, panel in panels.panels_of(board):
         for target in panel["targets"]:
@@ -41,8 +41,8 @@ def ask(client: httpx.Client, board: dict[str, Any], span: Span) -> dict[int, li
             for row in answer["data"]["result"]:
                 points = [(float(at), float(value)) for at, value in row.get("values") or [row["value"]]]
                 name = named(target["legendFormat"], row["metric"])
-                told.setdefault(panel["id"], []).append(Series(query.letter, name, row["metric"], points))
-    return told
+                answers.setdefault(panel["id"], []).append(Series(query.letter, name, row["metric"], points))
+    return answers
 
 
 def photograph(svg: str, target: Path) -> None:

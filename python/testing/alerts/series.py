@@ -42,8 +42,8 @@ def recorded() -> set[str]:
     return windows | plain_names | {f"rackserve:limit:{key}" for key in LIMITS}
 
 
-def told() -> set[str]:
-    """Return every series that somebody tells: vLLM's releases, the exporters, the probe and the hosts' own metrics."""
+def known_series() -> set[str]:
+    """Return every exposed series: vLLM's releases, the exporters, the probe and the hosts' own metrics."""
     vllm = {name + end for release in releases().values() for name in release.metrics.values() for end in SUFFIXES}
     exporters = {line for path in EXPORTERS.glob("*.txt") for line in path.read_text(encoding="utf-8").split("\n")}
     probe = {line.split("{")[0] for line in exposition("a", "m", Record()).splitlines()}

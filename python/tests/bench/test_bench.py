@@ -34,7 +34,7 @@ QUICK = Load(levels=(2.0,), requests=4, warmup=1, seconds=5, grace=5, input_word
 
 
 class Silent:
-    """Counts what it hears."""
+    """Counts the calls."""
 
     def __init__(self) -> None:
         self.levels: list[tuple[str, int]] = []
@@ -53,8 +53,8 @@ def measure(behaviour: Behaviour, load: Load = QUICK) -> BenchResult:
 
 
 def test_a_closed_loop_measures_what_the_server_does() -> None:
-    told = Behaviour(first_s=0.05, gap_s=0.02)
-    result = measure(told)
+    behaviour = Behaviour(first_s=0.05, gap_s=0.02)
+    result = measure(behaviour)
     (level,) = result.levels
     assert (result.ok, level.sent, level.answered, level.errors) == (True, 4, 4, {})
     assert (level.output_tokens, level.prompt_tokens, level.tokens_counted_by_engine) == (20, 280, True)
@@ -73,18 +73,18 @@ def test_a_closed_loop_measures_what_the_server_does() -> None:
 
 
 def test_so_many_at_once_and_no_more_than_asked() -> None:
-    told = Behaviour()
-    result = measure(told, replace(QUICK, levels=(3.0,), requests=7, warmup=2))
-    assert (told.most_open, len(told.requests), result.levels[0].sent) == (3, 9, 7)
+    behaviour = Behaviour()
+    result = measure(behaviour, replace(QUICK, levels=(3.0,), requests=7, warmup=2))
+    assert (behaviour.most_open, len(behaviour.requests), result.levels[0].sent) == (3, 9, 7)
 
 
 def test_what_is_sent() -> None:
-    told = Behaviour()
-    measure(told)
-    assert set(told.keys) == {f"Bearer {KEY}"}
-    body = told.requests[0]
+    behaviour = Behaviour()
+    measure(behaviour)
+    assert set(behaviour.keys) == {f"Bearer {KEY}"}
+    body = behaviour.requests[0]
     assert (body["stream"], body["max_tokens"], body["min_tokens"], body["temperature"]) == (True, 5, 5, 0)
-    questions = [request["messages"][0]["content"] for request in told.requests]
+    questions = [request["messages"][0]["content"] for request in behaviour.requests]
     assert len(set(questions)) == 5
     again = Behaviour()
     measure(again)
@@ -95,10 +95,10 @@ def test_what_is_sent() -> None:
 
 
 def test_a_poisson_load_does_not_wait_for_answers() -> None:
-    told = Behaviour(first_s=0.3)
-    result = measure(told, replace(QUICK, pattern=Pattern.POISSON, levels=(50.0,), requests=10))
+    behaviour = Behaviour(first_s=0.3)
+    result = measure(behaviour, replace(QUICK, pattern=Pattern.POISSON, levels=(50.0,), requests=10))
     assert result.ok
-    assert told.most_open > 2
+    assert behaviour.most_open > 2
     pauses = list(itertools.islice(QUICK.pauses(50.0), 2000))
     assert pauses == list(itertools.islice(QUICK.pauses(50.0), 2000))
     assert sum(pauses) / len(pauses) == pytest.approx(1 / 50, rel=0.1)
@@ -124,13 +124,13 @@ def test_what_goes_wrong_is_counted_and_not_in_the_times(turn: str, outcome: str
     assert level.e2e_ms.n == 3
 
 
-def test_a_429_makes_the_client_wait_as_it_is_told() -> None:
+def test_a_429_makes_the_client_wait_as_long_as_retry_after() -> None:
     load = replace(QUICK, levels=(1.0,), requests=2)
     result = measure(Behaviour(turns=deque(["ok", "429"])), load)
     assert result.levels[0].seconds >= 1.0
 
 
-def test_tokens_are_chunks_where_no_usage_is_told() -> None:
+def test_tokens_are_chunks_where_no_usage_is_reported() -> None:
     (level,) = measure(Behaviour(default="no usage")).levels
     assert (level.output_tokens, level.tokens_counted_by_engine) == (20, False)
 
@@ -159,7 +159,7 @@ def test_nothing_is_measured_where_the_warm_up_fails() -> None:
         asyncio.run(run_bench(target, QUICK, Silent()))
 
 
-def test_a_failed_request_of_the_warm_up_is_told() -> None:
+def test_a_failed_request_of_the_warm_up_is_reported() -> None:
     result = measure(Behaviour(turns=deque(["ok", "429"])), replace(QUICK, warmup=2))
     assert (result.ok, result.warmup_failed) == (False, 1)
 

@@ -28,11 +28,11 @@ SMALL = ["--concurrency", "1,2", "--requests", "3", "--warmup", "1", "--output-t
 @pytest.fixture
 def behaviour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Behaviour]:
     """Serve gpu1's instance `a` on loopback, and let the fleet's evidence say so."""
-    told = Behaviour(first_s=0.0, gap_s=0.0)
+    behaviour = Behaviour(first_s=0.0, gap_s=0.0)
     hosts = (FleetHost("gpu1", ("vllm_hosts",), None), FleetHost("edge1", ("edge_hosts",), None))
     monkeypatch.setattr(_bench, "load_fleet", lambda path: Fleet(path, hosts))
     (tmp_path / "key").write_text("rsk-canary\n", encoding="utf-8")
-    with serving(told) as url:
+    with serving(behaviour) as url:
         instance = {"name": "a", "url": url, "served_names": ["small", "other"]}
         edge = {**EDGE, "key_file": str(tmp_path / "key")}
         found = {
@@ -41,7 +41,7 @@ def behaviour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Behav
         }
         monkeypatch.setattr(_bench, "gather_evidence", lambda *_args: (None, found))
         monkeypatch.setattr(_bench, "EVIDENCE", found, raising=False)
-        yield told
+        yield behaviour
 
 
 def bench(tmp_path: Path, *words: str) -> int:
@@ -77,7 +77,7 @@ def test_json_is_what_a_report_reads(behaviour: Behaviour, tmp_path: Path, capsy
     assert behaviour.requests[0]["model"] == "other"
 
 
-def test_a_429_is_told_and_fails(behaviour: Behaviour, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_429_is_reported_and_fails(behaviour: Behaviour, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     behaviour.turns = deque(["ok", "429"])
     assert bench(tmp_path) == 1
     out = capsys.readouterr().out

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def keys(needs: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     needs("ssh-keygen")
     folder = tmp_path_factory.mktemp("keys")
-    return {name: making.make_key(folder, name) for name in ("lab", "stranger")}
+    return {name: making.make_key(folder, name) for name in ("lab", "untrusted")}
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ FINDING = Finding(
 )
 GAP = NotAudited(package="own", version="1.0", lock="l.txt", reason="not found on the index")
 WANTED = {"vllm": "0.14.0+cpu", "idna": "3.10"}
-# A stand-in: the form that pip-audit's README documents, with advisories of nobody.
+# A stand-in: the form that pip-audit's README documents, with invented advisories.
 REPORT: dict[str, Any] = {
     "dependencies": [
         {

@@ -150,7 +150,7 @@ def test_missing_packages_that_the_bundle_lacks_are_named(tmp_path: Path) -> Non
     assert "lacks openssh-client python3, and the bundle has no apt/" in done.stderr
 
 
-def test_without_root_the_one_command_is_said(tmp_path: Path) -> None:
+def test_without_root_the_one_command_is_printed(tmp_path: Path) -> None:
     release = subprocess.run(
         ["sh", "-c", '. /etc/os-release && printf "%s-%s" "$ID" "${VERSION_ID:-unknown}"'],
         capture_output=True,

@@ -37,8 +37,8 @@ def test_a_good_bundle(good_bundle: Path, trust_file: Path) -> None:
     assert found.audit == "none (never)"
 
 
-def test_a_bundle_that_nobody_trusted_signed(good_bundle: Path, trust_file: Path, keys: dict[str, Path]) -> None:
-    sign(good_bundle, keys["stranger"])
+def test_a_bundle_signed_by_an_untrusted_key(good_bundle: Path, trust_file: Path, keys: dict[str, Path]) -> None:
+    sign(good_bundle, keys["untrusted"])
     found = describe_bundle(good_bundle, trust_file)
     assert "which is not a trusted key" in found.problem
     assert found.name == ""

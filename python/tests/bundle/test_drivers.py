@@ -65,7 +65,7 @@ def test_no_complete_driver_is_refused_with_what_there_is() -> None:
         choose(present, "proprietary")
 
 
-def test_what_holds_a_set_back_is_told() -> None:
+def test_what_holds_a_set_back_is_reported() -> None:
     assert held_back(dict(BOOKWORM), "proprietary", "535.309.01") == ()
     assert held_back(dict(BOOKWORM), "open", "535.261.03") == (
         "driver 535.309.01: the sources lack it for nvidia-open-kernel-dkms; the whole set is 535.261.03",

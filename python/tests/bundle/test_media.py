@@ -148,7 +148,7 @@ def test_a_manifest_is_the_same_whenever_and_wherever_it_is_made(tmp_path: Path,
     first = making.write_transport(tmp_path / "a", keys["lab"])
     umask = os.umask(0o077)
     try:
-        second = making.write_transport(tmp_path / "elsewhere", keys["stranger"])
+        second = making.write_transport(tmp_path / "elsewhere", keys["untrusted"])
     finally:
         os.umask(umask)
     assert first.id == second.id

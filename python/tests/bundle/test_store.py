@@ -97,8 +97,8 @@ class TestAttestation:
         assert json.loads((home / "attestations/audit.json").read_text())["findings"] == []
         assert making.problems(home, trust) == ""
 
-    def test_a_strangers_is_refused(self, good_bundle: Path, trust: Trust, keys: dict[str, Path]) -> None:
-        attest(good_bundle, "audit", {"findings": []}, keys["stranger"])
+    def test_an_untrusted_one_is_refused(self, good_bundle: Path, trust: Trust, keys: dict[str, Path]) -> None:
+        attest(good_bundle, "audit", {"findings": []}, keys["untrusted"])
         with pytest.raises(BundleError, match="not a trusted key"):
             import_bundle(good_bundle, trust)
 
@@ -225,12 +225,12 @@ def test_a_missing_trust_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_trust_file_names_keys_by_themselves_or_by_file(tmp_path: Path, keys: dict[str, Path]) -> None:
-    stranger = making.public(keys["stranger"])
+    untrusted = making.public(keys["untrusted"])
     (tmp_path / "trust.yml").write_text(
         f"signers:\n  - {{name: lab, key_file: {keys['lab']}.pub, valid_before: 2027-12-31}}\n"
-        f"  - {{name: other, key: {stranger}}}\nrevoked: [{stranger}]\n"
+        f"  - {{name: other, key: {untrusted}}}\nrevoked: [{untrusted}]\n"
     )
     found = read_trust(tmp_path / "trust.yml")
     lab = making.public(keys["lab"])
     assert f'lab namespaces="rackserve-bundle,rackserve-attestation",valid-before="20271231Z" {lab}\n' in found.signers
-    assert found.revoked == f"{stranger}\n"
+    assert found.revoked == f"{untrusted}\n"

@@ -91,8 +91,8 @@ def test_a_key_twice_in_the_manifest_is_refused(good_bundle: Path, trust: Trust,
         import_bundle(good_bundle, trust)
 
 
-def test_a_strangers_signature_is_refused(good_bundle: Path, trust: Trust, keys: dict[str, Path]) -> None:
-    sign(good_bundle, keys["stranger"])
+def test_a_signature_by_an_untrusted_key_is_refused(good_bundle: Path, trust: Trust, keys: dict[str, Path]) -> None:
+    sign(good_bundle, keys["untrusted"])
     with pytest.raises(BundleError, match="not a trusted key; trusted are: lab"):
         import_bundle(good_bundle, trust)
 
@@ -112,7 +112,7 @@ def test_a_key_signs_until_its_last_day(good_bundle: Path, keys: dict[str, Path]
 
 
 def test_a_revoked_key_signs_no_more(good_bundle: Path, keys: dict[str, Path]) -> None:
-    assert verify(good_bundle, making.trust_in(keys["lab"], revoked=(keys["stranger"],))).signer == "lab"
+    assert verify(good_bundle, making.trust_in(keys["lab"], revoked=(keys["untrusted"],))).signer == "lab"
     with pytest.raises(BundleError, match=r"of lab is expired or revoked"):
         verify(good_bundle, making.trust_in(keys["lab"], revoked=(keys["lab"],)))
 

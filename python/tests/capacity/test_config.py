@@ -148,5 +148,5 @@ def test_a_null_is_not_a_default(given: dict[str, Any], sliding: int) -> None:
     assert shape_of({**config, "model_type": "mistral", **given}).kv_layers.count(Attention.SLIDING) == sliding
 
 
-def test_qwen_uses_its_window_only_when_told_to() -> None:
+def test_qwen_uses_its_window_only_when_enabled() -> None:
     assert Attention.SLIDING not in shape_of({**LLAMA_8B, "model_type": "qwen2", "sliding_window": 4096}).kv_layers

@@ -85,5 +85,5 @@ def test_graphs_of_the_first_runner_are_about_what_it_estimated(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("requests", "graphs"), [(64, 19 + 11), (256, 51 + 35), (512, 51 + 51), (1024, 51 + 51)])
-def test_graphs_are_as_many_as_the_log_said(requests: int, graphs: int) -> None:
+def test_graphs_are_as_many_as_in_the_log(requests: int, graphs: int) -> None:
     assert graphs_of(requests, 8192) == graphs

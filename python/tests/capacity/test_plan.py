@@ -76,7 +76,7 @@ def test_remedies_start_the_instance_and_come_smallest_first(planned: Any) -> No
     assert found[2:] == [Remedy("kv_cache_dtype", "fp8"), Remedy("tensor_parallel", "2")]
 
 
-def test_a_set_kv_cache_is_told_how_much_it_needs(planned: Any) -> None:
+def test_a_set_kv_cache_reports_how_much_it_needs(planned: Any) -> None:
     refused = planned(SMOLLM2, max_model_len=8192, available_kv=100 << 20, device="cpu")
 
     assert remedies(refused) == [

@@ -219,8 +219,8 @@ def test_tls_holds_the_name_against_the_sites_ca(tmp_path: Path) -> None:
     assert "no answer" in wrong_chat.detail
     assert not no_key.ok
     assert "client.key: No such file or directory; set stack_client_key_file" in no_key.detail
-    nobody = TlsCheck(target(port, ca_file)).run()
-    assert not nobody.ok
+    refused = TlsCheck(target(port, ca_file)).run()
+    assert not refused.ok
 
 
 def test_an_edge_that_asks_for_a_certificate_is_shown_one(tmp_path: Path) -> None:

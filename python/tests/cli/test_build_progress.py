@@ -35,7 +35,7 @@ def test_a_file_counts_once_it_is_whole(tmp_path: Path) -> None:
     assert level_of(tmp_path) == Level(size=16, files=2)
 
 
-def test_a_build_tells_how_far_a_download_is(
+def test_a_build_shows_how_far_a_download_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_build_progress, "_LINE_S", 0.01)
@@ -43,7 +43,7 @@ def test_a_build_tells_how_far_a_download_is(
     with BuildProgress().filling(tmp_path, size=4_000_000, files=2):
         (tmp_path / "first.whl").write_bytes(bytes(2_000_000))
         limit = time.monotonic() + 5
-        while "1 of 2 files, 2 of 4 MB" not in (told := capsys.readouterr().err) and time.monotonic() < limit:
+        while "1 of 2 files, 2 of 4 MB" not in (shown := capsys.readouterr().err) and time.monotonic() < limit:
             time.sleep(0.02)
-    assert "1 of 2 files, 2 of 4 MB" in told
-    assert "s left" in told
+    assert "1 of 2 files, 2 of 4 MB" in shown
+    assert "s left" in shown

@@ -52,7 +52,7 @@ def test_the_exit_code_says_what_was_found(site: Path, run: Any, evidence: dict[
     assert main(["doctor", "-i", str(site)]) == code
 
 
-def test_nothing_found_is_said(site: Path, run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_finding_is_reported(site: Path, run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     run(FINE)
     main(["doctor", "-i", str(site)])
     assert capsys.readouterr().out == "nothing found on 1 host\n"

@@ -16,13 +16,13 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from rackserve.dashboards import grafana, live, panels
 from rackserve.dashboards.boards import BOARDS
 from testing.alerts.expressions import metrics_of
-from testing.alerts.series import ROOT, told
+from testing.alerts.series import ROOT, known_series
 
 FOLDER = ROOT / "roles/grafana/files/dashboards"
 FILES = panels.read(FOLDER)
 QUERIES = [query for board in FILES.values() for query in panels.queries(board)]
 # Prometheus's own series of what is firing.
-SERIES = told() | {"ALERTS"}
+SERIES = known_series() | {"ALERTS"}
 FIVE = ["Requests running", "Requests waiting", "KV cache in use", "Time to first token", "Time between tokens"]
 
 

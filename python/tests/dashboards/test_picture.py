@@ -1,4 +1,4 @@
-"""A picture has what Prometheus told, where it told it; a panel that was told nothing says so."""
+"""A picture has the values of Prometheus in their places; a panel without a value says so."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ FILES = panels.read(project_root() / "roles/grafana/files/dashboards")
 SPAN = Span(1000.0, 1600.0)
 
 
-def svg(name: str, told: dict[str, list[Series]]) -> str:
-    """Return the picture of a dashboard, told by its panels' titles."""
+def svg(name: str, answers: dict[str, list[Series]]) -> str:
+    """Return the picture of a dashboard; `answers` are by the titles of its panels."""
     board = FILES[name]
-    by_id = {panel["id"]: told[panel["title"]] for _, panel in panels.panels_of(board) if panel["title"] in told}
+    by_id = {panel["id"]: answers[panel["title"]] for _, panel in panels.panels_of(board) if panel["title"] in answers}
     return picture(board, by_id, SPAN, "a test")
 
 
@@ -30,15 +30,15 @@ def series(letter: str, name: str, *values: float, **labels: str) -> Series:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_what_nobody_told_is_no_data_in_every_panel(name: str) -> None:
+def test_without_values_every_panel_shows_no_data(name: str) -> None:
     drawn = svg(name, {})
     ET.fromstring(drawn)  # noqa: S314 - our own
     assert drawn.count("No data") == len(panels.panels_of(FILES[name]))
 
 
 def test_a_line_goes_from_left_to_right_and_a_limit_is_dashed() -> None:
-    told = [series("A", "chat p50", 0, 1, 2, 3, 4, 5, 5), series("D", "limit", *[2.5] * 7)]
-    drawn = svg("fleet", {"Time to first token": told})
+    answers = [series("A", "chat p50", 0, 1, 2, 3, 4, 5, 5), series("D", "limit", *[2.5] * 7)]
+    drawn = svg("fleet", {"Time to first token": answers})
     assert drawn.count("No data") == len(panels.panels_of(FILES["fleet"])) - 1
     (dashed,) = re.findall(r'points="([\d., ]+)" stroke="#f2495c" stroke-dasharray', drawn)
     (line,) = re.findall(r'points="([\d., ]+)" fill="none" stroke="#73bf69" stroke-width="1.4"', drawn)
@@ -50,15 +50,15 @@ def test_a_line_goes_from_left_to_right_and_a_limit_is_dashed() -> None:
 
 
 def test_a_limit_far_above_is_named_and_not_drawn() -> None:
-    told = [series("A", "chat p50", 0.1, 0.1), series("D", "limit", 2.5, 2.5)]
-    drawn = svg("fleet", {"Time to first token": told})
+    answers = [series("A", "chat p50", 0.1, 0.1), series("D", "limit", 2.5, 2.5)]
+    drawn = svg("fleet", {"Time to first token": answers})
     assert "limit 2.5 s (above)" in drawn
     assert "stroke-dasharray" not in drawn
 
 
 def test_a_hole_is_a_hole() -> None:
-    told = [series("A", "chat", 1, 1, math.nan, math.nan, math.nan, 1, 1)]
-    assert svg("fleet", {"Requests running": told}).count('fill="none" stroke="#73bf69" stroke-width="1.4"') == 2
+    answers = [series("A", "chat", 1, 1, math.nan, math.nan, math.nan, 1, 1)]
+    assert svg("fleet", {"Requests running": answers}).count('fill="none" stroke="#73bf69" stroke-width="1.4"') == 2
 
 
 @pytest.mark.parametrize(("value", "color"), [(2.0, "#73bf69"), (0.0, "#f2495c")])
@@ -75,13 +75,13 @@ def test_a_state_is_named() -> None:
 def test_a_table_has_a_line_for_each_set_of_labels() -> None:
     here: dict[str, Any] = {"host": "gpu1", "vllm_instance": "a"}
     there: dict[str, Any] = {"host": "gpu2", "vllm_instance": "a"}
-    told = [
+    answers = [
         series("A", "1", 3, **here, model="chat"),
         series("A", "2", 4, **there, model="chat"),
         series("C", "3", 0.5, **there, model="chat"),
         series("E", "4", 1, **here, state="busy"),
     ]
-    drawn = svg("fleet", {"Instances": told})
+    drawn = svg("fleet", {"Instances": answers})
     rows = re.findall(r'y="(62|84)"[^>]*>([^<]+)</text>', drawn)
     assert [text for y, text in rows if y == "62"] == ["gpu1", "a", "chat", "busy", "3"]
     assert [text for y, text in rows if y == "84"] == ["gpu2", "a", "chat", "4", "50 %"]

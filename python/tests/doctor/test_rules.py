@@ -88,7 +88,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("journal", sorted(JOURNALS.glob("*.txt")), ids=lambda path: path.stem)
-def test_what_vllm_really_said_leads_to_its_cause(journal: Path) -> None:
+def test_real_journals_of_vllm_lead_to_their_cause(journal: Path) -> None:
     """Journals of vLLM 0.32.0 (CPU) that was started with the fault that the file is named after."""
     lines = tuple(journal.read_text(encoding="utf-8").splitlines())
     first, *_ = diagnose(of(replace(ENDED, journal=lines)))
@@ -115,7 +115,7 @@ def test_a_line_of_long_ago_does_not_count_while_the_instance_serves() -> None:
     assert diagnose(of(replace(HEALTHY, journal=("OSError: [Errno 98] Address already in use", *SERVES)))) == []
 
 
-def test_what_was_said_in_an_earlier_start_does_not_count_when_the_last_has_words_of_its_own() -> None:
+def test_an_error_of_an_earlier_start_does_not_count_when_the_last_start_has_one() -> None:
     begins = "Starting vLLM instance a..."
     journal = (
         begins,
@@ -128,21 +128,21 @@ def test_what_was_said_in_an_earlier_start_does_not_count_when_the_last_has_word
 
 
 @pytest.mark.parametrize(("result", "rule"), [("timeout", "start-timeout"), ("exit-code", "port-in-use")])
-def test_what_an_earlier_start_said_is_over_once_the_newest_has_run_out_of_time(result: str, rule: str) -> None:
+def test_an_error_of_an_earlier_start_is_over_once_the_newest_timed_out(result: str, rule: str) -> None:
     begins = "Starting vLLM instance a..."
     journal = (begins, "OSError: [Errno 98] Address already in use", begins, "start operation timed out. Terminating.")
     assert diagnose(of(replace(ENDED, result=result, journal=journal)))[0].rule == rule
 
 
 @pytest.mark.parametrize(("later", "rule"), [(SERVES, "InstanceHung"), (("INFO starting",), "wrong-flag")])
-def test_what_was_said_before_a_start_that_served_is_over(later: tuple[str, ...], rule: str) -> None:
+def test_an_error_before_a_start_that_served_is_over(later: tuple[str, ...], rule: str) -> None:
     begins = "Starting vLLM instance a..."
     journal = (begins, "error: unrecognized arguments: --x", begins, *later)
     assert diagnose(of(replace(HEALTHY, probe="hung", journal=journal)))[0].rule == rule
 
 
 @pytest.mark.parametrize("later", [SERVES, (*SERVES, "Starting vLLM instance a...", *SERVES)])
-def test_what_an_engine_said_counts_when_it_ends_again_and_again(later: tuple[str, ...]) -> None:
+def test_an_error_counts_in_a_restart_loop(later: tuple[str, ...]) -> None:
     loops = firing("InstanceRestartLoop", vllm_instance="a")
     first, *_ = diagnose(of(replace(HEALTHY, journal=("KeyError: 'getpwuid(): uid not found: 1'", *later)), loops))
     assert first.rule == "cache-not-writable"
@@ -184,7 +184,7 @@ def test_the_fix_of_a_sites_own_alert_is_its_runbook(runbook: str, fix: str) -> 
     assert fix in found.fix
 
 
-def test_memory_that_ran_out_is_told_from_memory_that_never_was() -> None:
+def test_memory_that_ran_out_while_serving_differs_from_too_little_memory() -> None:
     assert memory_ran_out(SERVES) is None
     assert memory_ran_out(("CUDA out of memory", *SERVES)) == ("CUDA out of memory", False)
 

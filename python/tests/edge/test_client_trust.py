@@ -28,7 +28,7 @@ def test_an_authority_with_its_list_will_do(folder: Path) -> None:
     assert trust_problems(str(folder / "ca.crt"), str(folder / "crl.pem")) == []
 
 
-def test_what_has_ended_is_told(folder: Path) -> None:
+def test_what_has_expired_is_reported(folder: Path) -> None:
     later = dt.datetime.now(dt.UTC) + dt.timedelta(days=366)
     (problem,) = trust_problems(str(folder / "ca.crt"), str(folder / "crl.pem"), later)
     assert "the revocation list of CN=site CA expired on" in problem

@@ -1,4 +1,4 @@
-"""Routing: which instances a model's name leads to, and what the edge is told."""
+"""Routing: the instances of a model name, and the settings of the edge."""
 
 from __future__ import annotations
 
@@ -113,13 +113,18 @@ def test_affinity_is_for_groups_that_generate_and_have_a_choice() -> None:
     ]
     plan = edge.plan_of(all_kinds, CLIENTS, (), (), AFFINITY)
     assert {group["models"][0]: group["affine"] for group in plan["groups"]} == {"alone": False, "m": True, "v": False}
-    told = json.loads(plan["table"])["affinity"]
-    assert (told["by"], told["prefix"], told["concurrent"], len(told["groups"])) == ("prefix", 1024, 16, 1)
+    affinity = json.loads(plan["table"])["affinity"]
+    assert (affinity["by"], affinity["prefix"], affinity["concurrent"], len(affinity["groups"])) == (
+        "prefix",
+        1024,
+        16,
+        1,
+    )
     drained = edge.plan_of(all_kinds, CLIENTS, ("g1:i",), (), AFFINITY)
     assert not any(group["affine"] for group in drained["groups"])
 
 
-def test_without_affinity_the_edge_is_told_of_none() -> None:
+def test_without_affinity_the_table_has_none() -> None:
     plan = edge.plan_of([backend("g1", "m"), backend("g2", "m")], CLIENTS)
     assert "affinity" not in json.loads(plan["table"])
     assert [group["affine"] for group in plan["groups"]] == [False]

@@ -45,7 +45,7 @@ def test_refusals(before: list[str], drain: list[str], undrain: list[str], reaso
         drained_after(BACKENDS, before, drain=drain, undrain=undrain)
 
 
-def test_the_last_one_goes_when_told_so() -> None:
+def test_the_last_one_is_drained_when_forced() -> None:
     assert drained_after(BACKENDS, ["gpu2:a"], drain=["gpu1:a"], undrain=[], force=True) == ["gpu1:a", "gpu2:a"]
 
 

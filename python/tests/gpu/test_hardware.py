@@ -42,7 +42,7 @@ def test_fp8_and_bfloat16_came_with_a_generation_and_stayed() -> None:
     assert [g.name for g in generations if not g.fp8] == ["Volta", "Turing", "Ampere"]
 
 
-def test_the_gpu_that_was_measured_is_known_as_it_said() -> None:
+def test_the_measured_gpu_is_listed_as_it_reported() -> None:
     known = hardware().known(f"{RECORDED['PciInfo']['pciDeviceId'] >> 16:04x}")
     assert known is not None
     assert RECORDED["Name"] == f"NVIDIA {known.name}"

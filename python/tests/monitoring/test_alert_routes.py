@@ -45,13 +45,13 @@ def silences(source: dict[str, str], target: dict[str, str]) -> bool:
     )
 
 
-def test_nobody_is_told_where_nobody_is_named() -> None:
+def test_without_receivers_nothing_is_sent() -> None:
     found = routes()
     assert found["receivers"] == [{"name": "nobody"}]
     assert found["route"]["receiver"] == "nobody"
 
 
-def test_every_receiver_hears_its_severities_and_no_receiver_hears_watchdog() -> None:
+def test_every_receiver_gets_its_severities_and_none_gets_watchdog() -> None:
     watch, *others = routes(HOOK, MAIL)["route"]["routes"]
     assert (watch["matchers"], watch["receiver"]) == (['alertname="Watchdog"'], "nobody")
     assert [(route["receiver"], route["matchers"], route["continue"]) for route in others] == [
@@ -68,7 +68,7 @@ def test_secrets_stand_in_files_only() -> None:
     assert mail["auth_password_file"].endswith("/team.password")
 
 
-def test_the_dead_mans_switch_is_told_again_and_again() -> None:
+def test_the_dead_mans_switch_is_notified_repeatedly() -> None:
     found = routes(dead_man="http://d/")
     watch = found["route"]["routes"][0]
     assert (watch["receiver"], watch["repeat_interval"], watch["group_interval"]) == ("dead-man", "1m", "1m")

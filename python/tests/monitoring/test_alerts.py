@@ -1,4 +1,4 @@
-"""Every alert has a case, a section of the docs and a cause; every metric it asks for is told by somebody."""
+"""Every alert has a case, a section of the docs and a cause; every metric of its expression is exposed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from rackserve.vllm import releases
 from testing.alerts.expressions import metrics_of
 from testing.alerts.promtool import CASES, GPUS
-from testing.alerts.series import ROOT, RULES, SUFFIXES, recorded, told
+from testing.alerts.series import ROOT, RULES, SUFFIXES, known_series, recorded
 
 DOCS = (ROOT / "docs/how-to/alerts.md").read_text(encoding="utf-8")
 H200 = ROOT / "python/tests/data/h200"
@@ -37,23 +37,23 @@ def test_an_alert_says_how_bad_it_is_what_it_is_why_and_what_to_do(name: str) ->
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.get("alert") or rule["record"])
-def test_every_metric_that_a_rule_asks_for_is_told_by_somebody(rule: dict[str, Any]) -> None:
-    assert metrics_of(rule["expr"]) - told() == set()
+def test_every_metric_of_a_rule_is_exposed(rule: dict[str, Any]) -> None:
+    assert metrics_of(rule["expr"]) - known_series() == set()
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["alert"])
-def test_a_case_uses_series_that_somebody_tells(case: dict[str, Any]) -> None:
+def test_a_case_uses_series_that_are_exposed(case: dict[str, Any]) -> None:
     series = {key.split("{")[0] for side in ("fires", "silent") for key in case.get(side, {})}
-    assert series - told() == set()
+    assert series - known_series() == set()
 
 
 @pytest.mark.parametrize("case", GPUS, ids=lambda case: case["name"])
-def test_what_an_exporter_of_gpus_is_said_to_tell_is_told_by_somebody(case: dict[str, Any]) -> None:
-    assert {key.split("{")[0] for key in case["series"]} - told() == set()
+def test_the_gpu_series_of_a_case_are_exposed(case: dict[str, Any]) -> None:
+    assert {key.split("{")[0] for key in case["series"]} - known_series() == set()
     assert set(case["expected"]) - recorded() == set()
 
 
-def test_a_real_gpu_tells_what_rules_ask_of_gpus() -> None:
+def test_a_real_gpu_exposes_what_rules_need_of_gpus() -> None:
     pages = [(H200 / name).read_text(encoding="utf-8") for name in ("nvitop.txt", "host_metrics.txt")]
     there = set(re.findall(r"(?m)^(\w+)\{", "\n".join(pages)))
     asked = {name for rule in RULES for name in metrics_of(rule["expr"]) if name.startswith(("gpu_", "rackserve_gpu"))}

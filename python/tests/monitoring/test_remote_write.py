@@ -36,7 +36,7 @@ def test_secrets_are_named_by_file() -> None:
     }
 
 
-def test_nothing_is_named_where_nobody_is_told() -> None:
+def test_without_receivers_there_is_no_remote_write() -> None:
     assert (remote_write_entries([], "/etc/r"), remote_write_files([FAR], "/etc/r")) == ([], {})
 
 
@@ -51,7 +51,7 @@ def test_nothing_is_named_where_nobody_is_told() -> None:
         ("hunter2", "receiver number 1: "),
     ],
 )
-def test_what_is_wrong_is_named_and_no_secret_told(receiver: object, reason: str) -> None:
+def test_what_is_wrong_is_named_and_no_secret_shown(receiver: object, reason: str) -> None:
     with pytest.raises(InputError) as refused:
         remote_write_entries([receiver], "/etc/r")
     assert reason in str(refused.value)

@@ -159,6 +159,8 @@ def target(job: str, address: str, health: str = "up", interval: str = "15s") ->
     ],
     ids=["settled", "dropped by relabelling", "missing", "removed", "unscraped", "unscraped for a minute"],
 )
-def test_what_prometheus_has_not_taken_over_is_told(active: list[Any], dropped: list[Any], differs: list[str]) -> None:
+def test_targets_that_prometheus_has_not_loaded_are_reported(
+    active: list[Any], dropped: list[Any], differs: list[str]
+) -> None:
     answer = {"data": {"activeTargets": active, "droppedTargets": dropped}}
     assert unsettled_targets(answer, {"node": [{"targets": ["a:1"]}, {"targets": ["b:1"]}]}) == differs

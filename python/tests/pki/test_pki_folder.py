@@ -70,7 +70,7 @@ def test_it_is_made_anew_when_it_must_be(folder: Path, change: str, monkeypatch:
     names = NAMES[:3] if change == "names" else NAMES
     asked = {"renew": change == "asked for"}
     assert pki.ensure_server(folder, "edge1", names, **asked, write=False) == "renewed"
-    assert certificate(folder / "edge1.crt") == before, "told only"
+    assert certificate(folder / "edge1.crt") == before, "reported only"
     assert pki.ensure_server(folder, "edge1", names, **asked) == "renewed"
     assert certificate(folder / "edge1.crt") != before
 

@@ -129,10 +129,10 @@ def test_a_set_is_kept_once_and_old_ones_go(tmp_path: Path) -> None:
     assert acting.keep_set(chosen, str(keep))
     assert not acting.keep_set(chosen, str(keep))
     home = keep / "535.309.01-proprietary"
-    told = json.loads((home / "set.json").read_text())
-    assert told["path"] == f"{home}/apt"
+    record = json.loads((home / "set.json").read_text())
+    assert record["path"] == f"{home}/apt"
     assert (home / "apt/a.deb").stat().st_ino == (source / "a.deb").stat().st_ino
-    assert not acting.keep_set(told, str(keep))
+    assert not acting.keep_set(record, str(keep))
     (keep / "470.1-proprietary").mkdir()
     acting.prune(str(keep), {"535.309.01-proprietary"})
     assert [path.name for path in keep.iterdir()] == ["535.309.01-proprietary"]

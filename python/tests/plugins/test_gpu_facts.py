@@ -40,7 +40,7 @@ def test_gpus_on_the_bus_are_seen_without_a_driver(host: Path) -> None:
     ]
 
 
-def test_a_gpu_that_the_driver_shows_is_told_once(host: Path) -> None:
+def test_a_gpu_that_the_driver_shows_is_listed_once(host: Path) -> None:
     shown = [{"bus_id": "0000:3b:00.0", "device_id": "2330", "index": 0}, {"bus_id": "0000:99:00.0", "index": 1}]
     merged = facts.merge_gpus(shown, facts.pci_devices(str(host)))
     assert [(gpu["bus_id"], gpu.get("index"), gpu["seen_on_bus"]) for gpu in merged] == [
@@ -77,7 +77,7 @@ def test_xids_are_read_from_the_kernels_log() -> None:
     assert facts.parse_xids(log) == [{"bus_id": "0000:3b:00", "code": 79}, {"bus_id": "0000:5e:00", "code": 13}]
 
 
-def test_secure_boot_is_on_off_or_not_told(tmp_path: Path) -> None:
+def test_secure_boot_is_on_off_or_unknown(tmp_path: Path) -> None:
     assert facts.secure_boot(str(tmp_path)) is False
     variable = tmp_path / facts._SECURE_BOOT
     (tmp_path / "sys/firmware/efi").mkdir(parents=True)

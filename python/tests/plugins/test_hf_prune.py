@@ -54,8 +54,8 @@ def test_the_arguments_of_every_instance_count(tmp_path: Path) -> None:
 
 
 def test_a_snapshot_is_described(home: Path) -> None:
-    told = hf_prune.described(folder(home, "o/m", OLD))
-    assert told == {"repo": "o/m", "revision": OLD, "size": len("same" + "old")}
+    described = hf_prune.described(folder(home, "o/m", OLD))
+    assert described == {"repo": "o/m", "revision": OLD, "size": len("same" + "old")}
 
 
 def test_a_snapshot_goes_without_what_another_needs(home: Path) -> None:

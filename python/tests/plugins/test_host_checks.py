@@ -254,7 +254,7 @@ def test_a_default_route_fails_and_names_the_setting(monkeypatch: pytest.MonkeyP
     assert "stack_verify_no_default_route" in found["detail"]
 
 
-def test_nobody_listening_is_a_failed_check_that_names_the_address() -> None:
+def test_a_refused_connection_is_a_failed_check_that_names_the_address() -> None:
     with serving({}) as url:
         pass
     found = host_checks.run_check({"name": "models", "kind": "models", "url": url, "served": ["x"]})
@@ -328,7 +328,7 @@ def test_status_of_an_instance_that_does_not_answer(monkeypatch: pytest.MonkeyPa
     assert found["data"]["state"] == state
 
 
-def test_status_of_an_instance_that_nobody_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_of_an_instance_without_a_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_checks, "_show_unit", lambda _unit: UNIT_UP)
     monkeypatch.setattr(host_checks, "SAMPLE_PAUSE_S", 0)
     with serving({"/metrics": (200, METRICS)}) as url:
@@ -337,7 +337,7 @@ def test_status_of_an_instance_that_nobody_probes(monkeypatch: pytest.MonkeyPatc
     assert found["detail"].endswith("its probe says nothing")
 
 
-def test_what_the_probe_said() -> None:
+def test_the_record_of_the_probe() -> None:
     assert judges.summarize_health(json.dumps(PROBED), 1000.0) == {
         "health": "ready",
         "health_for_s": 100.0,

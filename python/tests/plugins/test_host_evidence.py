@@ -44,7 +44,7 @@ def test_alerts_are_read_and_an_answer_that_is_none_has_none() -> None:
     assert he.alerts_of("") is he.alerts_of("<html>") is None
 
 
-def test_a_filesystem_is_told_once(tmp_path: Path) -> None:
+def test_a_filesystem_is_listed_once(tmp_path: Path) -> None:
     found = he.free_of([str(tmp_path), str(tmp_path), "/nowhere"])
     assert list(found) == [str(tmp_path)]
     assert 0 <= found[str(tmp_path)] <= 1

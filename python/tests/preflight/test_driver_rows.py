@@ -37,7 +37,7 @@ def test_a_driver_that_does_not_fit_is_refused_with_the_table() -> None:
     ],
     ids=["no driver", "another version", "a GPU too few", "no device node"],
 )
-def test_what_is_wrong_with_a_driver_is_said(found: GpuFacts, version: str, problem: str) -> None:
+def test_problems_of_a_driver_are_reported(found: GpuFacts, version: str, problem: str) -> None:
     (said,) = validate_driver(found, version)
     assert said.startswith(problem)
 

@@ -153,7 +153,7 @@ def test_hosts_with_the_same_instances_have_gpus_of_one_kind() -> None:
     assert group_row("gpu1", {"gpu1": facts(gpu("A100", 0))}) is None
 
 
-def test_a_host_without_a_gpu_is_told_so() -> None:
+def test_a_host_without_a_gpu_is_refused() -> None:
     found = refused(rows(facts(driver=None), "0.26.0"))
     assert [(row.what, row.found) for row in found] == [
         ("GPU", "none on the PCI bus"),

@@ -142,7 +142,7 @@ def test_a_version_that_the_bundle_lacks_is_named(bundle: Path) -> None:
     assert "0.32.0 (cpu, Python 3.11)" in problem
 
 
-def test_every_reason_is_told_at_once(bundle: Path) -> None:
+def test_every_reason_is_reported_at_once(bundle: Path) -> None:
     bad = replace(FIT, euid=1, architecture="aarch64", pythons={})
     assert len(host_problems(WANTED, MANIFEST, bad, bundle)) == 3
 

@@ -22,7 +22,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """Answers with what the test chose."""
 
     def do_GET(self) -> None:
-        status, text = self.server.told  # type: ignore[attr-defined]
+        status, text = self.server.answer  # type: ignore[attr-defined]
         self.send_response(status)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
@@ -39,9 +39,9 @@ def edge(folder: Path, health: tuple[int, str], known: tuple[int, str]) -> Itera
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "pki/edge.crt", folder / "pki/edge.key")
     servers = []
-    for told in (health, known):
+    for answer in (health, known):
         server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
-        server.told = told  # type: ignore[attr-defined]
+        server.answer = answer  # type: ignore[attr-defined]
         servers.append(server)
     servers[0].socket = context.wrap_socket(servers[0].socket, server_side=True)
     threads = [threading.Thread(target=server.serve_forever, args=(0.01,)) for server in servers]

@@ -1,4 +1,4 @@
-"""What a host tells of its certificates, bundle, release and GPUs."""
+"""The metrics of a host: certificates, bundle, release and GPUs."""
 
 from __future__ import annotations
 
@@ -38,11 +38,13 @@ def test_certificates_are_found_by_patterns(tmp_path: Path) -> None:
     assert found == {f'path="{tmp_path}/pki/{name}.crt"' for name in ("ca", "edge1")}
 
 
-@pytest.mark.parametrize(("expires", "told"), [(None, []), ("2026-12-31", [calendar.timegm((2027, 1, 1, 0, 0, 0))])])
-def test_a_bundle_holds_to_the_end_of_its_last_day(expires: str | None, told: list[float]) -> None:
+@pytest.mark.parametrize(
+    ("expires", "expected"), [(None, []), ("2026-12-31", [calendar.timegm((2027, 1, 1, 0, 0, 0))])]
+)
+def test_a_bundle_holds_to_the_end_of_its_last_day(expires: str | None, expected: list[float]) -> None:
     of, *end = hm.bundle({"name": "rack", "version": 7, "expires": expires})
     assert of == hm.Sample("bundle_info", 1, 'bundle="rack",version="7"')
-    assert [sample.value for sample in end] == told
+    assert [sample.value for sample in end] == expected
 
 
 @pytest.mark.parametrize(
@@ -101,10 +103,10 @@ def test_bundle_and_release_are_read_where_the_host_has_them(tmp_path: Path) -> 
     assert (found["bundle_info"], found["runtime_info"]) == ('bundle="rack",version="7"', 'release="0.32.0"')
 
 
-def test_every_name_that_is_told_is_listed() -> None:
-    told = [
+def test_every_name_that_is_written_is_listed() -> None:
+    samples = [
         *hm.xids("", ["a"]),
         *hm.gpu_rows("0" + ", 1" * len(hm._GPU), hm._GPU),
         *hm.bundle({"expires": "2026-01-01"}),
     ]
-    assert {f"rackserve_{sample.name}" for sample in told} <= hm.names()
+    assert {f"rackserve_{sample.name}" for sample in samples} <= hm.names()

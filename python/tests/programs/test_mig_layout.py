@@ -86,7 +86,7 @@ def test_a_gpu_that_computes_is_not_cut(smi: Smi, layout: str, capsys: pytest.Ca
     assert "GPU 0 is in use (process 4711)" in capsys.readouterr().err
 
 
-def test_a_mode_that_waits_for_a_reset_is_told(smi: Smi, layout: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mode_that_waits_for_a_reset_is_reported(smi: Smi, layout: str, capsys: pytest.CaptureFixture[str]) -> None:
     smi.resets = False
     assert mig_layout.main(["apply", layout]) == 2
     assert "needs a reset" in capsys.readouterr().err

@@ -170,7 +170,7 @@ def test_a_token_makes_it_ready(host: Host, engine: StandIn, capsys: pytest.Capt
     assert engine.golden_asked == 0
 
 
-def test_the_journal_hears_of_changes_only(
+def test_the_journal_gets_changes_only(
     host: Host, engine: StandIn, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JOURNAL_STREAM", "1:2")
@@ -269,7 +269,7 @@ def test_an_answer_without_a_token_is_none(host: Host, engine: StandIn) -> None:
         assert host.check()["state"] == "hung"
 
 
-def test_it_is_opened_again_only_where_it_was_closed_and_nobody_drained_it(host: Host, engine: StandIn) -> None:
+def test_it_is_opened_again_only_where_it_was_closed_and_is_not_drained(host: Host, engine: StandIn) -> None:
     engine.silent = True
     host.check()
     engine.silent = False
@@ -280,7 +280,7 @@ def test_it_is_opened_again_only_where_it_was_closed_and_nobody_drained_it(host:
     assert host.did == [f"stop {PROXY}", "start vllm-proxy@a.socket"]
 
 
-def test_nobody_who_listens(host: Host) -> None:
+def test_a_refused_connection(host: Host) -> None:
     assert host.check()["state"] == "starting"
     host.unit = "failed"
     assert host.check()["state"] == "failed"

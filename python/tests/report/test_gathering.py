@@ -50,7 +50,7 @@ def record(runs: Path, name: str, inventory: Path, **summary: Any) -> Path:
     folder = runs / name
     events = folder / "artifacts" / "ansible" / "job_events"
     events.mkdir(parents=True)
-    told = {
+    record = {
         "playbook": "/x/site.yml",
         "inventory": str(inventory),
         "limit": None,
@@ -63,7 +63,7 @@ def record(runs: Path, name: str, inventory: Path, **summary: Any) -> Path:
         "unreachable": [],
         **summary,
     }
-    (folder / "summary.json").write_text(json.dumps(told), encoding="utf-8")
+    (folder / "summary.json").write_text(json.dumps(record), encoding="utf-8")
     for number, (role, task, host, changed) in enumerate(
         [
             ("vllm", "vllm : install | Second", "gpu2", True),
@@ -185,7 +185,7 @@ def test_a_state_that_could_not_be_read_takes_no_verdict_away(tmp_path: Path) ->
     assert list(bare.states.by_host) == list(bare.verdicts.by_host) == ["edge1"]
 
 
-def test_capacity_of_instances_that_are_alike_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_capacity_of_equal_instances_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "models" / "m"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(SHAPE), encoding="utf-8")

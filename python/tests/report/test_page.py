@@ -86,7 +86,7 @@ def asks_for(page: Page) -> list[str]:
 
 
 @pytest.mark.parametrize("report", [healthy(), ill()], ids=["healthy", "ill"])
-def test_it_asks_nobody_for_anything(report: SiteReport) -> None:
+def test_it_loads_nothing(report: SiteReport) -> None:
     page = Page(render(report, MADE))
     assert page.open == []
     assert asks_for(page) == []

@@ -1,4 +1,4 @@
-"""The record of `make nightly`: one row a scenario, of its last run; and no scenario is run by nobody."""
+"""The record of `make nightly`: one row a scenario, of its last run; and every scenario is run by something."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""python/tools/proxy_cost.py: both ways are asked by turns with questions of their own, and what fails is told."""
+"""python/tools/proxy_cost.py: both ways are asked in turns with their own questions, and failures are reported."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_slower_way_has_a_larger_ratio(tool: ModuleType, capsys: pytest.Captur
 def test_no_question_is_asked_both_ways(tool: ModuleType) -> None:
     direct, edge = Behaviour(first_s=0, gap_s=0), Behaviour(first_s=0, gap_s=0)
     run(tool, direct, edge)
-    asked = [{body["messages"][0]["content"] for body in told.requests} for told in (direct, edge)]
+    asked = [{body["messages"][0]["content"] for body in engine.requests} for engine in (direct, edge)]
     assert all(asked)
     assert not asked[0] & asked[1]
 

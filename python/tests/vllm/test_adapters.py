@@ -97,7 +97,7 @@ def test_an_adapter_that_vllm_would_not_serve_is_refused(
     assert reason in problem
 
 
-def test_an_adapter_for_the_same_model_under_another_name_is_told_so(sources: Sources) -> None:
+def test_an_adapter_for_another_name_of_the_model_is_accepted_with_base(sources: Sources) -> None:
     other = with_configuration(sources, base_model_name_or_path="/home/me/m")
     assert validate_adapters(instance({**LORA, "base": "/home/me/m"}), other, NEWEST) == []
 

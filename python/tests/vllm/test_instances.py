@@ -92,7 +92,7 @@ def test_an_instance_spreads_over_its_gpus(changes: dict[str, Any], shared_by: i
     assert parse_instances([instance(**changes)])[0].tensor_parallel == shared_by
 
 
-def test_every_mistake_is_told_at_once() -> None:
+def test_every_error_is_reported_at_once() -> None:
     with pytest.raises(InputError) as refused:
         parse_instances([instance(name="a", x=1), instance(name="b", y=2)])
     assert "'x'" in str(refused.value)

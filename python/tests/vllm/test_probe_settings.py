@@ -23,7 +23,7 @@ def identity(runtime: dict[str, str] | None = None, **more: Any) -> str:
     return str(probe_settings(instance(**more), "/s", runtime or RUNTIME, 600)["golden_identity"])
 
 
-def test_the_probe_knows_every_key_that_it_is_told() -> None:
+def test_the_probe_knows_every_setting() -> None:
     settings = Settings(**probe_settings(instance(), "/run/vllm-a/api.sock", RUNTIME, 600))
     assert (settings.engine, settings.model, settings.start_budget_s) == ("/run/vllm-a/api.sock", "m", 600.0)
 

@@ -83,7 +83,7 @@ def test_a_model_that_does_not_generate_calls_no_tools() -> None:
 
 @pytest.mark.parametrize("changes", TYPICAL.values(), ids=TYPICAL)
 @pytest.mark.parametrize("version", releases())
-def test_no_release_is_told_false_or_left_to_its_defaults(version: str, changes: dict[str, Any]) -> None:
+def test_no_release_gets_false_or_its_defaults(version: str, changes: dict[str, Any]) -> None:
     config = rendered(version, **changes)
     assert not [key for key, value in config.items() if value is False or value is None]
     assert {"max-num-seqs", "max-model-len", "gpu-memory-utilization", "revision"} <= config.keys()
