@@ -227,7 +227,7 @@ def test_one_that_waits_for_a_cpu_is_left_alone(host: Host, engine: StandIn) -> 
     assert 'decision="skip_busy"} 4' in (host.root / "metrics" / "rackserve_instance_a.prom").read_text()
 
 
-def test_one_that_waits_for_a_cpu_is_not_spared_for_ever(host: Host, engine: StandIn) -> None:
+def test_one_that_waits_for_a_cpu_is_not_skipped_for_ever(host: Host, engine: StandIn) -> None:
     host.configure(restart_after=1)
     host.press(STARVED)
     engine.silent = True
