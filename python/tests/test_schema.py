@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field, ValidationError, model_validator
 
-from rackserve._schema import Strict, label_of, plain, sentences
+from rackserve._schema import Strict, label_of, parse_items, plain, sentences
 
 
 class Inner(Strict):
@@ -93,3 +93,10 @@ def test_lazy_values_of_ansible_are_read_through_their_interface() -> None:
 def test_hostvars_stay_unread() -> None:
     hostvars: UserDict[str, Any] = UserDict(gpu1={})
     assert plain(hostvars) is hostvars
+
+
+def test_items_that_fit_are_returned_and_every_other_is_named() -> None:
+    parsed, problems = parse_items([{"name": "a"}, {"name": "b", "x": 1}, 3], Outer, "site")
+    assert [item.name for item in parsed] == ["a"]
+    assert [problem.partition(":")[0] for problem in problems] == ["site 'b'", "site number 3"]
+    assert parse_items([{"name": "a"}], Outer, "site")[1] == []

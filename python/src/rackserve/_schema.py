@@ -5,15 +5,16 @@ from __future__ import annotations
 import difflib
 import typing
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from pydantic import ValidationError
     from pydantic_core import ErrorDetails
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Strict(BaseModel):
@@ -33,6 +34,31 @@ def label_of(item: object, what: str, position: int) -> str:
     if isinstance(item, Mapping) and isinstance(item.get("name"), str):
         return f"{what} {item['name']!r}"
     return f"{what} number {position + 1}"
+
+
+def parse_items(
+    raw: Sequence[object], model: type[Model], what: str, *, shown: Collection[str] | None = None
+) -> tuple[list[Model], list[str]]:
+    """Read a list of items.
+
+    Args:
+        raw: the items.
+        model: the schema of each.
+        what: what an item is called in messages.
+        shown: as for `sentences`.
+
+    Returns:
+        The items that fit the schema, and one sentence for each thing that is wrong with the others.
+    """
+    parsed: list[Model] = []
+    problems: list[str] = []
+    for position, item in enumerate(raw):
+        try:
+            parsed.append(model.model_validate(item))
+        except ValidationError as wrong:
+            label = label_of(item, what, position)
+            problems += [f"{label}: {sentence}" for sentence in sentences(wrong, model, shown=shown)]
+    return parsed, problems
 
 
 def sentences(

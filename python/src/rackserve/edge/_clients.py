@@ -7,10 +7,10 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from rackserve._schema import Strict, label_of, sentences
+from rackserve._schema import Strict, parse_items
 from rackserve.errors import InputError
 
 if TYPE_CHECKING:
@@ -90,14 +90,7 @@ def parse_clients(raw: Sequence[dict[str, Any]], models: Sequence[str]) -> tuple
     Raises:
         InputError: naming every wrong client and key, the value found and what to set.
     """
-    problems: list[str] = []
-    parsed: list[Client] = []
-    for position, item in enumerate(raw):
-        try:
-            parsed.append(Client.model_validate(item))
-        except ValidationError as wrong:
-            label = label_of(item, "client", position)
-            problems += [f"{label}: {sentence}" for sentence in sentences(wrong, Client, shown=_SHOWN)]
+    parsed, problems = parse_items(raw, Client, "client", shown=_SHOWN)
     names = Counter(client.name for client in parsed)
     problems += [f"client name {name!r} is used {n} times; give each its own" for name, n in names.items() if n > 1]
     problems += [

@@ -6,9 +6,9 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from rackserve._schema import Strict, label_of, sentences
+from rackserve._schema import Strict, parse_items
 from rackserve.errors import InputError
 from rackserve.gpu import stable_name
 
@@ -248,14 +248,7 @@ def parse_instances(raw: Sequence[dict[str, Any]], port_base: int = PORT_BASE) -
     Raises:
         InputError: naming every wrong instance and key, the value found and what is allowed.
     """
-    problems: list[str] = []
-    parsed: list[Instance] = []
-    for position, item in enumerate(raw):
-        try:
-            parsed.append(Instance.model_validate(item))
-        except ValidationError as wrong:
-            label = label_of(item, "instance", position)
-            problems += [f"{label}: {sentence}" for sentence in sentences(wrong, Instance)]
+    parsed, problems = parse_items(raw, Instance, "instance")
     problems += [f"instance name {name!r} is used {n} times; give each its own" for name, n in _twice(parsed, "name")]
     problems += [
         f"port {port} is used by {n} instances ({', '.join(i.name for i in parsed if i.port == port)}); "
