@@ -166,3 +166,42 @@ def test_an_adapters_configuration_is_read_where_there_is_one(tmp_path: Path) ->
     (tmp_path / "adapter_config.json").write_text("{}")
     assert host_facts.adapter_config(str(tmp_path)) == "{}"
     assert host_facts.adapter_config(str(tmp_path / "none")) is None
+
+
+def test_a_user_has_an_id_or_is_not_there() -> None:
+    assert host_facts.uid_of("root") == 0
+    assert host_facts.uid_of("nobody-of-this-name") is None
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, True),
+        ({"etc/systemd/logind.conf": "[Login]\n#RemoveIPC=no\n"}, True),
+        ({"etc/systemd/logind.conf": "[Login]\nRemoveIPC=no\n"}, False),
+        ({"etc/systemd/logind.conf.d/x.conf": "[Login]\nRemoveIPC = off \n"}, False),
+        (
+            {
+                "etc/systemd/logind.conf": "[Login]\nRemoveIPC=no\n",
+                "usr/lib/systemd/logind.conf.d/50-x.conf": "[Login]\nRemoveIPC=yes\n",
+            },
+            True,
+        ),
+        (
+            {
+                "usr/lib/systemd/logind.conf.d/50-x.conf": "[Login]\nRemoveIPC=yes\n",
+                "etc/systemd/logind.conf.d/50-x.conf": "[Login]\nRemoveIPC=no\n",
+            },
+            False,
+        ),
+        ({"etc/systemd/logind.conf": "\ufffdnonsense"}, True),
+    ],
+    ids=["default", "comment", "off", "drop-in", "later drop-in", "hidden drop-in", "nonsense"],
+)
+def test_logind_removes_ipc_unless_it_is_told_not_to(tmp_path: Path, files: dict[str, str], *, expected: bool) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert host_facts.removes_ipc(str(tmp_path)) is False
+    (tmp_path / "run/systemd/seats").mkdir(parents=True)
+    assert host_facts.removes_ipc(str(tmp_path)) is expected

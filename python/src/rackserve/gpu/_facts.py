@@ -16,15 +16,20 @@ class _Part(BaseModel):
 
 
 class Slice(_Part):
-    """A MIG instance: its identity, and bytes of memory."""
+    """A MIG instance: its identity, and bytes of memory (None where NVML does not give them)."""
 
     uuid: str
-    memory: int
+    memory: int | None = None
     reserved: int = 0
 
 
 class Gpu(_Part):
-    """One GPU; fields that need a driver are None without one. Memory is in bytes."""
+    """One GPU; fields that need a driver are None without one. Memory is in bytes.
+
+    `unread` is the reason by field that NVML did not give, `problem` why the driver cannot open the GPU,
+    `acs_redirect` whether a PCIe bridge above it sends peer traffic to the root, `iommu` the type of its IOMMU group
+    (`identity`, `DMA`, `DMA-FQ`; empty without one, None where unread).
+    """
 
     bus_id: str
     device_id: str = ""
@@ -38,9 +43,13 @@ class Gpu(_Part):
     reported_capability: Capability | None = Field(default=None, alias="capability")
     mig: bool | None = None
     slices: tuple[Slice, ...] = ()
-    nvlinks: int = 0
+    nvlinks: int | None = 0
     ecc: bool | None = None
     fabric: str | None = None
+    unread: dict[str, str] = {}
+    problem: str | None = None
+    acs_redirect: bool | None = None
+    iommu: str | None = None
 
     @property
     def known(self) -> KnownGpu | None:
@@ -73,13 +82,19 @@ class Gpu(_Part):
 
 
 class Driver(_Part):
-    """NVIDIA's driver; `problem` is why it does not respond."""
+    """NVIDIA's driver; `problem` is why it does not respond, `unread` the reason by field that it did not give."""
 
     version: str | None = None
     cuda: str | None = None
     modules: Modules | None = None
     installed: str | None = None
     problem: str | None = None
+    unread: dict[str, str] = {}
+
+    @property
+    def answers(self) -> bool:
+        """Whether NVML could be initialized; single values may be unknown all the same."""
+        return self.problem is None and (self.version or self.cuda) is not None
 
 
 class FabricManager(_Part):

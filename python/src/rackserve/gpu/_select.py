@@ -21,7 +21,9 @@ class Share:
     @property
     def cuda_bytes(self) -> int | None:
         """Memory that CUDA gets of it; None when unknown."""
-        return self.slice.memory - self.slice.reserved if self.slice else self.gpu.cuda_bytes
+        if self.slice is None:
+            return self.gpu.cuda_bytes
+        return None if self.slice.memory is None else self.slice.memory - self.slice.reserved
 
     @property
     def uuid(self) -> str | None:

@@ -81,7 +81,7 @@ def host_lock(path: str = LOCK, wait_s: float = 900.0) -> Iterator[None]:
 
 def run(argv: list[str], env: dict[str, str] | None = None) -> tuple[int, str, str]:
     """Run a program and return its exit code, standard output and standard error."""
-    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, errors="replace", check=False)
     return done.returncode, done.stdout, done.stderr
 
 

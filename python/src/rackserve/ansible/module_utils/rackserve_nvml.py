@@ -8,8 +8,12 @@ as in nvidia-ml-py 13.610.43, which NVIDIA makes from nvml.h.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LIBRARY = "libnvidia-ml.so.1"
 DRIVER_NOT_LOADED = 9
@@ -18,6 +22,13 @@ _INVALID = 2
 _NOT_SUPPORTED = 3
 _NOT_FOUND = 6
 _MISSING_FUNCTION = 13
+_LOST = 15
+_RESET_REQUIRED = 16
+_OTHER_STRUCTURE = 25
+# A GPU without the feature, or a driver from before it, answers so: nothing is wrong.
+_LACKS = (_INVALID, _NOT_SUPPORTED, _NOT_FOUND, _MISSING_FUNCTION)
+# Nothing else of such a GPU can be read or used: it is reported as one that does not answer.
+_GONE = (_LOST, _RESET_REQUIRED)
 # nvmlReturn_t of nvml.h; any other is shown by its number.
 _MEANINGS = {
     _INVALID: "invalid argument",
@@ -27,12 +38,15 @@ _MEANINGS = {
     DRIVER_NOT_LOADED: "the driver is not loaded",
     12: "no library",
     _MISSING_FUNCTION: "this driver lacks the function",
-    15: "a GPU has fallen off the bus",
+    _LOST: "a GPU has fallen off the bus",
+    _RESET_REQUIRED: "the GPU needs a reset",
     VERSION_MISMATCH: "the loaded driver and the installed libraries have different versions",
+    _OTHER_STRUCTURE: "another version of the structure",
     999: "unknown error",
 }
 _TEXT = 96
 _LINKS = 18
+_MOST_GPUS = 64
 _FABRIC = ("not supported", "not started", "in progress", "completed")
 
 
@@ -59,6 +73,12 @@ class Memory(ctypes.Structure):
         ("free", ctypes.c_ulonglong),
         ("used", ctypes.c_ulonglong),
     )
+
+
+class MemoryBefore(ctypes.Structure):
+    """nvmlMemory_t, for drivers and GPUs that do not answer nvmlDeviceGetMemoryInfo_v2."""
+
+    _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
 
 
 class PciInfo(ctypes.Structure):
@@ -109,7 +129,7 @@ class Nvml:
         """Return what a function writes into a buffer."""
         buffer = ctypes.create_string_buffer(_TEXT)
         self.call(name, *first, buffer, ctypes.c_uint(_TEXT))
-        return buffer.value.decode()
+        return buffer.value.decode(errors="replace")
 
     def numbers(self, name: str, *first: Any, count: int = 1) -> tuple[int, ...]:  # noqa: ANN401
         """Return the integers that a function writes through its last pointers."""
@@ -117,14 +137,9 @@ class Nvml:
         self.call(name, *first, *(ctypes.byref(number) for number in found))
         return tuple(number.value for number in found)
 
-    def numbers_or_none(self, name: str, *first: Any, count: int = 1) -> tuple[int, ...] | None:  # noqa: ANN401
-        """Return the integers, None where the GPU or the driver does not have them."""
-        try:
-            return self.numbers(name, *first, count=count)
-        except NvmlError as failed:
-            if failed.code in (_INVALID, _NOT_SUPPORTED, _NOT_FOUND, _MISSING_FUNCTION):
-                return None
-            raise
+    def number(self, name: str, *first: Any) -> int:  # noqa: ANN401
+        """Return the integer that a function writes through its last pointer."""
+        return self.numbers(name, *first)[0]
 
     def handle(self, name: str, *first: Any) -> ctypes.c_void_p:  # noqa: ANN401
         """Return the handle of a GPU, or of a slice of one."""
@@ -133,55 +148,128 @@ class Nvml:
         return found
 
     def memory(self, gpu: ctypes.c_void_p) -> tuple[int, int]:
-        """Return all bytes of memory, and those that CUDA never gets."""
+        """Return all bytes of memory, and those that CUDA never gets (0 where the driver does not tell them apart)."""
         found = Memory(version=versioned(Memory))
-        self.call("nvmlDeviceGetMemoryInfo_v2", gpu, ctypes.byref(found))
+        try:
+            self.call("nvmlDeviceGetMemoryInfo_v2", gpu, ctypes.byref(found))
+        except NvmlError as failed:
+            if failed.code in _GONE:
+                raise
+            before = MemoryBefore()
+            self.call("nvmlDeviceGetMemoryInfo", gpu, ctypes.byref(before))
+            return before.total, 0
         return found.total, found.reserved
+
+
+class Fields:
+    """Reads values one by one: what cannot be read is None, and `unread` says why."""
+
+    def __init__(self) -> None:
+        self.unread: dict[str, str] = {}
+
+    def read(self, field: str, function: Callable[..., Any], *arguments: Any, **options: int) -> Any:  # noqa: ANN401
+        """Return a value that every GPU has, None where it cannot be read.
+
+        Raises:
+            NvmlError: when the GPU is lost or needs a reset.
+        """
+        try:
+            return function(*arguments, **options)
+        except NvmlError as failed:
+            if failed.code in _GONE:
+                raise
+            self.unread[field] = str(failed)
+        except ValueError as odd:
+            self.unread[field] = str(odd)
+        return None
+
+    def feature(self, field: str, function: Callable[..., Any], *arguments: Any, **options: int) -> Any:  # noqa: ANN401
+        """Return a value of a feature, None where the GPU or the driver does not have it, or it cannot be read.
+
+        Raises:
+            NvmlError: when the GPU is lost or needs a reset.
+        """
+        try:
+            return function(*arguments, **options)
+        except NvmlError as failed:
+            if failed.code in _GONE:
+                raise
+            if failed.code not in _LACKS:
+                self.unread[field] = str(failed)
+        return None
 
 
 def read_nvml(library: Any) -> dict[str, Any]:  # noqa: ANN401 - see Nvml
     """Return the driver's version, its CUDA version and every GPU that it shows.
 
+    A value that cannot be read is None; `unread`, of the driver and of each GPU, is the reason by field. A GPU that the
+    driver cannot open, or that is lost, is in `gone` (the reason by index) and not in `gpus`.
+
     Raises:
-        NvmlError: when the driver does not answer.
+        NvmlError: when the driver does not answer at all: NVML cannot be initialized.
     """
     nvml = Nvml(library)
     nvml.call("nvmlInit_v2")
+    fields = Fields()
     try:
-        (cuda,) = nvml.numbers("nvmlSystemGetCudaDriverVersion_v2")
-        (count,) = nvml.numbers("nvmlDeviceGetCount_v2")
+        cuda = fields.read("cuda", nvml.number, "nvmlSystemGetCudaDriverVersion_v2")
+        version = fields.read("version", nvml.text, "nvmlSystemGetDriverVersion")
+        count = fields.read("count", nvml.number, "nvmlDeviceGetCount_v2")
+        gpus: list[dict[str, Any]] = []
+        gone: dict[str, str] = {}
+        for index in range(_MOST_GPUS if count is None else count):
+            try:
+                gpus.append(read_gpu(nvml, index))
+            except NvmlError as failed:
+                if count is None and failed.code in (_INVALID, _NOT_FOUND):
+                    break
+                gone[str(index)] = str(failed)
         return {
-            "version": nvml.text("nvmlSystemGetDriverVersion"),
-            "cuda": f"{cuda // 1000}.{cuda % 1000 // 10}",
-            "gpus": [read_gpu(nvml, index) for index in range(count)],
+            "version": version,
+            "cuda": None if cuda is None else f"{cuda // 1000}.{cuda % 1000 // 10}",
+            "gpus": gpus,
+            "gone": gone,
+            "unread": fields.unread,
         }
     finally:
-        nvml.call("nvmlShutdown")
+        with contextlib.suppress(NvmlError):
+            nvml.call("nvmlShutdown")
 
 
 def read_gpu(nvml: Nvml, index: int) -> dict[str, Any]:
-    """Return what is known of one GPU; `index` is nvidia-smi's, by PCI bus."""
+    """Return what is known of one GPU; `index` is nvidia-smi's, by PCI bus.
+
+    Raises:
+        NvmlError: when it cannot be opened, is lost, or needs a reset.
+    """
     gpu = nvml.handle("nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index))
-    pci = PciInfo()
-    nvml.call("nvmlDeviceGetPciInfo_v3", gpu, ctypes.byref(pci))
-    total, reserved = nvml.memory(gpu)
-    mig = nvml.numbers_or_none("nvmlDeviceGetMigMode", gpu, count=2)
-    ecc = nvml.numbers_or_none("nvmlDeviceGetEccMode", gpu, count=2)
+    fields = Fields()
+    total, reserved = fields.read("memory", nvml.memory, gpu) or (None, 0)
+    capability = fields.read("capability", nvml.numbers, "nvmlDeviceGetCudaComputeCapability", gpu, count=2)
+    mig = fields.feature("mig", nvml.numbers, "nvmlDeviceGetMigMode", gpu, count=2)
+    ecc = fields.feature("ecc", nvml.numbers, "nvmlDeviceGetEccMode", gpu, count=2)
     return {
+        **(fields.read("bus_id", read_pci, nvml, gpu) or {}),
         "index": index,
-        "name": nvml.text("nvmlDeviceGetName", gpu),
-        "uuid": nvml.text("nvmlDeviceGetUUID", gpu),
-        "bus_id": short_bus_id(pci.bus_id.decode()),
-        "device_id": f"{pci.device_id >> 16:04x}",
+        "name": fields.read("name", nvml.text, "nvmlDeviceGetName", gpu),
+        "uuid": fields.read("uuid", nvml.text, "nvmlDeviceGetUUID", gpu),
         "memory": total,
         "reserved": reserved,
-        "capability": list(nvml.numbers("nvmlDeviceGetCudaComputeCapability", gpu, count=2)),
+        "capability": None if capability is None else list(capability),
         "mig": None if mig is None else bool(mig[0]),
-        "slices": read_slices(nvml, gpu) if mig and mig[0] else [],
-        "nvlinks": count_links(nvml, gpu),
+        "slices": read_slices(nvml, gpu, fields) if mig and mig[0] else [],
+        "nvlinks": count_links(nvml, gpu, fields),
         "ecc": None if ecc is None else bool(ecc[0]),
-        "fabric": read_fabric(nvml, gpu),
+        "fabric": fields.feature("fabric", read_fabric, nvml, gpu),
+        "unread": fields.unread,
     }
+
+
+def read_pci(nvml: Nvml, gpu: ctypes.c_void_p) -> dict[str, str]:
+    """Return the PCI address of a GPU as sysfs writes it, and its device id."""
+    pci = PciInfo()
+    nvml.call("nvmlDeviceGetPciInfo_v3", gpu, ctypes.byref(pci))
+    return {"bus_id": short_bus_id(pci.bus_id.decode(errors="replace")), "device_id": f"{pci.device_id >> 16:04x}"}
 
 
 def short_bus_id(bus_id: str) -> str:
@@ -190,35 +278,39 @@ def short_bus_id(bus_id: str) -> str:
     return f"{int(domain, 16):04x}:{rest}"
 
 
-def read_slices(nvml: Nvml, gpu: ctypes.c_void_p) -> list[dict[str, Any]]:
-    """Return the slices (MIG devices) of a GPU: uuid, memory, reserved."""
-    (most,) = nvml.numbers_or_none("nvmlDeviceGetMaxMigDeviceCount", gpu) or (0,)
+def read_slices(nvml: Nvml, gpu: ctypes.c_void_p, fields: Fields) -> list[dict[str, Any]]:
+    """Return the slices (MIG devices) of a GPU: uuid, memory (None where unread), reserved."""
+    most = fields.feature("slices", nvml.number, "nvmlDeviceGetMaxMigDeviceCount", gpu) or 0
     found = []
     for index in range(most):
-        try:
-            part = nvml.handle("nvmlDeviceGetMigDeviceHandleByIndex", gpu, ctypes.c_uint(index))
-        except NvmlError as failed:
-            if failed.code != _NOT_FOUND:
-                raise
-            continue
-        total, reserved = nvml.memory(part)
-        found.append({"uuid": nvml.text("nvmlDeviceGetUUID", part), "memory": total, "reserved": reserved})
+        name = f"slice {index}"
+        part = fields.feature(name, nvml.handle, "nvmlDeviceGetMigDeviceHandleByIndex", gpu, ctypes.c_uint(index))
+        uuid = part and fields.read(f"uuid of {name}", nvml.text, "nvmlDeviceGetUUID", part)
+        if not uuid:
+            continue  # none there, or one that nothing could name
+        total, reserved = fields.read(f"memory of {name}", nvml.memory, part) or (None, 0)
+        found.append({"uuid": uuid, "memory": total, "reserved": reserved})
     return found
 
 
-def count_links(nvml: Nvml, gpu: ctypes.c_void_p) -> int:
-    """Return how many NVLinks of a GPU are up."""
-    states = (nvml.numbers_or_none("nvmlDeviceGetNvLinkState", gpu, ctypes.c_uint(link)) for link in range(_LINKS))
-    return sum(state == (1,) for state in states)
+def count_links(nvml: Nvml, gpu: ctypes.c_void_p, fields: Fields) -> int | None:
+    """Return how many NVLinks of a GPU are up; None where a link that may be there cannot be read."""
+    states = [
+        fields.feature("nvlinks", nvml.number, "nvmlDeviceGetNvLinkState", gpu, ctypes.c_uint(link))
+        for link in range(_LINKS)
+    ]
+    up = states.count(1)
+    return None if "nvlinks" in fields.unread and not up else up
 
 
-def read_fabric(nvml: Nvml, gpu: ctypes.c_void_p) -> str | None:
-    """Return how far the fabric manager has come with a GPU; None where the driver cannot say."""
+def read_fabric(nvml: Nvml, gpu: ctypes.c_void_p) -> str:
+    """Return how far the fabric manager has come with a GPU: `completed`, or `failed` where it could not.
+
+    Once a GPU's registration is completed, `status` is its result (nvml.h, nvmlGpuFabricInfo_t).
+    """
     found = FabricInfo(version=versioned(FabricInfo))
-    try:
-        nvml.call("nvmlDeviceGetGpuFabricInfoV", gpu, ctypes.byref(found))
-    except NvmlError as failed:
-        if failed.code in (_NOT_SUPPORTED, _MISSING_FUNCTION):
-            return None
-        raise
-    return _FABRIC[found.state] if found.state < len(_FABRIC) else f"state {found.state}"
+    nvml.call("nvmlDeviceGetGpuFabricInfoV", gpu, ctypes.byref(found))
+    state = _FABRIC[found.state] if found.state < len(_FABRIC) else f"state {found.state}"
+    if state == "completed" and found.status:
+        return f"failed: {_MEANINGS.get(found.status, f'error {found.status}')}"
+    return state

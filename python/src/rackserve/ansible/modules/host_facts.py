@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: host_facts
 short_description: Read the facts that preflight decides on
-description: Reads user, Debian release, architecture, Pythons and free disk. Never changes anything.
+description: Reads user, Debian release, architecture, Pythons, free disk and logind. Never changes anything.
 options:
   paths: {description: Folders whose filesystems' free bytes are wanted., type: list, elements: str, default: []}
   store: {description: Folder whose own size is wanted., type: str, required: true}
@@ -32,12 +32,16 @@ releases: {description: Ids of the complete releases., type: list, returned: alw
 floor: {description: Newest version of each bundle that the host took in., type: dict, returned: always}
 adapters: {description: "Folder to its adapter_config.json, null without one.", type: dict, returned: always}
 drivers: {description: "Driver sets that the host keeps, as rackserve_driver wrote them.", type: list, returned: always}
+vllm_uid: {description: "User id of the user vllm, null without one.", type: int, returned: always}
+removes_ipc: {description: Whether logind removes a login user's IPC objects at logout., type: bool, returned: always}
 """
 
 import glob
 import json
 import os
 import platform
+import pwd
+import re
 import shutil
 from typing import Any
 
@@ -98,6 +102,38 @@ def kept_drivers(folder: str) -> list[dict[str, Any]]:
     return found
 
 
+def uid_of(user: str) -> int | None:
+    """Return a user's id, None when there is no such user."""
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return None
+
+
+def removes_ipc(root: str = "/") -> bool:
+    """Return whether logind removes the IPC objects of a login user at logout: unless RemoveIPC=no, where it runs.
+
+    Of the main file and the drop-ins of all folders the last value counts, drop-ins by name; one in /etc hides one of
+    the same name elsewhere (systemd: logind.conf(5)).
+    """
+    if not os.path.isdir(os.path.join(root, "run/systemd/seats")):
+        return False  # logind makes it
+    mains, dropins = [], {}
+    for folder in ("usr/lib/systemd", "usr/local/lib/systemd", "run/systemd", "etc/systemd"):
+        mains += glob.glob(os.path.join(root, folder, "logind.conf"))
+        found = glob.glob(os.path.join(root, folder, "logind.conf.d", "*.conf"))
+        dropins.update({os.path.basename(path): path for path in found})
+    value = "yes"
+    for path in [*mains[-1:], *(dropins[name] for name in sorted(dropins))]:
+        try:
+            with open(path, encoding="utf-8", errors="replace") as source:
+                values = re.findall(r"^\s*RemoveIPC\s*=\s*(\S*)\s*$", source.read(), re.MULTILINE)
+        except OSError:
+            continue
+        value = values[-1] if values else value
+    return value.lower() not in ("no", "false", "off", "0", "n", "f")
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -133,6 +169,8 @@ def main() -> None:
         floor=floor,
         adapters={path: adapter_config(path) for path in module.params["adapters"]},
         drivers=kept_drivers(module.params["drivers"]),
+        vllm_uid=uid_of("vllm"),
+        removes_ipc=removes_ipc(),
     )
 
 

@@ -19,15 +19,21 @@ EXAMPLES = r"""
 RETURN = r"""
 gpus:
   description: >-
-    Every GPU: bus_id, device_id, seen_on_bus, kernel_driver; with a driver also index, name, uuid, memory and reserved
-    in bytes, capability, mig, slices, nvlinks, ecc, fabric.
+    Every GPU: bus_id, device_id, seen_on_bus, kernel_driver, acs_redirect (of a bridge above it), iommu (the type of
+    its group, empty without one); with a driver also index, name, uuid, memory and reserved in bytes, capability, mig,
+    slices, nvlinks, ecc, fabric, and unread, the reason by field that NVML did not give. One that the driver cannot
+    open has problem instead.
   type: list
   returned: always
-driver: {description: "version, cuda, modules, installed, problem; null is unknown.", type: dict, returned: always}
+driver:
+  description: >-
+    version, cuda, modules, installed, null is unknown; problem is why it does not answer, unread the reason by field.
+  type: dict
+  returned: always
 host:
   description: >-
-    kernel, header_kernels, secure_boot, nouveau, nvswitches, fabric_manager, reboot, glibc, nvcc, memory, xids since
-    the boot, missing_nodes.
+    kernel, header_kernels, secure_boot, nouveau, nvswitches, fabric_manager, reboot, glibc, nvcc (its CUDA release,
+    empty where it does not tell, null without one), memory, xids since the boot, missing_nodes.
   type: dict
   returned: always
 """
@@ -38,16 +44,16 @@ import os
 import platform
 import re
 import shutil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.rackserve_host import run
 from ansible.module_utils.rackserve_nvml import LIBRARY, VERSION_MISMATCH, NvmlError, read_nvml
+from ansible.module_utils.rackserve_pci import SWITCH_CLASS, merge_gpus, pci_devices, read_text
 
-_NVIDIA = "0x10de"
-# PCI classes: VGA and 3D controllers are GPUs, a bridge of kind "other" is an NVSwitch.
-_GPU_CLASSES = ("0x0300", "0x0302")
-_SWITCH_CLASS = "0x0680"
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 _XID = re.compile(r"NVRM: Xid \(PCI:(?P<bus>[0-9a-fA-F:]+)[^)]*\): (?P<code>\d+)")
 # What CUDA opens besides the GPUs themselves. A service in a sandbox cannot have them made.
 _NODES = ("/dev/nvidiactl", "/dev/nvidia-uvm")
@@ -55,50 +61,6 @@ _NODES = ("/dev/nvidiactl", "/dev/nvidia-uvm")
 _SECURE_BOOT = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 _VARIABLE_BYTES = 5
 _LOADED = re.compile(r"(?P<open>Open )?Kernel Module\b.*?(?P<version>\d+\.\d+(\.\d+)?)")
-
-
-def read_text(path: str) -> str:
-    """Return the text of a file, nothing when there is none to read."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as source:
-            return source.read()
-    except OSError:
-        return ""
-
-
-def pci_devices(root: str = "/") -> list[dict[str, str]]:
-    """Return NVIDIA's devices on the PCI bus: bus_id, device_id, class, kernel_driver."""
-    found = []
-    for folder in sorted(glob.glob(os.path.join(root, "sys/bus/pci/devices/*"))):
-        vendor, kind, device = (read_text(os.path.join(folder, n)).strip() for n in ("vendor", "class", "device"))
-        if vendor == _NVIDIA:
-            driver = os.path.join(folder, "driver")
-            bound = os.path.basename(os.readlink(driver)) if os.path.islink(driver) else ""
-            found.append(
-                {
-                    "bus_id": os.path.basename(folder).lower(),
-                    "device_id": device[len("0x") :].lower(),
-                    "class": kind[: len(_SWITCH_CLASS)],
-                    "kernel_driver": bound,
-                }
-            )
-    return found
-
-
-def merge_gpus(shown: list[dict[str, Any]], devices: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """Return every GPU once: what NVML shows of it, and what the bus does."""
-    on_bus = {device["bus_id"]: device for device in devices if device["class"] in _GPU_CLASSES}
-    by_bus = {gpu["bus_id"]: gpu for gpu in shown}
-    return [
-        {
-            "bus_id": bus_id,
-            "device_id": on_bus.get(bus_id, {}).get("device_id", ""),
-            "seen_on_bus": bus_id in on_bus,
-            "kernel_driver": on_bus.get(bus_id, {}).get("kernel_driver", ""),
-            **by_bus.get(bus_id, {}),
-        }
-        for bus_id in sorted(on_bus.keys() | by_bus.keys())
-    ]
 
 
 def parse_loaded(text: str) -> tuple[str | None, str | None]:
@@ -140,16 +102,33 @@ def reboot_reasons(root: str, loaded: str | None, installed: str | None, *, mism
 
 
 def first_version(text: str) -> str | None:
-    """Return the first dotted number of a program's output: the fabric manager's version, or nvcc's release."""
+    """Return the first dotted number of a program's output, such as the fabric manager's version."""
     found = re.search(r"\d+\.\d+(?:\.\d+)*", text)
     return found[0] if found else None
+
+
+def nvcc_release(text: str) -> str:
+    """Return the CUDA release of `nvcc --version`, empty where it does not tell."""
+    found = re.search(r"release (\d+\.\d+)", text)
+    return found[1] if found else ""
+
+
+def find_nvcc(environment: Mapping[str, str]) -> str | None:
+    """Return the nvcc that FlashInfer would start: of CUDA_HOME, the PATH, /usr/local/cuda (flashinfer.jit.cpp_ext)."""
+    home = environment.get("CUDA_HOME") or environment.get("CUDA_PATH")
+    if home:
+        return shutil.which(os.path.join(home, "bin", "nvcc"))
+    return shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
 
 
 def output_of(*argv: str) -> str:
     """Return what a program writes to standard output; nothing when it is not there or fails."""
     if shutil.which(argv[0]) is None:
         return ""
-    code, out, _ = run(list(argv))
+    try:
+        code, out, _ = run(list(argv))
+    except OSError:
+        return ""
     return str(out) if code == 0 else ""
 
 
@@ -158,41 +137,42 @@ def kernel_log() -> str:
     return output_of("journalctl", "--dmesg", "--boot", "--output=cat", "--no-pager") or output_of("dmesg")
 
 
-def read_driver() -> tuple[dict[str, Any], list[dict[str, Any]], bool]:
-    """Return the driver, the GPUs that it shows, and whether its libraries are of another version than its module."""
+def read_driver() -> tuple[dict[str, Any], dict[str, Any], bool]:
+    """Return the driver, what NVML shows, and whether its libraries are of another version than its module."""
     loaded, modules = parse_loaded(read_text("/proc/driver/nvidia/version"))
     installed = output_of("modinfo", "-F", "version", "nvidia").strip() or None
     if modules is None and installed:
         modules = "open" if "GPL" in output_of("modinfo", "-F", "license", "nvidia") else "proprietary"
-    driver: dict[str, Any] = {"version": loaded, "cuda": None, "modules": modules, "installed": installed}
+    driver: dict[str, Any] = {"version": loaded, "cuda": None, "modules": modules, "installed": installed, "unread": {}}
     try:
         shown = read_nvml(ctypes.CDLL(LIBRARY))
     except OSError:
-        return {**driver, "problem": f"{LIBRARY} is not on the host"}, [], False
+        return {**driver, "problem": f"{LIBRARY} is not on the host"}, {}, False
     except NvmlError as failed:
-        return {**driver, "problem": str(failed)}, [], failed.code == VERSION_MISMATCH
-    return {**driver, "version": shown["version"], "cuda": shown["cuda"], "problem": None}, shown["gpus"], False
+        return {**driver, "problem": str(failed)}, {}, failed.code == VERSION_MISMATCH
+    answer = {"version": shown["version"] or loaded or installed, "cuda": shown["cuda"], "unread": shown["unread"]}
+    return {**driver, **answer, "problem": None}, shown, False
 
 
-def read_host(devices: list[dict[str, str]], driver: dict[str, Any], *, mismatch: bool) -> dict[str, Any]:
+def read_host(devices: list[dict[str, Any]], driver: dict[str, Any], *, mismatch: bool) -> dict[str, Any]:
     """Return what the driver and the GPUs depend on."""
     kernel = platform.release()
     show = ("systemctl", "show", "--property=ActiveState", "--value", "nvidia-fabricmanager")
-    nvcc = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+    nvcc = find_nvcc(os.environ)
     memory = re.search(r"MemTotal:\s+(\d+) kB", read_text("/proc/meminfo"))
     return {
         "kernel": kernel,
         "header_kernels": sorted(path.split("/")[3] for path in glob.glob("/lib/modules/*/build/Makefile")),
         "secure_boot": secure_boot(),
         "nouveau": os.path.isdir("/sys/module/nouveau"),
-        "nvswitches": sum(device["class"] == _SWITCH_CLASS for device in devices),
+        "nvswitches": sum(device["class"] == SWITCH_CLASS for device in devices),
         "fabric_manager": {
             "version": first_version(output_of("nv-fabricmanager", "--version")),
             "state": output_of(*show).strip(),
         },
         "reboot": reboot_reasons("/", driver["version"], driver["installed"], mismatch=mismatch),
         "glibc": platform.libc_ver()[1],
-        "nvcc": first_version(output_of(nvcc, "--version")) if nvcc else None,
+        "nvcc": nvcc_release(output_of(nvcc, "--version")) if nvcc else None,
         "memory": int(memory[1]) * 1024 if memory else 0,
         "xids": parse_xids(kernel_log()),
         "missing_nodes": [node for node in _NODES if not os.path.exists(node)],
@@ -205,7 +185,8 @@ def main() -> None:
     devices = pci_devices()
     driver, shown, mismatch = read_driver()
     host = read_host(devices, driver, mismatch=mismatch)
-    module.exit_json(changed=False, gpus=merge_gpus(shown, devices), driver=driver, host=host)
+    gpus = merge_gpus(shown.get("gpus", []), devices, shown.get("gone"))
+    module.exit_json(changed=False, gpus=gpus, driver=driver, host=host)
 
 
 if __name__ == "__main__":
