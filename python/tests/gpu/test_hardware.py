@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from rackserve.gpu import Hardware, KnownGpu, hardware
-from rackserve.vllm import dtype_for
+from rackserve.gpu import Hardware, KnownGpu, dotted, hardware
+from rackserve.vllm import dtype_for, releases
 
 RECORDED = json.loads((Path(__file__).parents[1] / "data/h200/nvml.json").read_text())
 
@@ -59,4 +59,35 @@ def test_a_row_with_a_mistake_is_refused(change: dict[str, object]) -> None:
 
 
 def test_the_file_has_no_other_parts() -> None:
-    assert set(Hardware.model_fields) == {"generations", "gpus", "quantization", "attention_backends"}
+    assert set(Hardware.model_fields) == {
+        *("generations", "gpus", "quantization", "attention_backends"),
+        *("compilers", "open_modules_only", "driver_kernels"),
+    }
+
+
+def test_every_generation_has_its_first_compiler_and_every_kv_cache_a_release() -> None:
+    known = hardware()
+    assert {dotted(c) for g in known.generations for c in g.capabilities} <= set(known.compilers)
+    assert all(known.compilers[dotted(g.capabilities[0])] >= g.cuda.first for g in known.generations if g.cuda.first)
+    entries = [entry for backend in known.attention_backends.values() for entry in backend.kv_cache]
+    assert {entry.since for entry in entries} <= set(releases())
+    types = {name for entry in entries for name in entry.types}
+    assert types <= {name for release in releases().values() for name in release.kv_cache_dtypes}
+
+
+@pytest.mark.parametrize(
+    ("driver", "builds", "fails"),
+    [
+        ("590.48.01", (6, 17), (6, 19)),
+        ("580.95.05", (6, 12), (7, 0)),
+        ("580.178.04", (7, 1), None),
+        ("535.309.01", (6, 1), None),
+        ("700.1", None, None),
+        ("595.10", None, None),
+    ],
+)
+def test_kernels_of_a_driver_are_those_of_its_branch(
+    driver: str, builds: tuple[int, int] | None, fails: tuple[int, int] | None
+) -> None:
+    newest, oldest = hardware().kernels_of(driver)
+    assert (newest and newest.builds, oldest and oldest.fails) == (builds, fails)

@@ -1,7 +1,7 @@
 """GPUs: the facts of a host, the data of known products, and the selection for an instance."""
 
 from rackserve.gpu._facts import Gpu, GpuFacts
-from rackserve.gpu._hardware import Capability, Generation, Hardware, KnownGpu, Modules, dotted, hardware
+from rackserve.gpu._hardware import Backend, Capability, Generation, Hardware, KnownGpu, Modules, dotted, hardware
 from rackserve.gpu._select import (
     Share,
     capability_of,
@@ -13,6 +13,7 @@ from rackserve.gpu._select import (
 )
 
 __all__ = [
+    "Backend",
     "Capability",
     "Generation",
     "Gpu",

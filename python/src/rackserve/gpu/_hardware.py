@@ -88,12 +88,35 @@ class Capabilities(Converting):
         return f"{dotted(self.first)}{upper}"
 
 
+class KvCache(Converting):
+    """Types of the KV cache that a backend stores, on which GPUs, and since which release of vLLM."""
+
+    types: tuple[str, ...] = Field(min_length=1)
+    capabilities: Capabilities = Capabilities()
+    since: str = "0.22.1"
+
+
 class Backend(Converting):
     """An attention backend of vLLM; `compiles`: its kernels are built on the host."""
 
     capabilities: Capabilities = Capabilities()
     compiles: bool = False
+    kv_cache: tuple[KvCache, ...] = ()
     source: str
+
+
+class DriverKernels(Converting):
+    """On which kernels a version of the driver is known to build, and from which one on it is known not to."""
+
+    driver: str = Field(pattern=r"^\d+(\.\d+)+$")
+    builds: Dotted | None = None
+    fails: Dotted | None = None
+    source: str
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """The driver's version, for comparison."""
+        return tuple(map(int, self.driver.split(".")))
 
 
 class Hardware(Converting):
@@ -103,6 +126,9 @@ class Hardware(Converting):
     gpus: tuple[KnownGpu, ...]
     quantization: dict[str, Dotted]
     attention_backends: dict[str, Backend]
+    compilers: dict[str, Dotted]
+    open_modules_only: int
+    driver_kernels: tuple[DriverKernels, ...]
 
     def generation_of(self, capability: Capability | None) -> Generation | None:
         """Return the generation of a compute capability; None when it is not listed."""
@@ -111,6 +137,20 @@ class Hardware(Converting):
     def known(self, device_id: str) -> KnownGpu | None:
         """Return the product of a PCI device id; None when it is not listed."""
         return next((gpu for gpu in self.gpus if gpu.id == device_id), None)
+
+    def kernels_of(self, driver: str) -> tuple[DriverKernels | None, DriverKernels | None]:
+        """Return what is known of the newest kernel that a driver builds on, and of the oldest that it does not.
+
+        A driver builds on what an earlier one of its branch does, and fails where a later one of its branch fails.
+        """
+        version = tuple(int(part) for part in driver.split(".") if part.isdigit())
+        same = [row for row in self.driver_kernels if row.version[:1] == version[:1]]
+        builds = [row for row in same if row.builds and row.version <= version]
+        fails = [row for row in same if row.fails and row.version >= version]
+        return (
+            max(builds, key=lambda row: row.builds or (0, 0), default=None),
+            min(fails, key=lambda row: row.fails or (0, 0), default=None),
+        )
 
 
 def dotted(capability: Capability) -> str:

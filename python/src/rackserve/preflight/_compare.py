@@ -61,7 +61,8 @@ def _serving_rows(spec: HostSpec, manifest: Manifest, host: Host, bundle: Path) 
         release, instances = release_of(spec.vllm), parse_instances(spec.instances)
     except InputError:
         return []
-    rows = [_host_rows.python_row(spec, host.facts, release)]
+    user = _host_rows.service_user_row(host.facts)
+    rows = [_host_rows.python_row(spec, host.facts, release), *([user] if user else [])]
     if spec.flavour != "cuda" or host.gpus is None:
         return rows
     plan = _driver.plan_of(spec.driver, manifest, host.facts.release, host.facts.drivers)

@@ -155,14 +155,15 @@ def validate_driver(facts: GpuFacts, version: str = "", *, fresh: bool = False) 
         fresh: it was just installed or booted, so that any Xid since the boot counts as a problem.
     """
     driver, host = facts.driver, facts.host
-    if driver.cuda is None:
+    if not driver.answers:
         return [f"it does not answer: {driver.problem}; run modprobe nvidia and nvidia-smi, and look for NVRM in dmesg"]
     found = []
-    if version and driver.version != version:
+    if version and driver.version not in (version, None):
         found.append(f"{driver.version} answers, and {version} is wanted")
-    missing = [gpu.bus_id for gpu in facts.gpus if gpu.index is None and gpu.kernel_driver != _PASSTHROUGH]
+    missing = [gpu for gpu in facts.gpus if gpu.index is None and gpu.kernel_driver != _PASSTHROUGH]
     if missing:
-        found.append(f"it does not show {', '.join(missing)}, which the PCI bus has")
+        names = ", ".join(gpu.bus_id + (f" ({gpu.problem})" if gpu.problem else "") for gpu in missing)
+        found.append(f"it does not show {names}, which the PCI bus has")
     if host.missing_nodes:
         found.append(f"{', '.join(host.missing_nodes)} is missing; run nvidia-modprobe -c 0 -u as root")
     manager = host.fabric_manager

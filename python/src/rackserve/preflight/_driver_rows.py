@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
+from rackserve.gpu import hardware
+from rackserve.preflight._kernel_rows import headers_row, kernel_row, nouveau_row, secure_boot_row
 from rackserve.preflight._rows import Row, Verdict, row
 from rackserve.vllm import releases
 
@@ -66,7 +68,8 @@ class _Driver:
 
     @property
     def branch(self) -> int | None:
-        return int(self.version.split(".")[0]) if self.version else None
+        first = self.version.split(".")[0] if self.version else ""
+        return int(first) if first.isdigit() else None
 
 
 def driver_rows(facts: GpuFacts, gpus: Sequence[Gpu], plan: DriverPlan, release: Release) -> list[Row]:
@@ -80,10 +83,16 @@ def driver_rows(facts: GpuFacts, gpus: Sequence[Gpu], plan: DriverPlan, release:
     """
     driver = _driver_of(facts, plan)
     generations = [gpu.generation for gpu in gpus if gpu.generation]
-    rows = [_gpu_count(facts), _version(driver, generations, release, plan), _modules(driver, generations, plan)]
+    rows = [_gpu_count(facts), _unread(facts), _version(driver, generations, release, plan)]
+    rows.append(_modules(driver, generations, plan))
     if plan.builds and plan.version != facts.driver.version:
-        rows.append(_headers(facts, plan))
-    rows += [_secure_boot(facts, plan), _nouveau(facts, plan), _fabric(facts, gpus, driver, plan), _reboot(facts, plan)]
+        rows += [headers_row(facts, plan), kernel_row(facts, plan)]
+    rows += [
+        secure_boot_row(facts, plan),
+        nouveau_row(facts, plan),
+        _fabric(facts, gpus, driver, plan),
+        _reboot(facts, plan),
+    ]
     return [entry for entry in rows if entry]
 
 
@@ -93,24 +102,36 @@ def _driver_of(facts: GpuFacts, plan: DriverPlan) -> _Driver:
         text = f"{plan.version or 'no version'}, to be installed from the {plan.source}"
         return _Driver(plan.version, plan.modules, None, text, answers=True)
     version = present.version or present.installed
-    if present.cuda is None:
+    if not present.answers:
         what = version or "none"
         return _Driver(version, present.modules, None, f"{what}; {present.problem}", answers=False)
-    return _Driver(version, present.modules, present.cuda, f"{version}, CUDA {present.cuda}", answers=True)
+    text = f"{version or 'version not known'}, CUDA {present.cuda or 'not known'}"
+    return _Driver(version, present.modules, present.cuda, text, answers=True)
 
 
 def _gpu_count(facts: GpuFacts) -> Row:
     """Require a GPU and, where a driver is loaded, that it shows every GPU on the bus."""
     if not facts.gpus:
         return row("GPU", "an NVIDIA GPU", "none on the PCI bus", _NO_GPU, fits=False)
-    if facts.driver.cuda is None:
+    if not facts.driver.answers:
         return row("GPU", "an NVIDIA GPU", f"{len(facts.gpus)} on the PCI bus", "", fits=True)
     missing = [gpu for gpu in facts.gpus if gpu.index is None and gpu.kernel_driver != _PASSTHROUGH]
     codes = sorted({x.code for x in facts.host.xids for gpu in missing if gpu.bus_id.startswith(x.bus_id)})
     xids = f", after Xid {', '.join(map(str, codes))}" if codes else ""
-    absent = f"without {', '.join(gpu.bus_id for gpu in missing)}{xids}" if missing else "all of them"
+    reasons = "".join(f" ({reason})" for reason in sorted({gpu.problem for gpu in missing if gpu.problem}))
+    absent = f"without {', '.join(gpu.bus_id for gpu in missing)}{reasons}{xids}" if missing else "all of them"
     fix = "look for the GPU in `dmesg`, cold-start the host, and have the GPU exchanged if that does not bring it back"
     return row("GPUs that answer", f"{len(facts.gpus)}, as on the PCI bus", absent, fix, fits=not missing)
+
+
+def _unread(facts: GpuFacts) -> Row | None:
+    """Tell which values NVML did not give: what depends on them is left to vLLM."""
+    fields = [f"{field} of the driver ({reason})" for field, reason in facts.driver.unread.items()]
+    fields += [f"{field} of {gpu.bus_id} ({reason})" for gpu in facts.gpus for field, reason in gpu.unread.items()]
+    if not fields:
+        return None
+    fix = "look at nvidia-smi -q; what depends on these values is not checked here"
+    return Row("values of NVML", "all read", ", ".join(fields), Verdict.UNKNOWN, fix)
 
 
 def _version(driver: _Driver, generations: Sequence[Generation], release: Release, plan: DriverPlan) -> Row:
@@ -121,7 +142,8 @@ def _version(driver: _Driver, generations: Sequence[Generation], release: Releas
     wanted = f"{floor} or newer ({floors[floor]})" + (f", up to {last}" if last else "")
     if driver.branch is None:
         fix = _OBTAIN_DRIVER[plan.source]
-        return row("driver", wanted, driver.text, fix, fits=False)
+        answers = driver.answers and not plan.builds
+        return row("driver", wanted, driver.text, fix, fits=None if answers else False)
     older = [r.version for r in releases().values() if r.driver <= driver.branch and r.cuda_major < release.cuda_major]
     other = (
         f", or set stack_runtime.vllm to one of {', '.join(older)}"
@@ -138,9 +160,18 @@ def _version(driver: _Driver, generations: Sequence[Generation], release: Releas
 
 def _modules(driver: _Driver, generations: Sequence[Generation], plan: DriverPlan) -> Row | None:
     usable = [flavour for flavour in _ALL if all(flavour in g.modules for g in generations)]
-    if len(usable) == len(_ALL) or not generations:
+    last = hardware().open_modules_only
+    if driver.branch is not None and driver.branch >= last and (plan.builds or driver.modules != "proprietary"):
+        if "open" not in usable:
+            names = ", ".join(sorted({g.name for g in generations if "open" not in g.modules}))
+            fix = f"install a driver below {last}, which still has proprietary modules"
+            found = f"driver {last} and later have none"
+            return row("kernel modules", f"proprietary ({names})", found, fix, fits=False)
+        usable, names = ["open"], f"driver {last} and later have no others"
+    elif len(usable) == len(_ALL) or not generations:
         return None
-    names = ", ".join(sorted({g.name for g in generations if set(_ALL) - set(g.modules)}))
+    else:
+        names = ", ".join(sorted({g.name for g in generations if set(_ALL) - set(g.modules)}))
     if not usable:
         fix = "give GPUs of these generations hosts of their own"
         return row("kernel modules", f"one flavour for {names}", "no flavour drives them all", fix, fits=False)
@@ -150,48 +181,14 @@ def _modules(driver: _Driver, generations: Sequence[Generation], plan: DriverPla
     return row("kernel modules", f"{usable[0]} ({names})", driver.modules or "not known", fix, fits=fits)
 
 
-def _headers(facts: GpuFacts, plan: DriverPlan) -> Row:
-    kernel, carried = facts.host.kernel, facts.host.kernel in plan.kernels
-    present = kernel in facts.host.header_kernels
-    if present or carried:
-        found = "on the host" if present else "in the bundle"
-    else:
-        found = f"not on the host, and the bundle has those of {', '.join(plan.kernels) or 'no kernel'}"
-    fix = f"boot a kernel whose headers the bundle has, or add {kernel} to the driver's kernels in bundle.yml"
-    return row("kernel headers", f"those of {kernel}", found, fix, fits=present or carried)
-
-
-def _secure_boot(facts: GpuFacts, plan: DriverPlan) -> Row | None:
-    on, not_loaded = facts.host.secure_boot, facts.driver.cuda is None
-    if plan.builds:
-        fix = "switch Secure Boot off in the firmware, or give the role nvidia_driver a key to sign the modules with"
-        found = {True: "on", False: "off", None: "not reported by the firmware"}[on]
-        fits = True if plan.signs else None if on is None else not on
-        return row("Secure Boot", "off, or a key to sign the modules with", found, fix, fits=fits)
-    if on and not_loaded:
-        fix = "enrol the key of the driver's modules (mokutil --import, then at the console), or switch Secure Boot off"
-        return row("Secure Boot", "off, or modules signed", "on, and the driver does not answer", fix, fits=False)
-    return None
-
-
-def _nouveau(facts: GpuFacts, plan: DriverPlan) -> Row:
-    loaded, handled = facts.host.nouveau, plan.builds and plan.reboots
-    found = ("loaded; goes with the driver's reboot" if handled else "loaded") if loaded else "not loaded"
-    fix = (
-        "set nvidia_driver_reboot_allowed: true"
-        if plan.builds
-        else "write `blacklist nouveau` to /etc/modprobe.d, run update-initramfs -u, and reboot"
-    )
-    return row("nouveau", "not loaded", found, fix, fits=not loaded or handled)
-
-
 def _fabric(facts: GpuFacts, gpus: Sequence[Gpu], driver: _Driver, plan: DriverPlan) -> Row | None:
     """With NVSwitches, CUDA does not start before the fabric manager runs, in exactly the driver's version.
 
     Fabric Manager User Guide, "Installing Fabric Manager"; NVIDIA/gpu-operator#544 is what one version off looks like.
     """
     hidden = any(gpu.fabric is None and gpu.known and gpu.known.nvswitch for gpu in gpus)
-    if not (facts.host.nvswitches or hidden or any(gpu.fabric in _FABRIC_STARTING for gpu in gpus)):
+    behind = {gpu.bus_id: gpu.fabric for gpu in gpus if gpu.fabric and not_up(gpu.fabric)}
+    if not (facts.host.nvswitches or hidden or behind):
         return None
     wanted = f"{driver.version or 'of the driver'}, running (NVSwitch)"
     if plan.builds and plan.fabric_manager:
@@ -203,7 +200,19 @@ def _fabric(facts: GpuFacts, gpus: Sequence[Gpu], driver: _Driver, plan: DriverP
     running = manager.state == "active"
     found = f"{manager.version}, {'running' if running else manager.state or 'not running'}"
     fix = f"install the fabric manager in exactly {driver.version}, hold both, and start nvidia-fabricmanager.service"
-    return row("fabric manager", wanted, found, fix, fits=manager.version == driver.version and running)
+    if manager.version != driver.version or not running:
+        fits = None if driver.version is None and running else False
+        return row("fabric manager", wanted, found, fix, fits=fits)
+    if behind:
+        states = ", ".join(f"{bus_id} {state}" for bus_id, state in behind.items())
+        fix = "wait until `nvidia-smi -q` shows the fabric Completed, else look at journalctl -u nvidia-fabricmanager"
+        return row("fabric manager", wanted, f"{found}, and the fabric: {states}", fix, fits=False)
+    return row("fabric manager", wanted, found, fix, fits=True)
+
+
+def not_up(fabric: str) -> bool:
+    """Return whether a GPU waits for its fabric, or could not join it: CUDA does not start on it."""
+    return fabric in _FABRIC_STARTING or fabric.startswith("failed")
 
 
 def _reboot(facts: GpuFacts, plan: DriverPlan) -> Row:

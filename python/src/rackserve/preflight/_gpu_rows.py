@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from rackserve.gpu import dotted, find_share, hardware, shares_of
+from rackserve.preflight._kv_rows import backend_rows, wheels_cuda
+from rackserve.preflight._peer_rows import peer_row
 from rackserve.preflight._rows import Row, Verdict, row
 from rackserve.vllm import releases
 
@@ -35,7 +37,8 @@ def instance_rows(instance: Instance, facts: GpuFacts, release: Release, *, cach
     if known:
         oldest = min(known)
         rows += [_dtype(instance, gpus), _quantization(instance, oldest)]
-        rows += _backend(instance, known, facts, cached=cached_kernels)
+        rows += backend_rows(instance, known, facts, release, cached=cached_kernels)
+    rows.append(peer_row(gpus))
     labelled = (entry for entry in rows if entry)
     return [Row(f"{instance.name}: {r.what}", r.wanted, r.found, r.verdict, r.fix) for r in labelled]
 
@@ -49,7 +52,7 @@ def _named(instance: Instance, facts: GpuFacts) -> Row:
     wanted = ", ".join(map(str, instance.gpus))
     if not missing:
         return row("gpus", wanted, ", ".join(gpu.name for gpu in _gpus(instance, facts)), "", fits=True)
-    if facts.driver.cuda is None and all(isinstance(name, str) and ":" not in name for name in missing):
+    if not facts.driver.answers and all(isinstance(name, str) and ":" not in name for name in missing):
         return Row("gpus", wanted, "UUIDs are unknown without a driver", Verdict.UNKNOWN)
     found = f"no {', '.join(map(str, missing))}; the host has {has}"
     return row("gpus", wanted, found, "name GPUs that the host has", fits=False)
@@ -115,15 +118,11 @@ def _cuda_support(gpus: Sequence[Gpu], release: Release) -> Row | None:
     needed = max((version for version in first if version), default=None)
     if needed is None:
         return None
-    able = [r.version for r in releases().values() if _cuda(r) >= needed]
+    able = [r.version for r in releases().values() if wheels_cuda(r) >= needed]
     fix = f"set stack_runtime.vllm to one of {', '.join(able)}"
     wanted = f"CUDA {dotted(needed)} or newer ({first[needed]})"
-    return row("wheels", wanted, f"CUDA {release.cuda} of vLLM {release.version}", fix, fits=_cuda(release) >= needed)
-
-
-def _cuda(release: Release) -> tuple[int, int]:
-    major, minor = release.cuda.split(".")[:2]
-    return int(major), int(minor)
+    found, fits = f"CUDA {release.cuda} of vLLM {release.version}", wheels_cuda(release) >= needed
+    return row("wheels", wanted, found, fix, fits=fits)
 
 
 def _dtype(instance: Instance, gpus: Sequence[Gpu]) -> Row | None:
@@ -143,24 +142,3 @@ def _quantization(instance: Instance, oldest: Capability) -> Row | None:
     fix = "serve on a newer GPU, or serve another copy of the model"
     wanted = f"{instance.quantization}: {dotted(floor)} or newer"
     return row("quantization", wanted, dotted(oldest), fix, fits=oldest >= floor)
-
-
-def _backend(instance: Instance, known: Sequence[Capability], facts: GpuFacts, *, cached: bool) -> list[Row]:
-    name = instance.extra_args.get("attention-backend")
-    backend = hardware().attention_backends.get(str(name).upper()) if name else None
-    if name is None:
-        return []
-    if backend is None:
-        return [Row("attention backend", str(name), "not one that gpus.yml lists", Verdict.UNKNOWN)]
-    fits = all(map(backend.capabilities.has, known))
-    leave = "leave extra_args.attention-backend out: vLLM takes one that fits the GPU"
-    found = ", ".join(map(dotted, sorted(set(known))))
-    rows = [row("attention backend", f"{name}: {backend.capabilities.describe()}", found, leave, fits=fits)]
-    if backend.compiles:
-        has = (
-            f"nvcc {facts.host.nvcc}" if facts.host.nvcc else "kernels of flashinfer-jit-cache" if cached else "neither"
-        )
-        fix = f"{leave}; or bring nvcc to the host"
-        wanted = f"nvcc or compiled kernels ({name})"
-        rows.append(row("compiler for GPUs", wanted, has, fix, fits=cached or facts.host.nvcc is not None))
-    return rows

@@ -6,11 +6,14 @@ Pure functions over what was read on the host (`rackserve_gpu_facts`), the inven
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from rackserve.gpu import shares_of
 from rackserve.preflight._driver_rows import driver_rows
 from rackserve.preflight._gpu_rows import instance_rows
+from rackserve.preflight._kv_rows import version_of
+from rackserve.preflight._memory_rows import memory_rows
 from rackserve.preflight._rows import Row, row
 
 if TYPE_CHECKING:
@@ -35,7 +38,7 @@ def gpu_rows(
     """
     used = [share.gpu for instance in instances for share in shares_of(instance.gpus, facts.gpus)]
     rows = driver_rows(facts, used or facts.gpus, plan, release)
-    rows.append(_glibc(facts, release))
+    rows += [_glibc(facts, release), *memory_rows(instances, facts.host.memory)]
     if facts.gpus:
         for instance in instances:
             rows += instance_rows(instance, facts, release, cached_kernels=cached_kernels)
@@ -60,7 +63,7 @@ def group_row(host: str, peers: Mapping[str, GpuFacts]) -> Row | None:
 
 
 def _glibc(facts: GpuFacts, release: Release) -> Row:
-    found = tuple(map(int, facts.host.glibc.split(".")))
-    wanted = tuple(map(int, release.glibc.split(".")))
+    known = re.fullmatch(r"(\d+)\.(\d+)(?:\.\d+)*", facts.host.glibc)
+    fits = (int(known[1]), int(known[2])) >= version_of(release.glibc) if known else None
     fix = "serve on a newer Debian, or set stack_runtime.vllm to a release whose wheels are older"
-    return row("glibc", f"{release.glibc} or newer", facts.host.glibc, fix, fits=found >= wanted)
+    return row("glibc", f"{release.glibc} or newer", facts.host.glibc or "not known", fix, fits=fits)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rackserve.vllm import Instance, Release
 
 _SUPPORTED: Final = ("12", "13")
+_SYSTEM_UIDS: Final = 999
 _GB: Final = 1_000_000_000
 _GIB: Final = 1 << 30
 
@@ -55,6 +56,26 @@ def python_row(wanted: HostSpec, facts: HostFacts, release: Release) -> Row:
     there = wanted.python in facts.pythons
     fix = "use the Debian release that has it, or set stack_runtime.python to one that bundle and host share"
     return row("Python", path, "there" if there else "not on the host", fix, fits=there)
+
+
+def service_user_row(facts: HostFacts) -> Row | None:
+    """Refuse a login user `vllm` whose IPC objects logind removes at each logout; None without such a user.
+
+    System users are exempt from RemoveIPC (systemd: logind.conf(5)); systemd is built with SYS_UID_MAX, 999 on Debian.
+    vllm-project/vllm#54259 is what it looks like.
+    """
+    if facts.vllm_uid is None:
+        return None
+    login = facts.vllm_uid > _SYSTEM_UIDS
+    found = f"user id {facts.vllm_uid}" + (
+        ", and logind removes its IPC objects at logout" if facts.removes_ipc else ""
+    )
+    fix = (
+        "set RemoveIPC=no in /etc/systemd/logind.conf.d/vllm.conf and restart systemd-logind, or remove the user: "
+        "the role makes a system user"
+    )
+    fits = not (login and facts.removes_ipc)
+    return row("user vllm", f"a system user (id {_SYSTEM_UIDS} or less), or RemoveIPC=no", found, fix, fits=fits)
 
 
 def disk_rows(need: Mapping[str, int], free: Mapping[str, int]) -> list[Row]:

@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 
 
 class Verdict(StrEnum):
-    """Whether a requirement is met; UNKNOWN does not refuse a host."""
+    """Whether a requirement is met; WARNING and UNKNOWN are told and do not refuse a host."""
 
     FITS = "fits"
     REFUSED = "refused"
+    WARNING = "warning"
     UNKNOWN = "not known"
 
 
@@ -41,12 +42,23 @@ def refused(rows: Iterable[Row]) -> list[Row]:
     return [entry for entry in rows if entry.verdict is Verdict.REFUSED]
 
 
+def notes(rows: Iterable[Row]) -> list[str]:
+    """Return a sentence for each row that an operator should know of although it refuses nothing."""
+    told = [entry for entry in rows if entry.verdict in (Verdict.WARNING, Verdict.UNKNOWN)]
+    return list(
+        dict.fromkeys(
+            f"{r.what}: {r.found} ({r.verdict}; wanted: {r.wanted})" + (f"; {r.fix}" if r.fix else "") for r in told
+        )
+    )
+
+
 def table_of(rows: Sequence[Row]) -> str:
-    """Return rows as a table, refusals first, and below it how to fix each of them."""
-    ordered = sorted(rows, key=lambda entry: entry.verdict is not Verdict.REFUSED)
+    """Return rows as a table, refusals and warnings first, and below it how to fix each of them."""
+    rank = {Verdict.REFUSED: 0, Verdict.WARNING: 1}
+    ordered = sorted(rows, key=lambda entry: rank.get(entry.verdict, 2))
     lines = [("what", "wanted", "found", "verdict"), *((r.what, r.wanted, r.found, r.verdict) for r in ordered)]
     widths = [max(len(line[column]) for line in lines) for column in range(3)]
     lines.insert(1, ("-" * widths[0], "-" * widths[1], "-" * widths[2], "-" * len("verdict")))
     drawn = ["  ".join([*map(str.ljust, line[:3], widths), line[3]]).rstrip() for line in lines]
-    fixes = groupby(refused(ordered), key=lambda entry: entry.fix)
+    fixes = groupby((r for r in ordered if r.verdict in rank), key=lambda entry: entry.fix)
     return "\n".join([*drawn, *(f"- {', '.join(r.what for r in same)}: {fix}" for fix, same in fixes)])

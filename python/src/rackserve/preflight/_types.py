@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from rackserve.preflight._driver import DriverRequest
-from rackserve.preflight._rows import refused, table_of
+from rackserve.preflight._rows import notes, refused, table_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,6 +30,8 @@ class HostFacts:
     floor: Mapping[str, Any]
     adapters: Mapping[str, str | None]
     drivers: Sequence[Mapping[str, Any]] = ()
+    vllm_uid: int | None = None
+    removes_ipc: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,3 +104,8 @@ class PreflightResult:
         """The whole result: one problem a line, and the table where a row refuses the host."""
         table = [table_of(self.rows)] if refused(self.rows) else []
         return "\n".join([*self.problems, *table])
+
+    @property
+    def notes(self) -> list[str]:
+        """What refuses nothing and must be told; a table that refuses the host has it already."""
+        return [] if refused(self.rows) else notes(self.rows)
