@@ -58,7 +58,7 @@ def test_a_real_gpu_exposes_what_rules_need_of_gpus() -> None:
     there = set(re.findall(r"(?m)^(\w+)\{", "\n".join(pages)))
     asked = {name for rule in RULES for name in metrics_of(rule["expr"]) if name.startswith(("gpu_", "rackserve_gpu"))}
     assert len(asked) > 10
-    assert asked <= there
+    assert asked - there == {"rackserve_gpu_fields_unread"}  # of the program, for every GPU: test_host_metrics.py
 
 
 @pytest.mark.parametrize("version", releases())

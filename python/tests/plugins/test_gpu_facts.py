@@ -170,24 +170,38 @@ def bridge(*control: int, length: int = 4096) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("config", "expected"),
+    ("config", "size", "expected"),
     [
-        (bridge(0x5F), True),
-        (bridge(0x04), True),
-        (bridge(0x08), True),
-        (bridge(0x01), False),
-        (bridge(0), False),
-        (bridge(), False),
-        (b"", None),
-        (bytes(64), None),
-        (bytes(256), None),
-        (b"\xff" * 4096, False),
-        (bytes(256) + (0x0001 | 256 << 20).to_bytes(4, "little") + bytes(100), False),
+        (bridge(0x5F), 4096, True),
+        (bridge(0x04), 4096, True),
+        (bridge(0x08), 4096, True),
+        (bridge(0x01), 4096, False),
+        (bridge(0), 4096, False),
+        (bridge(), 4096, False),
+        (b"", 0, None),
+        (bytes(64), 4096, None),
+        (bytes(64), 256, None),
+        (bytes(256), 256, False),
+        (b"\xff" * 4096, 4096, False),
+        (bytes(256) + (0x0001 | 256 << 20).to_bytes(4, "little") + bytes(100), 360, False),
     ],
-    ids=["all", "requests", "completions", "validation", "off", "no ACS", "gone", "user", "old", "dead", "loop"],
+    ids=[
+        "all",
+        "requests",
+        "completions",
+        "check",
+        "off",
+        "none",
+        "gone",
+        "user",
+        "user of PCI",
+        "PCI",
+        "dead",
+        "loop",
+    ],
 )
-def test_acs_is_read_from_a_bridges_configuration(config: bytes, *, expected: bool | None) -> None:
-    assert pci.redirects(config) is expected
+def test_acs_is_read_from_a_bridges_configuration(config: bytes, size: int, *, expected: bool | None) -> None:
+    assert pci.redirects(config, size) is expected
 
 
 def test_acs_of_every_bridge_above_a_gpu_counts(tmp_path: Path) -> None:

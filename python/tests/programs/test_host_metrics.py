@@ -11,6 +11,7 @@ from rackserve import pki
 from rackserve.programs import host_metrics as hm
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 JOURNAL = """NVRM: Xid (PCI:0000:3b:00): 79, pid=1234, GPU has fallen off the bus.
@@ -58,14 +59,135 @@ def test_the_release_is_what_the_link_points_at(target: str, labels: list[str]) 
     assert [sample.labels for sample in hm.runtime(target)] == labels
 
 
+# As an H200 with driver 580.159.04 answered the query of `QUERY` on 2026-11-30, the second GPU with other values.
+RECORDED = """0, 580.159.04, 32, 0, 0, 143771, 92.49, 360, 0, 0, Not Active, Not Active, Not Active, No, No
+1, 580.159.04, 41, 87, 1024, 143771, 110.50, 1980, 0, [N/A], Not Active, Active, Not Active, No, Yes
+"""
+QUERY = ["driver_version", *(field for field, *_ in hm.FIELDS)]
+
+
+class Smi:
+    """Stands in for nvidia-smi's queries: knows the fields but `unknown`, refuses as 580.159.04 does."""
+
+    def __init__(self, *unknown: str, words: str = 'Field "{}" is not a valid field to query.\n', **cells: str) -> None:
+        self.unknown, self.words, self.cells = unknown, words, cells
+        self.calls: list[list[str]] = []
+
+    def __call__(self, names: Sequence[str]) -> tuple[str, str]:
+        self.calls.append(list(names))
+        refused = next((name for name in names if any(part in name for part in self.unknown)), None)
+        if refused:
+            return self.words.format(refused), ""
+        table = ""
+        for index, line in enumerate(RECORDED.splitlines()):
+            known = dict(zip(["index", *QUERY], line.split(", "), strict=True))
+            known |= {name.replace("event", "throttle"): cell for name, cell in known.items()}
+            known |= {name.replace("_", "."): cell for name, cell in self.cells.items() if index == 0}
+            table += ", ".join(known[name] for name in names) + "\n"
+        return table, ""
+
+
+def unread(found: dict[str, float]) -> dict[str, float]:
+    prefix = 'gpu_fields_unread{field="'
+    return {name.removeprefix(prefix)[:-2]: n for name, n in found.items() if name.startswith(prefix) and n}
+
+
 def test_a_gpus_row_has_its_units_and_leaves_out_what_the_gpu_does_not_have() -> None:
-    # As an H200 with driver 580.159.04 answers, with other figures, and with one field that it would not have.
-    row = "0, 41, 87, 1024, 143771, 110.50, 1980, 0, [N/A], Not Active, Active, Not Active"
-    found = values(hm.gpu_rows(row, hm._GPU))
-    assert found['gpu_utilization_ratio{gpu="0"}'] == 0.87
-    assert found['gpu_memory_used_bytes{gpu="0"}'] == 1 << 30
-    assert found['gpu_throttled{gpu="0",reason="sw_thermal"}'] == 1
-    assert 'gpu_ecc_uncorrected_total{gpu="0"}' not in found
+    smi = Smi()
+    found = values(hm.gpu_rows(hm.query(QUERY, smi)))
+    assert smi.calls == [["index", *QUERY]]
+    assert found['gpu_utilization_ratio{gpu="1"}'] == 0.87
+    assert found['gpu_memory_used_bytes{gpu="1"}'] == 1 << 30
+    assert found['gpu_throttled{gpu="1",reason="sw_thermal"}'] == 1
+    assert found['gpu_rows_remap_failed{gpu="1"}'] == 1
+    assert 'gpu_ecc_uncorrected_total{gpu="1"}' not in found
+    assert unread(found) == {}
+    assert sum(name.startswith("gpu_fields_unread") for name in found) == len(hm.FIELDS)
+
+
+def test_a_driver_with_the_older_names_loses_nothing() -> None:
+    whole = hm.gpu_rows(hm.query(QUERY, Smi()))
+    smi = Smi("clocks_event_reasons")
+    assert hm.gpu_rows(hm.query(QUERY, smi)) == whole
+    assert len(smi.calls) == 2
+
+
+@pytest.mark.parametrize("words", ['Field "{}" is not a valid field to query.\n', "no such field\n", ""])
+@pytest.mark.parametrize("field", [field for field, *_ in hm.FIELDS])
+def test_a_field_that_the_driver_does_not_know_is_that_field_only_and_told(field: str, words: str) -> None:
+    names = (field, field.replace("event", "throttle"))
+    found = values(hm.gpu_rows(hm.query(QUERY, Smi(*names, words=words))))
+    assert unread(found) == {field: 2}
+    whole = values(hm.gpu_rows(hm.query(QUERY, Smi())))
+    ((metric, labels),) = {(name, labels) for key, name, labels, _ in hm.FIELDS if key == field}
+    lost = {name for name in whole if name.startswith(f"gpu_{metric}{{") and labels in name}
+    assert {name for name in whole if name not in found} == lost
+
+
+def test_many_unknown_fields_leave_the_others() -> None:
+    found = values(hm.gpu_rows(hm.query(QUERY, Smi("clocks", "ecc", "remapped", "driver_version"))))
+    assert len(unread(found)) == 8
+    assert found['gpu_temperature_celsius{gpu="0"}'] == 32
+    assert hm.query(QUERY, Smi("")) == {}
+
+
+@pytest.mark.parametrize(
+    ("cell", "told"),
+    [
+        *(("[N/A]", False), ("N/A", False), ("Not Supported", False), ("[Not Supported]", False)),
+        *(("[Insufficient Permissions]", True), ("ERR!", True), ("[Unknown Error]", True), ("", True), ("nan", True)),
+        ("[GPU requires reset]", True),
+    ],
+)
+def test_a_cell_without_a_number_is_told_unless_the_gpu_does_not_have_it(cell: str, *, told: bool) -> None:
+    found = values(hm.gpu_rows(hm.query(QUERY, Smi(power_draw=cell))))
+    assert 'gpu_power_watts{gpu="0"}' not in found
+    assert found['gpu_power_watts{gpu="1"}'] == 110.5
+    assert unread(found) == ({"power.draw": 1} if told else {})
+
+
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> dict[str, float]:
+    """Return the metrics of a host whose nvidia-smi is a script, with two GPUs on its bus."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/nvidia-smi").write_text(f"#!/bin/sh\n{script}")
+    (tmp_path / "bin/nvidia-smi").chmod(0o755)
+    for name in ("0000:3b:00.0", "0000:86:00.0"):
+        (tmp_path / "devices" / name).mkdir(parents=True)
+        (tmp_path / "devices" / name / "vendor").write_text("0x10de\n")
+        (tmp_path / "devices" / name / "class").write_text("0x030200\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    monkeypatch.setattr(hm, "DEVICES", tmp_path / "devices")
+    return values(hm.gpus())
+
+
+def test_rows_before_a_lost_gpu_are_kept_and_the_lost_one_is_not_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = RECORDED.splitlines()[0]
+    lost = "Unable to determine the device handle for GPU0000:86:00.0: GPU is lost."
+    found = fake(tmp_path, monkeypatch, f"printf '{row}\\n{lost}\\n\\377'; exit 15\n")
+    assert (found["gpus_installed{}"], found["gpus_seen{}"]) == (2, 1)
+    assert found['gpu_temperature_celsius{gpu="0"}'] == 32
+    assert found['gpu_driver_info{version="580.159.04"}'] == 1
+
+
+@pytest.mark.parametrize("script", ["echo No devices were found; exit 6\n", "exit 9\n"])
+def test_a_driver_without_an_answer_shows_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    found = fake(tmp_path, monkeypatch, script)
+    assert (found["gpus_installed{}"], found["gpus_seen{}"]) == (2, 0)
+    assert not any(name.startswith(("gpu_fields", "gpu_temp", "gpu_driver")) for name in found)
+
+
+def test_a_program_that_does_not_come_back_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, ...]] = []
+
+    def hang(*args: str) -> tuple[int, str, str]:
+        calls.append(args)
+        return -1, "", ""
+
+    monkeypatch.setattr(hm, "run_all", hang)
+    assert hm.query(QUERY, hm.Smi()) == {}
+    assert len(calls) == 1
 
 
 def test_an_xid_is_counted_by_gpu_and_each_of_the_hardware_begins_at_zero() -> None:
@@ -106,7 +228,7 @@ def test_bundle_and_release_are_read_where_the_host_has_them(tmp_path: Path) -> 
 def test_every_name_that_is_written_is_listed() -> None:
     samples = [
         *hm.xids("", ["a"]),
-        *hm.gpu_rows("0" + ", 1" * len(hm._GPU), hm._GPU),
+        *hm.gpu_rows({"0": dict.fromkeys(QUERY, "1")}),
         *hm.bundle({"expires": "2026-01-01"}),
     ]
     assert {f"rackserve_{sample.name}" for sample in samples} <= hm.names()

@@ -14,6 +14,7 @@ import contextlib
 import datetime as dt
 import glob
 import json
+import math
 import os
 import re
 import ssl
@@ -21,7 +22,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 DEVICES = Path("/sys/bus/pci/devices")
 # Of the GPU, its memory, links or firmware; the alert GpuXid asks for these. Each has a series before it happens, since
@@ -32,7 +36,7 @@ _XID = re.compile(r"NVRM: Xid \(PCI:(?P<pci>[0-9a-fA-F:.]+)\): (?P<xid>\d+)")
 _NVIDIA = "0x10de"
 _DISPLAY = "0x03"
 # Field of nvidia-smi, metric, labels, factor.
-_GPU = (
+FIELDS = (
     ("temperature.gpu", "temperature_celsius", "", 1),
     ("utilization.gpu", "utilization_ratio", "", 0.01),
     ("memory.used", "memory_used_bytes", "", 1 << 20),
@@ -41,15 +45,19 @@ _GPU = (
     ("clocks.sm", "clock_hertz", "", 1e6),
     ("ecc.errors.corrected.volatile.total", "ecc_corrected_total", "", 1),
     ("ecc.errors.uncorrected.volatile.total", "ecc_uncorrected_total", "", 1),
-    ("clocks_throttle_reasons.hw_thermal_slowdown", "throttled", 'reason="hw_thermal"', 1),
-    ("clocks_throttle_reasons.sw_thermal_slowdown", "throttled", 'reason="sw_thermal"', 1),
-    ("clocks_throttle_reasons.hw_power_brake_slowdown", "throttled", 'reason="power_brake"', 1),
-)
-_ROWS = (
+    ("clocks_event_reasons.hw_thermal_slowdown", "throttled", 'reason="hw_thermal"', 1),
+    ("clocks_event_reasons.sw_thermal_slowdown", "throttled", 'reason="sw_thermal"', 1),
+    ("clocks_event_reasons.hw_power_brake_slowdown", "throttled", 'reason="power_brake"', 1),
     ("remapped_rows.pending", "rows_remap_pending", "", 1),
     ("remapped_rows.failure", "rows_remap_failed", "", 1),
 )
-_WORDS = {"Active": 1.0, "Not Active": 0.0, "Yes": 1.0, "No": 0.0}
+# By newer names, those of older drivers; 580.159.04 takes both.
+_OLDER = (("clocks_event_reasons.", "clocks_throttle_reasons."),)
+_VERSION = "driver_version"
+_UNKNOWN_FIELD = re.compile(r'Field "(?P<name>[^"]+)" is not a valid field')
+_WORDS = {"Active": 1.0, "Not Active": 0.0, "Yes": 1.0, "No": 0.0, "Enabled": 1.0, "Disabled": 0.0}
+# What a GPU without the feature answers: there is nothing to read.
+_ABSENT = ("n/a", "not supported", "not available", "requested functionality has been deprecated")
 
 
 class Sample(NamedTuple):
@@ -86,20 +94,74 @@ def runtime(target: str) -> list[Sample]:
     return [Sample("runtime_info", 1, f'release="{release}"')] if release else []
 
 
-def gpu_rows(text: str, fields: tuple[tuple[str, str, str, float], ...]) -> list[Sample]:
-    """Return the metrics in nvidia-smi's table: the GPU's index, and a column for each field.
+def query(names: Sequence[str], ask: Callable[[Sequence[str]], tuple[str, str]]) -> dict[str, dict[str, str]]:
+    """Return what nvidia-smi answers, by GPU's index and field; a field that no query gave is missing.
+
+    nvidia-smi refuses a whole query (`Field "x" is not a valid field to query.`, exit 2; driver 580.159.04) for one
+    field that it does not know: that one is asked for by its older name, then left out. If it refuses in other words,
+    each field is asked for alone.
+
+    Args:
+        names: fields, the current names.
+        ask: runs one query, and returns the lines of its table and what it said besides.
+    """
+    asked = {name: name for name in names}
+    for _ in range(2 * len(names) + 1):
+        table, said = ask(["index", *asked.values()])
+        found = _table(table, list(asked))
+        refused = _UNKNOWN_FIELD.search(said) or _UNKNOWN_FIELD.search(table)
+        if found or refused is None:
+            break
+        asked = _without(asked, refused["name"])
+        if not asked:
+            break
+    if not found:
+        found = _table(ask(["index"])[0], [])
+        for name, used in asked.items() if found else ():
+            for index, cells in _table(ask(["index", used])[0], [name]).items():
+                found.setdefault(index, {}).update(cells)
+    return found
+
+
+def _without(asked: dict[str, str], refused: str) -> dict[str, str]:
+    """Return the fields to ask for after one was refused: that one by its older name, or not at all."""
+    if _older_name(refused) != refused:  # its whole group was renamed at once
+        return {name: _older_name(used) for name, used in asked.items()}
+    return {name: used for name, used in asked.items() if used.lower() != refused.lower()}
+
+
+def _older_name(name: str) -> str:
+    for new, old in _OLDER:
+        name = name.replace(new, old)
+    return name
+
+
+def _table(text: str, names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return the cells of a table by index and field; what is no row of it (a warning, a lost GPU) is left out."""
+    found = {}
+    for line in text.splitlines():
+        index, *cells = (cell.strip() for cell in line.split(","))
+        if index.isdigit() and len(cells) == len(names):
+            found[index] = dict(zip(names, cells))
+    return found
+
+
+def gpu_rows(answers: dict[str, dict[str, str]]) -> list[Sample]:
+    """Return the metrics of what nvidia-smi answered, and by field how many GPUs did not tell it.
 
     A field that the GPU does not have reads [N/A] and makes no series.
     """
-    found = []
-    for line in text.splitlines():
-        index, *cells = (cell.strip() for cell in line.split(","))
-        for (_, name, labels, factor), cell in zip(fields, cells):
+    found, unread = [], dict.fromkeys((field for field, *_ in FIELDS), 0)
+    for index, cells in answers.items():
+        for field, name, labels, factor in FIELDS:
+            cell = cells.get(field, "")
             value = _number(cell)
             if value is not None:
                 both = ",".join(part for part in (f'gpu="{index}"', labels) if part)
                 found.append(Sample(f"gpu_{name}", value * factor, both))
-    return found
+            elif cell.strip("[]").lower() not in _ABSENT:
+                unread[field] += 1
+    return found + [Sample("gpu_fields_unread", count, f'field="{field}"') for field, count in unread.items()]
 
 
 def xids(journal: str, devices: list[str]) -> list[Sample]:
@@ -120,9 +182,10 @@ def _number(cell: str) -> float | None:
     if cell in _WORDS:
         return _WORDS[cell]
     try:
-        return float(cell)
+        value = float(cell)
     except ValueError:
         return None
+    return value if math.isfinite(value) else None
 
 
 def installed(devices: Path) -> list[str]:
@@ -138,16 +201,31 @@ def installed(devices: Path) -> list[str]:
 
 def run(*args: str) -> str:
     """Return a program's output; empty when it is missing, fails or times out."""
+    code, out, _ = run_all(*args)
+    return out if code == 0 else ""
+
+
+def run_all(*args: str) -> tuple[int, str, str]:
+    """Return a program's exit code, standard output and standard error; -1 when it is missing or times out."""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        done = subprocess.run(args, capture_output=True, text=True, timeout=20, check=False)
-        return done.stdout if done.returncode == 0 else ""
-    return ""
+        done = subprocess.run(args, capture_output=True, text=True, errors="replace", timeout=20, check=False)
+        return done.returncode, done.stdout, done.stderr
+    return -1, "", ""
 
 
-def smi(fields: tuple[tuple[str, str, str, float], ...]) -> list[Sample]:
-    """Return some metrics of every GPU."""
-    names = ",".join(["index", *(field[0] for field in fields)])
-    return gpu_rows(run("nvidia-smi", f"--query-gpu={names}", "--format=csv,noheader,nounits"), fields)
+class Smi:
+    """Queries of nvidia-smi, none after one that did not come back: the timer has to end."""
+
+    def __init__(self) -> None:
+        self.hangs = False
+
+    def __call__(self, names: Sequence[str]) -> tuple[str, str]:
+        """Return the table, which it prints up to a lost GPU even where it fails, and its errors."""
+        if self.hangs:
+            return "", ""
+        code, out, err = run_all("nvidia-smi", f"--query-gpu={','.join(names)}", "--format=csv,noheader,nounits")
+        self.hangs = code == -1
+        return out, err
 
 
 def gpus() -> list[Sample]:
@@ -155,15 +233,15 @@ def gpus() -> list[Sample]:
     devices = installed(DEVICES)
     if not devices:
         return []
-    drivers = run("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").split()
+    ask = Smi()
+    answers = query([_VERSION, *(field for field, *_ in FIELDS)], ask)
+    drivers = {cells[_VERSION] for cells in answers.values() if re.fullmatch(r"[\d.]+", cells.get(_VERSION, ""))}
     journal = run("journalctl", "--dmesg", "--boot", "--output=cat", "--no-pager", "--grep=NVRM: Xid")
     return [
         Sample("gpus_installed", len(devices)),
-        Sample("gpus_seen", len(drivers)),
-        *(Sample("gpu_driver_info", 1, f'version="{version}"') for version in sorted(set(drivers))),
-        *smi(_GPU),
-        # A query of its own, since a GPU without this kind of memory rejects it.
-        *smi(_ROWS),
+        Sample("gpus_seen", len(answers)),
+        *(Sample("gpu_driver_info", 1, f'version="{version}"') for version in sorted(drivers)),
+        *(gpu_rows(answers) if answers else []),
         *xids(journal, devices),
     ]
 
@@ -173,9 +251,9 @@ def names() -> set[str]:
     others = (
         *("host_metrics_time_seconds", "certificate_not_after_seconds", "bundle_expires_seconds", "runtime_info"),
         "bundle_info",
-        *("gpus_installed", "gpus_seen", "gpu_driver_info", "gpu_xid_total"),
+        *("gpus_installed", "gpus_seen", "gpu_driver_info", "gpu_xid_total", "gpu_fields_unread"),
     )
-    return {f"rackserve_{name}" for name in (*others, *(f"gpu_{field[1]}" for field in (*_GPU, *_ROWS)))}
+    return {f"rackserve_{name}" for name in (*others, *(f"gpu_{field[1]}" for field in FIELDS))}
 
 
 def read(bundle_root: Path, vllm_root: Path, certificates: list[str]) -> list[Sample]:

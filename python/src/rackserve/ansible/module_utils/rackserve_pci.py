@@ -66,19 +66,25 @@ def acs_redirects(device: str) -> bool | None:
     found: list[bool | None] = []
     bridge = os.path.dirname(device)
     while _ADDRESS.fullmatch(os.path.basename(bridge)):
-        found.append(redirects(read_bytes(os.path.join(bridge, "config"))))
+        config = os.path.join(bridge, "config")
+        size = os.path.getsize(config) if os.path.exists(config) else 0
+        found.append(redirects(read_bytes(config), size))
         bridge = os.path.dirname(bridge)
     return True if True in found else None if None in found else False
 
 
-def redirects(config: bytes) -> bool | None:
+def redirects(config: bytes, size: int) -> bool | None:
     """Return whether a bridge's configuration space has ACS redirect on; None where root alone could read that part.
 
     PCI Express Base Specification, 7.6.3 and 7.7.11: extended capabilities are a list from byte 256, ACS is number 13,
     and its control register has request redirect in bit 2, completion redirect in bit 3.
+
+    Args:
+        config: what could be read of it.
+        size: of the whole; 256 where the bus has no extended capabilities.
     """
     offset, seen = _EXTENDED, set()
-    if len(config) <= _EXTENDED:
+    if not config or len(config) < size:
         return None
     while _EXTENDED <= offset <= len(config) - 8 and offset not in seen:
         seen.add(offset)
