@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from packaging.requirements import Requirement
 from packaging.tags import Tag, compatible_tags, cpython_tags
-from packaging.utils import parse_wheel_filename
+from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from rackserve._paths import project_root
 from rackserve._process import run
@@ -48,8 +49,19 @@ class Row(RuntimeRecipe):
     @property
     def requirements(self) -> tuple[str, ...]:
         """What uv resolves: vLLM, the row's own lines, and the installer that the whole project uses."""
-        vllm = () if "vllm" in pins("\n".join(self.require)) else (f"vllm=={self.vllm}",)
+        vllm = () if "vllm" in exact(self.require) else (f"vllm=={self.vllm}",)
         return (*vllm, *self.require, f"uv=={pins((LOCKS / 'uv.txt').read_text(encoding='utf-8'))['uv']}")
+
+
+def exact(requirements: Iterable[str]) -> dict[str, str]:
+    """Return name -> version of those requirements that ask for one version."""
+    asked = [Requirement(line) for line in requirements]
+    return {
+        canonicalize_name(one.name): spec.version
+        for one in asked
+        for spec in one.specifier
+        if spec.operator == "==" and len(one.specifier) == 1 and not one.marker
+    }
 
 
 def read_rows(path: Path) -> tuple[Row, ...]:
@@ -134,7 +146,7 @@ def resolve(row: Row, scratch: Path) -> list[dict[str, Any]]:
     Raises:
         RackserveError: when it finds no answer.
     """
-    for wheel in made_wheels(pins("\n".join(row.requirements))):
+    for wheel in made_wheels(exact(row.requirements)):
         (scratch / wheel.file_name).write_bytes(wheel.to_bytes())
     (scratch / "requirements.in").write_text("\n".join(row.requirements), encoding="utf-8")
     (scratch / "overrides.in").write_text("\n".join(row.override), encoding="utf-8")

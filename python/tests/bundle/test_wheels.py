@@ -10,8 +10,8 @@ from rackserve.bundle._locks import hashes, pins, without
 from rackserve.bundle._progress import Progress
 from rackserve.bundle._recipe import RuntimeRecipe
 from rackserve.bundle._shim import pyairports_stub, vllm_shim
-from rackserve.bundle._wheels import build_wheelhouse, target_platforms
-from rackserve.errors import BundleError
+from rackserve.bundle._wheels import build_wheelhouse, download, target_platforms
+from rackserve.errors import BundleError, InputError
 
 A, B, C = (digit * 64 for digit in "abc")
 OUTLINES = f"outlines==0.0.46 \\\n    --hash=sha256:{A} \\\n    --hash=sha256:{B}\n"
@@ -84,6 +84,21 @@ def test_cuda_has_no_shim_and_downloads_vllm(tmp_path: Path, pip: list[list[str]
 def test_a_lock_that_pins_another_stub_is_refused_before_any_download(tmp_path: Path, pip: list[list[str]]) -> None:
     with pytest.raises(BundleError, match=r"refresh_locks\.sh vllm 0\.6\.4\.post1 cuda"):
         house(tmp_path, CLASSIC, STUB.replace(pyairports_stub().sha256, A))
+    assert pip == []
+
+
+def test_pip_gets_the_pins_of_the_target_and_no_markers(tmp_path: Path, pip: list[list[str]]) -> None:
+    recipe = RuntimeRecipe(vllm="0.33.0", flavour="cuda", python="3.11")
+    other = f"Old_Name==1 ; python_version < '3.11' --hash=sha256:{A}\n"
+    here = f"New_Name[x]==1 ; sys_platform == 'linux' --hash=sha256:{B}\n"
+    assert house(tmp_path, recipe, other + here + UV) == set()
+    assert pip[0][-1] == f"new-name==1 \\\n    --hash=sha256:{B}\n{UV}"
+
+
+def test_a_lock_for_every_python_has_no_markers(tmp_path: Path, pip: list[list[str]]) -> None:
+    (tmp_path / "l.txt").write_text(f"x==1 ; python_version < '3.12' --hash=sha256:{A}\n")
+    with pytest.raises(InputError, match=r"l\.txt has markers \(x\)"):
+        download(tmp_path / "l.txt", tmp_path / "into", "3.11", tmp_path, Progress())
     assert pip == []
 
 

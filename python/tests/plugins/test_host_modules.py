@@ -45,6 +45,15 @@ def test_a_lock_is_read_with_normalised_names() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "line", ["x[a]==1.0", "x==1.0 ; python_version > '3'", "x>=1", "x @ https://x", "-r other.txt"]
+)
+def test_a_line_of_a_lock_that_is_no_pin_is_named(line: str) -> None:
+    with pytest.raises(vllm_release.ReleaseError, match="a line that is no pin"):
+        vllm_release.pins(f"foo==1.0\n{line}\n")
+    assert vllm_release.pins("--index-url https://x\n\n# x[a]==1.0\nfoo==1.0 # via x\n") == {"foo==1.0"}
+
+
 def test_an_environment_that_differs_from_its_lock_is_refused(tmp_path: Path) -> None:
     (tmp_path / "lock").write_text("a==1\nb==2\n")
     vllm_release.compare_with_lock(str(tmp_path / "lock"), "b==2\na==1\n")

@@ -11,12 +11,13 @@ from rackserve._paths import cache_dir, project_root
 from rackserve.bundle._debs import build_repository, index_repository
 from rackserve.bundle._driver_choice import COMPONENTS
 from rackserve.bundle._drivers import build_driver_set
+from rackserve.bundle._locks import for_target, read_lock
 from rackserve.bundle._manifest import Driver, Model, Repository, Runtime, sha256_of
 from rackserve.bundle._models import build_model
 from rackserve.bundle._recipe import GPU_EXPORTER, debian_packages
 from rackserve.bundle._supplied import add_supplied, unmet_dependencies
 from rackserve.bundle._wheels import TARGET_MACHINE, build_wheelhouse, download
-from rackserve.errors import InputError
+from rackserve.errors import BundleError, InputError
 from rackserve.programs.verify_bundle import place
 
 if TYPE_CHECKING:
@@ -52,13 +53,17 @@ class BuildContext:
         build_wheelhouse(recipe, lock, kept, self.scratch, self.progress)
         wheels = f"wheels/{recipe.lock_name}"
         (self.tree / wheels).mkdir(parents=True)
-        pinned = lock.read_text(encoding="utf-8")
+        pinned = for_target(lock.read_text(encoding="utf-8"), recipe.python)
+        placed = set()
         for wheel in kept.glob("*.whl"):
-            if sha256_of(wheel) in pinned:  # the cache may have wheels of an older lock too
+            if (digest := sha256_of(wheel)) in pinned:  # the cache may have wheels of an older lock too
                 place(str(wheel), str(self.tree / wheels / wheel.name))
+                placed.add(digest)
+        if lacking := [pin.name for pin in read_lock(pinned) if not pin.hashes & placed]:
+            raise BundleError(f"{lock.name} pins {', '.join(lacking)}, and no wheel of that came; build again")
         (self.tree / "locks").mkdir(exist_ok=True)
-        shutil.copyfile(lock, self.tree / "locks" / lock.name)
-        digest = sha256_of(lock)
+        (self.tree / "locks" / lock.name).write_text(pinned, encoding="utf-8")
+        digest = sha256_of(self.tree / "locks" / lock.name)
         return Runtime(
             id=f"{recipe.vllm}-{digest[:RELEASE_ID_DIGITS]}",
             vllm=recipe.vllm,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import uuid
 from typing import TYPE_CHECKING, Final
@@ -13,6 +12,7 @@ from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
+from rackserve.bundle._locks import read_lock
 from rackserve.bundle._recipe import GPU_EXPORTER
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 SBOM: Final = "sbom.cdx.json"
 _NAMESPACE: Final = uuid.UUID("6f1c0b0e-3c0e-5f0a-9a55-7a1f6c0b7d10")
-_PIN: Final = re.compile(r"^[a-z0-9][a-z0-9._-]*==\S", re.MULTILINE)
-_HASH: Final = re.compile(r"--hash=sha256:(?P<sha256>[0-9a-f]{64})")
 _FIELD: Final = re.compile(r"^(?P<key>Package|Version|Architecture|SHA256): (?P<value>.+)$", re.MULTILINE)
 
 
@@ -82,13 +80,10 @@ def sbom(found: Iterable[Component]) -> str:
 def python_components(lock: str) -> list[Component]:
     """Return a component for every pin of a lock, with the hashes of its wheels."""
     found = []
-    starts = [pin.start() for pin in _PIN.finditer(lock)]
-    for start, end in itertools.pairwise([*starts, len(lock)]):
-        block = lock[start:end]
-        name, version = block.split()[0].split("==")
-        url = PackageURL("pypi", None, name, version)
-        hashes = [HashType(alg=HashAlgorithm.SHA_256, content=match["sha256"]) for match in _HASH.finditer(block)]
-        found.append(_component(ComponentType.LIBRARY, name, version, url, hashes))
+    for pin in read_lock(lock):
+        url = PackageURL("pypi", None, pin.name, pin.version)
+        hashes = [HashType(alg=HashAlgorithm.SHA_256, content=digest) for digest in sorted(pin.hashes)]
+        found.append(_component(ComponentType.LIBRARY, pin.name, pin.version, url, hashes))
     return found
 
 

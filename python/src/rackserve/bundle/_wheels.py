@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 from typing import TYPE_CHECKING, Final
 
 from rackserve._process import run
-from rackserve.bundle._locks import hashes, pins, without
+from rackserve.bundle._locks import for_target, hashes, pins, read_lock, without
 from rackserve.bundle._manifest import sha256_of
 from rackserve.bundle._shim import made_wheels
-from rackserve.errors import BundleError
+from rackserve.errors import BundleError, InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from rackserve.bundle._recipe import RuntimeRecipe
 
 TARGET_MACHINE: Final = "x86_64"  # what the locks of python/locks are for
+# pip 26: "WARNING: The candidate selected for download or install is a yanked version: …"; a log's lines have a time.
+_YANKED: Final = re.compile(
+    r"yanked version: '(?P<name>[^']+)' candidate \(version (?P<version>\S+) at [^\n]*"
+    r"(?:\n(?:\S+ )?Reason for being yanked: (?P<reason>[^\n]*))?"
+)
 _GLIBC_MINOR: Final = range(36, 4, -1)  # manylinux_2_5 up to glibc 2.36, Debian 12's
 
 
@@ -48,19 +54,24 @@ def download(
 
     Raises:
         BundleError: when a wheel cannot be had for the target, or its hash differs.
+        InputError: when a line of the lock is no pin, or has a marker.
     """
     into.mkdir(parents=True, exist_ok=True)
     platforms = target_platforms(machine or platform.machine())
+    marked = [pin.name for pin in read_lock(lock.read_text(encoding="utf-8")) if pin.marker]
+    if marked:
+        raise InputError(f"{lock.name} has markers ({', '.join(marked)}), which pip would evaluate for this machine")
     pinned = pins(lock.read_text(encoding="utf-8"))
     cpu_build = pinned.get("torch", "").endswith("+cpu")
     hint = " (torch's CPU build is on PyTorch's own index: name it in pip.conf)" if cpu_build else ""
     arriving = scratch / f"arriving-{lock.stem}"  # pip moves all of them at the end
     arriving.mkdir(parents=True, exist_ok=True)
     awaited = max(0, len(pinned) - len([*into.glob("*.whl")]))
+    log = scratch / f"pip-{lock.stem}.log"
     with progress.filling(arriving, files=awaited):
         run(
             [
-                *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"),
+                *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "--log", log),
                 *("--only-binary=:all:", "--python-version", python, "--dest", into, "--requirement", lock),
                 *(f"--platform={name}" for name in platforms),
             ],
@@ -68,6 +79,18 @@ def download(
             what=f"download the wheels of {lock.name}{hint}",
             env={**os.environ, "TMPDIR": str(arriving)},
         )
+    for sentence in yanked(log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""):
+        progress.say(f"  {lock.name}: {sentence}")
+
+
+def yanked(log: str) -> list[str]:
+    """Return a sentence for each release in pip's log that its author has withdrawn; a pin still takes it (PEP 592)."""
+    return list(
+        dict.fromkeys(
+            f"{match['name']} {match['version']} was withdrawn by its author: {match['reason'] or 'no reason given'}"
+            for match in _YANKED.finditer(log)
+        )
+    )
 
 
 def build_wheelhouse(recipe: RuntimeRecipe, lock: Path, into: Path, scratch: Path, progress: Progress) -> None:
@@ -75,8 +98,9 @@ def build_wheelhouse(recipe: RuntimeRecipe, lock: Path, into: Path, scratch: Pat
 
     Raises:
         BundleError: when a wheel cannot be had, or one that is made here is not the one that the lock pins.
+        InputError: when a line of the lock is no pin.
     """
-    text = lock.read_text(encoding="utf-8")
+    text = for_target(lock.read_text(encoding="utf-8"), recipe.python)
     made, pinned = made_wheels(pins(text)), hashes(text)
     for wheel in made:
         if wheel.sha256 not in pinned[wheel.name]:

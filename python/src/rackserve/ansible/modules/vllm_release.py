@@ -53,6 +53,7 @@ from ansible.module_utils.verify_bundle import sha256_of
 
 STAMP = ".rackserve-complete"
 _SHOWN = 5
+_PIN = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^\s;]+)(?:\s+--hash=\S+)*")
 _LIST = (
     "import importlib.metadata as m, re\n"
     "for d in m.distributions(): print(re.sub('[-_.]+', '-', d.metadata['Name']).lower() + '==' + d.version)"
@@ -73,9 +74,20 @@ def stamp_of(path: str) -> str:
 
 
 def pins(lock: str) -> set[str]:
-    """Return the `name==version` pins of a lock's text, names normalised as PEP 503 says."""
-    found = re.findall(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==(\S+)", lock, re.MULTILINE)
-    return {f"{re.sub('[-_.]+', '-', name).lower()}=={version}" for name, version in found}
+    """Return the `name==version` pins of a lock's text, names normalised as PEP 503 says.
+
+    Raises:
+        ReleaseError: naming a line that is no such pin; bundle build writes no other.
+    """
+    found = set()
+    for line in re.sub(r"\\\n", " ", lock).splitlines():
+        text = re.sub(r"(^|\s)#.*$", "", line).strip()
+        match = _PIN.fullmatch(text)
+        if match:
+            found.add(f"{re.sub('[-_.]+', '-', match['name']).lower()}=={match['version']}")
+        elif text and not text.startswith("--"):
+            raise ReleaseError(f"the lock has a line that is no pin: {text!r}; build the bundle again")
+    return found
 
 
 def extract_uv(wheels: str, into: str) -> str:
