@@ -67,6 +67,13 @@ def test_the_largest_length_starts_and_the_next_block_does_not(planned: Any) -> 
     assert not planned(LLAMA_8B, max_model_len=refused.longest + 1, available_kv=6 * GIB).fits
 
 
+def test_an_fp8_cache_is_no_remedy_on_a_gpu_that_does_not_store_one(planned: Any) -> None:
+    tight = {"max_model_len": 38000, "gpu_bytes": int(23.6 * GIB), "utilization": 0.9}
+    assert "kv_cache_dtype" in [remedy.setting for remedy in remedies(planned(LLAMA_8B, **tight))]
+    lacking = remedies(planned(LLAMA_8B, **tight, fp8_kv_cache=False))
+    assert [remedy.setting for remedy in lacking] == ["max_model_len", "utilization", "tensor_parallel"]
+
+
 def test_remedies_start_the_instance_and_come_smallest_first(planned: Any) -> None:
     refused = planned(LLAMA_8B, max_model_len=38000, gpu_bytes=int(23.6 * GIB), utilization=0.9)
     found = remedies(refused)

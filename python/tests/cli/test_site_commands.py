@@ -88,7 +88,7 @@ def test_apply(site: Path, fake_run: Any, capsys: pytest.CaptureFixture[str]) ->
         RunEvent(EventKind.PLAY, play="Edge"),
         RunEvent(EventKind.TASK, role="nginx", task="nginx : install | Install it"),
         RunEvent(EventKind.CHANGED, host="gpu1", data={"stdout": "canary"}),
-        RunEvent(EventKind.OK, host="edge1"),
+        RunEvent(EventKind.OK, host="edge1", data={"notes": ["edge1: kernel: 7.0.0, not known to build"]}),
         RunEvent(EventKind.TASK, role="nginx", task="nginx : install | Skipped everywhere"),
         RunEvent(EventKind.SKIPPED, host="gpu1"),
         RunEvent(EventKind.STATS),
@@ -101,6 +101,7 @@ def test_apply(site: Path, fake_run: Any, capsys: pytest.CaptureFixture[str]) ->
     assert out.splitlines()[2].split() == ["gpu1", "2", "1", "0", "0", "0"]
     assert "nginx | install | Install it  0.0 s  ok 1 changed 1" in err
     assert "Skipped everywhere" not in err
+    assert "    edge1: kernel: 7.0.0, not known to build\n" in err
     assert "canary" not in out + err
 
 

@@ -136,3 +136,24 @@ def test_a_set_is_kept_once_and_old_ones_go(tmp_path: Path) -> None:
     (keep / "470.1-proprietary").mkdir()
     acting.prune(str(keep), {"535.309.01-proprietary"})
     assert [path.name for path in keep.iterdir()] == ["535.309.01-proprietary"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "listed"),
+    [
+        ((0, DKMS, ""), DKMS),
+        ((4, DKMS, "Error! Could not locate dkms.conf file."), DKMS),
+        ((0, "", ""), ""),
+        ((4, "", "Error! Could not locate dkms.conf file."), None),
+    ],
+    ids=["fine", "somebody else's is broken", "no module", "nothing listed"],
+)
+def test_a_broken_module_of_somebody_else_loses_no_other(
+    monkeypatch: pytest.MonkeyPatch, answer: tuple[int, str, str], listed: str | None
+) -> None:
+    monkeypatch.setattr(acting, "run", lambda _: answer)
+    if listed is None:
+        with pytest.raises(acting.DriverError, match="Could not locate"):
+            acting.dkms_status()
+    else:
+        assert acting.dkms_status() == listed

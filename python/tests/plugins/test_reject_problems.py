@@ -59,6 +59,13 @@ def test_problems_fail_with_their_message(args: dict[str, Any], message: str) ->
     assert run(args) == {"failed": True, "msg": message}
 
 
+@pytest.mark.parametrize(("problems", "failed"), [("", False), ("table", True)])
+def test_notes_are_warnings_and_fail_nothing(problems: str, *, failed: bool) -> None:
+    found = run({"problems": {"problems": problems, "notes": ["the kernel is new"]}, "msg": "wrong: {problems}"})
+    assert found["warnings"] == found["notes"] == ["this host: the kernel is new"]
+    assert (found.get("failed", False), found.get("msg")) == (failed, "wrong: table" if failed else None)
+
+
 @pytest.mark.parametrize(("problems", "code"), [([], 0), (["the signature"], 2)])
 def test_problems_are_computed_once(tmp_path: Path, problems: list[str], code: int) -> None:
     count = tmp_path / "count"

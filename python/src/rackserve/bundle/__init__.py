@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rackserve.bundle._accept import Verified, import_bundle, prune, read_intact, read_signed, verify
 from rackserve.bundle._build import build
+from rackserve.bundle._locks import pins
 from rackserve.bundle._manifest import Manifest, Model, Repository, Runtime, parse_manifest, read_manifest, sha256_of
 from rackserve.bundle._media import Difference, diff, split
 from rackserve.bundle._progress import Progress
@@ -30,6 +31,7 @@ __all__ = [
     "key_path",
     "make_key",
     "parse_manifest",
+    "pins",
     "prune",
     "read_intact",
     "read_manifest",

@@ -134,7 +134,7 @@ def _logical_lines(lock: str) -> Iterator[tuple[int, int, str]]:
         if line.endswith("\\") and not line.lstrip().startswith("#") and number + 1 < len(lines):
             text += line[:-1] + " "
             continue
-        text = _COMMENT.sub("", text + line).strip()
+        text = _COMMENT.sub("", text + line.removesuffix("\\")).strip()
         if text:
             yield first, number, text
         text = ""

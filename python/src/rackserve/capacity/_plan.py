@@ -30,6 +30,7 @@ class Settings:
         gpu_bytes: one GPU's memory; None on a CPU, or when `available_kv` is given.
         available_kv: bytes for the KV cache, per GPU; None to predict them.
         utilization: None for the release's default.
+        fp8_kv_cache: whether the GPU stores a KV cache in FP8.
     """
 
     max_model_len: int
@@ -46,6 +47,7 @@ class Settings:
     async_scheduling: bool | None = None
     enforce_eager: bool = False
     hybrid: bool = True
+    fp8_kv_cache: bool = True
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def _options(refused: Plan) -> list[list[tuple[Remedy, Settings]]]:
         shares = [percent / 100 for percent in range(math.floor(refused.utilization * 100) + 1, _MOST_PERCENT + 1)]
         options.append([(Remedy("utilization", f"{x:.2f}"), replace(settings, utilization=x)) for x in shares])
     if settings.device == "cuda":
-        if kv_dtype_bytes(shape, refused.release, settings.kv_cache_dtype) > 1:
+        if settings.fp8_kv_cache and kv_dtype_bytes(shape, refused.release, settings.kv_cache_dtype) > 1:
             options.append([(Remedy("kv_cache_dtype", "fp8"), replace(settings, kv_cache_dtype="fp8"))])
         more = [n for n in (2, 4, 8, 16) if n > settings.tensor_parallel and shape.heads % n == 0]
         options.append([(Remedy("tensor_parallel", str(n)), replace(settings, tensor_parallel=n)) for n in more])

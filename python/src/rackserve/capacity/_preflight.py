@@ -40,6 +40,7 @@ class CapacityRequest:
         cpu_kv_bytes: VLLM_CPU_KVCACHE_SPACE in bytes; None on a GPU.
         tensor_parallel: GPUs that share every layer.
         extra_args: flags of `vllm serve` by their long names.
+        fp8_kv_cache: whether the GPU stores a KV cache in FP8, so that this can be advised.
     """
 
     name: str
@@ -55,6 +56,7 @@ class CapacityRequest:
     quantization: str | None = None
     kv_cache_dtype: str | None = None
     gpu_memory_utilization: float | None = None
+    fp8_kv_cache: bool = True
 
 
 def validate_capacity(wanted: CapacityRequest) -> str | None:
@@ -107,6 +109,7 @@ def plan_of(wanted: CapacityRequest) -> Plan:
         async_scheduling=False if extra.get("no-async-scheduling") else None,
         enforce_eager=bool(extra.get("enforce-eager")),
         hybrid=not extra.get("disable-hybrid-kv-cache-manager"),
+        fp8_kv_cache=wanted.fp8_kv_cache,
     )
     weights = weights_of(wanted.model, shape, wanted.quantization)
     return plan(shape, weights, arithmetic_of(wanted.release), settings)

@@ -31,6 +31,7 @@ class Progress:
         self._title = ""
         self._since = 0.0
         self._counts: dict[EventKind, int] = {}
+        self._notes: list[str] = []
 
     def __enter__(self) -> Self:
         if self._live:
@@ -57,12 +58,16 @@ class Progress:
                 self._live.update(Text(self._title))
         elif event.kind is not EventKind.STATS:
             self._counts[event.kind] = self._counts.get(event.kind, 0) + 1
+            notes = event.data.get("notes")
+            self._notes += map(str, notes) if isinstance(notes, list) else []
 
     def _finish_task(self) -> None:
         # A task that every host skipped has nothing to say.
         if self._title and any(kind is not EventKind.SKIPPED for kind in self._counts):
             self._print(task_line(self._title, time.monotonic() - self._since, self._counts))
-        self._title = ""
+        for note in self._notes:
+            self._print(Text(f"    {note}", style="yellow"))
+        self._title, self._notes = "", []
 
     def _print(self, text: Text) -> None:
         if self._live:

@@ -17,6 +17,7 @@ from rackserve.preflight._driver import (
 from rackserve.preflight._driver_inputs import DriverInputs, validate_driver_inputs
 from rackserve.preflight._driver_rows import DriverPlan
 from rackserve.preflight._host import gpus_of_peers, host_driver, host_parts, validate_host
+from rackserve.preflight._host_rows import validate_service_user
 from rackserve.preflight._parts import EXPORTER_PARTS, find_runtime, find_snapshots, parts_for, wanted_snapshots
 from rackserve.preflight._rows import Row, Verdict, refused, table_of
 from rackserve.preflight._types import Host, HostFacts, HostSpec
@@ -51,5 +52,6 @@ __all__ = [
     "validate_driver_inputs",
     "validate_driver_plan",
     "validate_host",
+    "validate_service_user",
     "wanted_snapshots",
 ]

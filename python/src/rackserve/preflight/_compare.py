@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rackserve import capacity
+from rackserve.bundle import pins
 from rackserve.errors import InputError
-from rackserve.gpu import cuda_bytes_of
+from rackserve.gpu import capability_of, cuda_bytes_of
 from rackserve.preflight import _driver, _host_rows
 from rackserve.preflight._gpu_table import gpu_rows, group_row
+from rackserve.preflight._kv_rows import stores_fp8
 from rackserve.preflight._parts import find_runtime, parts_for
 from rackserve.preflight._types import PreflightResult
 from rackserve.programs.verify_bundle import BundleRejected, refuse_rollback
@@ -61,7 +63,7 @@ def _serving_rows(spec: HostSpec, manifest: Manifest, host: Host, bundle: Path) 
         release, instances = release_of(spec.vllm), parse_instances(spec.instances)
     except InputError:
         return []
-    user = _host_rows.service_user_row(host.facts)
+    user = _host_rows.service_user_row(host.facts.vllm_uid, removes_ipc=host.facts.removes_ipc)
     rows = [_host_rows.python_row(spec, host.facts, release), *([user] if user else [])]
     if spec.flavour != "cuda" or host.gpus is None:
         return rows
@@ -77,7 +79,7 @@ def _has_compiled_kernels(spec: HostSpec, manifest: Manifest, bundle: Path) -> b
         lock = bundle / find_runtime(manifest, spec.vllm, spec.flavour, spec.python).lock
     except InputError:
         return False
-    return lock.is_file() and "\nflashinfer-jit-cache==" in lock.read_text(encoding="utf-8")
+    return lock.is_file() and "flashinfer-jit-cache" in pins(lock.read_text(encoding="utf-8"))
 
 
 def _rollback_problems(spec: HostSpec, manifest: Manifest, facts: HostFacts) -> list[str]:
@@ -174,6 +176,7 @@ def capacity_request(
         quantization=instance.quantization,
         kv_cache_dtype=instance.kv_cache_dtype,
         gpu_memory_utilization=None if cpu else instance.gpu_memory_utilization,
+        fp8_kv_cache=cpu or gpus is None or stores_fp8(capability_of(instance.gpus, gpus.gpus), release_of(vllm)),
     )
 
 

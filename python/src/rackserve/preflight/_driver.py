@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from rackserve.preflight._driver_rows import DriverPlan, driver_rows
-from rackserve.preflight._rows import refused, table_of
+from rackserve.preflight._rows import notes, refused, table_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -116,7 +116,14 @@ def package_names(chosen: DriverSet, kernels: Sequence[str], *, nvswitch: bool) 
 def validate_driver_plan(
     facts: GpuFacts, plan: DriverPlan, release: Release, kernels: Sequence[str] = (), *, gpu_required: bool = True
 ) -> str:
-    """Return the table of a host's driver requirements when one is not met, else an empty text.
+    """Return the table of a host's driver requirements when one is not met, else an empty text; see below."""
+    return str(judge_driver_plan(facts, plan, release, kernels, gpu_required=gpu_required)["problems"])
+
+
+def judge_driver_plan(
+    facts: GpuFacts, plan: DriverPlan, release: Release, kernels: Sequence[str] = (), *, gpu_required: bool = True
+) -> dict[str, Any]:
+    """Return `problems`, the table of a host's driver requirements when one is not met, and `notes`, sentences.
 
     Args:
         facts: the host's facts.
@@ -130,7 +137,7 @@ def validate_driver_plan(
         host = facts.host.model_copy(update={"kernel": kernel})
         rows += driver_rows(facts.model_copy(update={"host": host}), facts.gpus, plan, release)
     rows = list(dict.fromkeys(row for row in rows if gpu_required or row.what != "GPU"))
-    return table_of(rows) if refused(rows) else ""
+    return {"problems": table_of(rows), "notes": []} if refused(rows) else {"problems": "", "notes": notes(rows)}
 
 
 def reboot_reasons(facts: GpuFacts, version: str = "", modules: str = "") -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rackserve._schema import plain
 from rackserve.gpu import GpuFacts
 from rackserve.preflight._compare import compare
-from rackserve.preflight._driver import DriverRequest, find_set, package_names, plan_of, validate_driver_plan
+from rackserve.preflight._driver import DriverRequest, find_set, judge_driver_plan, package_names, plan_of
 from rackserve.preflight._driver_inputs import DriverInputs, validate_driver_inputs
 from rackserve.preflight._parts import parts_for
 from rackserve.preflight._types import Host, HostFacts, HostSpec
@@ -29,8 +29,11 @@ def validate_host(
     *,
     name: str,
     gpus: Mapping[str, dict[str, Any]],
-) -> str:
-    """Return every problem of a host as one text, empty when there is none.
+) -> dict[str, Any]:
+    """Return what preflight says of a host, for the action reject_problems.
+
+    `problems` is one text with every reason to refuse it, empty when there is none; `notes` are sentences on what
+    refuses nothing: warnings, and what is not known.
 
     Args:
         manifest: the bundle's.
@@ -43,7 +46,7 @@ def validate_host(
     known = HostFacts(**{key: value for key, value in facts.items() if key in HostFacts.__dataclass_fields__})
     peers = {host: GpuFacts.of(read) for host, read in gpus.items()}
     result = compare(HostSpec(**wanted), manifest, Host(name, known, peers.get(name), peers), Path(bundle))
-    return "" if result.fits else result.text
+    return {"problems": "" if result.fits else result.text, "notes": result.notes}
 
 
 def gpus_of_peers(
@@ -92,14 +95,15 @@ def host_driver(
         gpu_required: whether a host without a GPU is refused.
 
     Returns:
-        `problems`, sentences on the inventory; `refusal`, the table of unmet requirements, else empty; `set`, the
-        driver set for the module rackserve_driver, empty where none comes from the bundle.
+        `problems`, sentences on the inventory; `refusal`, for the action reject_problems, the table of unmet
+        requirements, else empty, and notes; `set`, the driver set for the module rackserve_driver, empty where none
+        comes from the bundle.
     """
     asked, kept, read = DriverRequest(**request), host["drivers"], GpuFacts.of(facts)
     plan = plan_of(asked, manifest, host["release"], kept)
     return {
         "problems": validate_driver_inputs(asked, DriverInputs(**inputs), manifest, host["release"], kept),
-        "refusal": validate_driver_plan(read, plan, release_of(vllm_version), kernels, gpu_required=gpu_required),
+        "refusal": judge_driver_plan(read, plan, release_of(vllm_version), kernels, gpu_required=gpu_required),
         "set": _installable(asked, manifest, host, read, root=root, kernels=kernels),
     }
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from rackserve.preflight._rows import Row, row
+from rackserve.preflight._rows import Row, refused, row
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,24 +58,28 @@ def python_row(wanted: HostSpec, facts: HostFacts, release: Release) -> Row:
     return row("Python", path, "there" if there else "not on the host", fix, fits=there)
 
 
-def service_user_row(facts: HostFacts) -> Row | None:
+def service_user_row(uid: int | None, *, removes_ipc: bool) -> Row | None:
     """Refuse a login user `vllm` whose IPC objects logind removes at each logout; None without such a user.
 
     System users are exempt from RemoveIPC (systemd: logind.conf(5)); systemd is built with SYS_UID_MAX, 999 on Debian.
     vllm-project/vllm#54259 is what it looks like.
     """
-    if facts.vllm_uid is None:
+    if uid is None:
         return None
-    login = facts.vllm_uid > _SYSTEM_UIDS
-    found = f"user id {facts.vllm_uid}" + (
-        ", and logind removes its IPC objects at logout" if facts.removes_ipc else ""
-    )
+    login = uid > _SYSTEM_UIDS
+    found = f"user id {uid}" + (", and logind removes its IPC objects at logout" if login and removes_ipc else "")
     fix = (
         "set RemoveIPC=no in /etc/systemd/logind.conf.d/vllm.conf and restart systemd-logind, or remove the user: "
         "the role makes a system user"
     )
-    fits = not (login and facts.removes_ipc)
-    return row("user vllm", f"a system user (id {_SYSTEM_UIDS} or less), or RemoveIPC=no", found, fix, fits=fits)
+    wanted = f"a system user (id {_SYSTEM_UIDS} or less), or RemoveIPC=no"
+    return row("user vllm", wanted, found, fix, fits=not (login and removes_ipc))
+
+
+def validate_service_user(facts: Mapping[str, Any]) -> list[str]:
+    """Return why the user `vllm` of a host cannot run instances, of the module host_facts; empty when it can."""
+    entry = service_user_row(facts.get("vllm_uid"), removes_ipc=bool(facts.get("removes_ipc")))
+    return [f"user vllm has the {entry.found}; {entry.fix}"] if entry and refused([entry]) else []
 
 
 def disk_rows(need: Mapping[str, int], free: Mapping[str, int]) -> list[Row]:

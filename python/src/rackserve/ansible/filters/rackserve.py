@@ -60,6 +60,7 @@ FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "trust": lambda path, part: getattr(bundle.read_trust(Path(path)), part),
     "unknown": lambda names, roles: preflight.unknown_names(names, Path(roles)),
     "unsettled_targets": monitoring.unsettled_targets,
+    "user_problems": preflight.validate_service_user,
 }
 
 

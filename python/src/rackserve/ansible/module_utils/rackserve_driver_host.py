@@ -29,6 +29,14 @@ def command(argv: list[str], env: dict[str, str] | None = None) -> str:
     return str(out)
 
 
+def dkms_status() -> str:
+    """Return what dkms lists; one broken module of somebody else's makes it fail after the list of the others."""
+    code, out, err = run(["dkms", "status"])
+    if code != 0 and not out.strip():
+        raise DriverError(f"dkms status failed: {tail(err)}")
+    return str(out)
+
+
 def packages() -> dict[str, str]:
     """Return the installed packages and their versions."""
     shown = command(["dpkg-query", "--show", "--showformat", "${Package}\\t${Version}\\t${db:Status-Status}\\n"])

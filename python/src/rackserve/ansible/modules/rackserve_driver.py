@@ -60,6 +60,7 @@ from ansible.module_utils.rackserve_driver_host import (
     apt_environment,
     command,
     debian_repository,
+    dkms_status,
     keep_set,
     kernels_of,
     packages,
@@ -99,7 +100,7 @@ def build(chosen: dict[str, Any], kernels: list[str], *, again: bool, check: boo
         return kernels
     name: str | None
     there: set[str]
-    name, there = parse_dkms(command(["dkms", "status"]), chosen["version"])
+    name, there = parse_dkms(dkms_status(), chosen["version"])
     lacking = [kernel for kernel in kernels if again or kernel not in there]
     for kernel in lacking if not check else []:
         if name is None:
@@ -107,7 +108,7 @@ def build(chosen: dict[str, Any], kernels: list[str], *, again: bool, check: boo
         if again:  # to install by force builds nothing that is built
             command(["dkms", "build", "--force", f"{name}/{chosen['version']}", "-k", kernel])
         command(["dkms", "install", "--force", f"{name}/{chosen['version']}", "-k", kernel])
-        if kernel not in parse_dkms(command(["dkms", "status"]), chosen["version"])[1]:
+        if kernel not in parse_dkms(dkms_status(), chosen["version"])[1]:
             raise DriverError(f"dkms built no module for {kernel}; look at /var/lib/dkms/{name}/{chosen['version']}")
     return lacking
 
