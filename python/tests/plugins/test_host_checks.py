@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import subprocess
 import threading
 import time
 from contextlib import contextmanager
@@ -366,3 +367,22 @@ def test_device_names() -> None:
     assert judges.name_device(["0"], "") == "cpu"
     assert judges.name_device([], listed) == "0 NVIDIA L4; 1 NVIDIA L4"
     assert judges.name_device(["3"], listed) == "3 missing"
+    whole = "0, NVIDIA L4, GPU-AA-1, 00000000:3B:00.0\n1, NVIDIA L4, GPU-bb-2, 00010000:86:00.0\n"
+    noise = "Unable to determine the device handle for GPU0000:99:00.0: GPU is lost.\n"
+    assert judges.name_device(["GPU-aa-1"], noise + whole) == "0 NVIDIA L4"
+    assert judges.name_device(["0000:3b:00.0", "1"], whole) == "0 NVIDIA L4; 1 NVIDIA L4"
+    assert judges.name_device(["MIG-1"], whole) == "MIG-1"
+    assert judges.name_device(["GPU-cc"], whole) == "GPU-cc missing"
+    assert judges.name_device([], noise + whole) == "0 NVIDIA L4; 1 NVIDIA L4"
+    assert judges.name_device(["0"], noise) == "cpu"
+
+
+@pytest.mark.parametrize("failure", [OSError("no"), subprocess.TimeoutExpired("nvidia-smi", 5)])
+def test_a_driver_that_does_not_come_back_costs_the_name_only(
+    monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    def run(*_: object, **__: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert host_checks._list_devices() == ""

@@ -90,3 +90,25 @@ def test_a_mode_that_waits_for_a_reset_is_reported(smi: Smi, layout: str, capsys
     smi.resets = False
     assert mig_layout.main(["apply", layout]) == 2
     assert "needs a reset" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("said", "mode"),
+    [
+        ("Enabled, Disabled\n", ("Enabled", "Disabled")),
+        ("[N/A], [N/A]\n", ("[N/A]", "[N/A]")),
+        ("WARNING: infoROM is corrupted\nEnabled, Enabled\n", ("Enabled", "Enabled")),
+    ],
+)
+def test_the_mode_is_read_beside_what_else_is_said(
+    monkeypatch: pytest.MonkeyPatch, said: str, mode: tuple[str, str]
+) -> None:
+    monkeypatch.setattr(mig_layout, "smi", lambda *_: said)
+    assert mig_layout.mode_of("0") == mode
+
+
+@pytest.mark.parametrize("said", ["", "nonsense\n"])
+def test_a_mode_that_is_not_told_is_an_error(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    monkeypatch.setattr(mig_layout, "smi", lambda *_: said)
+    with pytest.raises(mig_layout.LayoutError, match="does not tell the MIG mode of GPU 0"):
+        mig_layout.mode_of("0")

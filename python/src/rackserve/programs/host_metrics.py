@@ -214,17 +214,18 @@ def run_all(*args: str) -> tuple[int, str, str]:
 
 
 class Smi:
-    """Queries of nvidia-smi, none after one that did not come back: the timer has to end."""
+    """Queries of nvidia-smi; none after one that did not come back, nor after a minute: the unit has two in all."""
 
     def __init__(self) -> None:
-        self.hangs = False
+        self.until = time.monotonic() + 60
 
     def __call__(self, names: Sequence[str]) -> tuple[str, str]:
         """Return the table, which it prints up to a lost GPU even where it fails, and its errors."""
-        if self.hangs:
+        if time.monotonic() > self.until:
             return "", ""
         code, out, err = run_all("nvidia-smi", f"--query-gpu={','.join(names)}", "--format=csv,noheader,nounits")
-        self.hangs = code == -1
+        if code == -1:
+            self.until = 0.0
         return out, err
 
 

@@ -36,7 +36,11 @@ def smi(*args: str, may_fail: bool = False) -> str:
 
 def mode_of(gpu: str) -> tuple[str, str]:
     """Return a GPU's MIG mode: the current one, and the one after a reset."""
-    now, pending = smi("-i", gpu, "--query-gpu=mig.mode.current,mig.mode.pending", "--format=csv,noheader").split(",")
+    said = smi("-i", gpu, "--query-gpu=mig.mode.current,mig.mode.pending", "--format=csv,noheader")
+    rows = [line.split(",") for line in said.splitlines() if line.count(",") == 1]
+    if not rows:
+        raise LayoutError(f"nvidia-smi does not tell the MIG mode of GPU {gpu}: {said.strip() or 'nothing'}")
+    now, pending = rows[-1]
     return now.strip(), pending.strip()
 
 

@@ -243,9 +243,25 @@ def summarize_health(record: str, now: float) -> dict[str, Any]:
 
 
 def name_device(gpus: Sequence[str], listed: str) -> str:
-    """Name the devices of an instance from nvidia-smi's "index, name" lines; without a driver it is the CPU."""
-    names = dict(line.split(", ", 1) for line in listed.splitlines() if ", " in line)
+    """Name the devices of an instance from nvidia-smi's "index, name, uuid, pci.bus_id" lines; without any it is a CPU.
+
+    A GPU may be named by its index, UUID or PCI address; nvidia-smi lists no slice, which is named as it is.
+    """
+    names: Dict[str, str] = {}  # noqa: UP006
+    indexes: List[str] = []  # noqa: UP006
+    for line in listed.splitlines():
+        index, *rest = line.split(", ")
+        if index.isdigit() and rest:
+            indexes.append(index)
+            names.update({_device_key(key): f"{index} {rest[0]}" for key in (index, *rest[1:])})
     if not names:
         return "cpu"
-    wanted = list(gpus) or sorted(names)
-    return "; ".join(f"{index} {names.get(index, 'missing')}" for index in wanted)
+    return "; ".join(
+        names.get(_device_key(gpu), gpu if gpu.startswith("MIG-") else f"{gpu} missing") for gpu in gpus or indexes
+    )
+
+
+def _device_key(name: str) -> str:
+    """Return a UUID or PCI address in lower case, with the domain of four digits that an inventory has."""
+    lowered = name.lower()
+    return lowered[4:] if lowered.startswith("00000000:") else lowered

@@ -43,7 +43,6 @@ checks:
 import contextlib
 import http.client
 import json
-import shutil
 import subprocess
 import time
 import urllib.error
@@ -193,10 +192,14 @@ CHECKS: Dict[str, Callable[[Check], Verdict]] = {  # noqa: UP006
 
 
 def _list_devices() -> str:
-    if shutil.which("nvidia-smi") is None:
-        return ""
-    argv = ["nvidia-smi", "--query-gpu=index,name", "--format=csv,noheader"]
-    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=GET_TIMEOUT_S).stdout
+    argv = ["nvidia-smi", "--query-gpu=index,name,uuid,pci.bus_id", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(
+            argv, capture_output=True, text=True, errors="replace", check=False, timeout=GET_TIMEOUT_S
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""  # a driver that does not come back costs the name of the device, not the row
+    return done.stdout
 
 
 def check_status(check: Check) -> dict[str, Any]:
