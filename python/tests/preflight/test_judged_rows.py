@@ -161,6 +161,8 @@ def test_the_fabrics_state_is_judged_beside_the_manager(fabric: str | None, *, f
     assert row.verdict is (Verdict.FITS if fits else Verdict.REFUSED)
     assert (f"0000:10:00.0 {fabric}" in row.found) is not fits
     assert row_of("fabric manager", facts(gpu("H100", 0, fabric="completed"))) is None
+    problems = validate_driver(host)
+    assert any("the fabric of 0000:10:00.0 failed" in problem for problem in problems) is (fabric or "").startswith("f")
 
 
 KV = "a: KV cache"
@@ -261,7 +263,7 @@ MEMORY = "host memory"
         ({"kv-offloading-size": 300, "kv-offloading-backend": "lmcache"}, 0),
         ({"cpu-offload-gb": 150.5}, 150.5),
         ({"swap-space": 64}, 64),
-        ({"mm-processor-cache-gb": 100}, 200),
+        ({"mm-processor-cache-gb": 100}, 0),
         ({"kv-transfer-config": {"kv_connector_extra_config": {"cpu_bytes_to_use": 1 << 40}}}, 1024),
         ({"kv-transfer-config": {"kv_connector_extra_config": {"cpu_bytes_to_use": "much"}}}, 0),
         ({"kv-transfer-config": "{}"}, 0),
@@ -333,6 +335,13 @@ def test_acs_and_iommu_between_gpus_without_nvlink_are_a_warning(
     if verdict is Verdict.WARNING and row:
         assert "iommu=pt" in row.fix
         assert "NCCL_P2P_DISABLE=1" in row.fix
+
+
+def test_gpus_that_exchange_nothing_have_no_way_to_judge() -> None:
+    pair = facts(gpu("A10", 0, acs_redirect=True), gpu("A10", 1, acs_redirect=True))
+    keys: dict[str, Any] = {"gpus": [0, 1], "tensor_parallel_size": 1}
+    assert verdict_of(PEERS, pair, **keys, extra_args={"data-parallel-size": 2}) is None
+    assert verdict_of(PEERS, pair, **keys, extra_args={"pipeline-parallel-size": 2}) is Verdict.WARNING
 
 
 def test_one_gpu_a_slice_and_a_host_without_a_driver_have_no_peers() -> None:

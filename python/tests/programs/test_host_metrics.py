@@ -175,7 +175,16 @@ def test_rows_before_a_lost_gpu_are_kept_and_the_lost_one_is_not_seen(
 def test_a_driver_without_an_answer_shows_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     found = fake(tmp_path, monkeypatch, script)
     assert (found["gpus_installed{}"], found["gpus_seen{}"]) == (2, 0)
-    assert not any(name.startswith(("gpu_fields", "gpu_temp", "gpu_driver")) for name in found)
+    assert not any(name.startswith(("gpu_temp", "gpu_driver", 'gpu_fields_unread{field="ecc')) for name in found)
+
+
+@pytest.mark.parametrize(("code", "told"), [(0, 0), (1, 0), (2, 2), (-1, 2)])
+def test_a_journal_that_cannot_be_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, told: int
+) -> None:
+    monkeypatch.setattr(hm, "run_all", lambda *_: (code, "", ""))
+    found = fake(tmp_path, monkeypatch, "")
+    assert found['gpu_fields_unread{field="xid"}'] == told
 
 
 def test_a_program_that_does_not_come_back_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:

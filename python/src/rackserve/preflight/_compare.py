@@ -77,9 +77,9 @@ def _serving_rows(spec: HostSpec, manifest: Manifest, host: Host, bundle: Path) 
 def _has_compiled_kernels(spec: HostSpec, manifest: Manifest, bundle: Path) -> bool:
     try:
         lock = bundle / find_runtime(manifest, spec.vllm, spec.flavour, spec.python).lock
+        return lock.is_file() and "flashinfer-jit-cache" in pins(lock.read_text(encoding="utf-8"))
     except InputError:
         return False
-    return lock.is_file() and "flashinfer-jit-cache" in pins(lock.read_text(encoding="utf-8"))
 
 
 def _rollback_problems(spec: HostSpec, manifest: Manifest, facts: HostFacts) -> list[str]:

@@ -176,6 +176,9 @@ def validate_driver(facts: GpuFacts, version: str = "", *, fresh: bool = False) 
     manager = host.fabric_manager
     if host.nvswitches and (manager.version != driver.version or manager.state != "active"):
         found.append(f"the fabric manager is {manager.version or 'not installed'}, {manager.state or 'not running'}")
+    apart = [f"{gpu.bus_id} {gpu.fabric}" for gpu in facts.gpus if gpu.fabric and gpu.fabric.startswith("failed")]
+    if apart:
+        found.append(f"the fabric of {', '.join(apart)}; look at journalctl -u nvidia-fabricmanager")
     if fresh and host.xids:
         codes = ", ".join(f"{xid.code} of {xid.bus_id}" for xid in host.xids)
         found.append(f"Xid since the boot: {codes}")

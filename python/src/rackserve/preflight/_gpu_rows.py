@@ -38,9 +38,15 @@ def instance_rows(instance: Instance, facts: GpuFacts, release: Release, *, cach
         oldest = min(known)
         rows += [_dtype(instance, gpus), _quantization(instance, oldest)]
         rows += backend_rows(instance, known, facts, release, cached=cached_kernels)
-    rows.append(peer_row(gpus))
+    rows.append(peer_row(gpus) if _exchanges(instance) else None)
     labelled = (entry for entry in rows if entry)
     return [Row(f"{instance.name}: {r.what}", r.wanted, r.found, r.verdict, r.fix) for r in labelled]
+
+
+def _exchanges(instance: Instance) -> bool:
+    """Return whether the GPUs of one engine exchange data at each step."""
+    stages = instance.extra_args.get("pipeline-parallel-size", 1)
+    return instance.tensor_parallel > 1 or stages != 1
 
 
 def _named(instance: Instance, facts: GpuFacts) -> Row:

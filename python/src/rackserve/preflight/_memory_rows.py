@@ -71,19 +71,16 @@ def memory_of(instance: Instance) -> dict[str, int]:
     """Return what an instance may take of the host's memory, in bytes by purpose; what is no number counts as 0.
 
     `--kv-offloading-size` is of all tensor-parallel ranks of an engine, `--cpu-offload-gb` and `--swap-space` of each
-    GPU, `--mm-processor-cache-gb` of each API server and engine (vllm 0.33.0, vllm/config/cache.py, offload.py,
-    multimodal.py).
+    GPU (vllm 0.33.0, vllm/config/cache.py, offload.py). Caches that fill as they are used are not counted.
     """
     extra = instance.extra_args
     engines = _count(extra, "data-parallel-size")
     workers = instance.tensor_parallel * _count(extra, "pipeline-parallel-size") * engines
     kv = 0.0 if extra.get("kv-offloading-backend") == "lmcache" else _number(extra.get("kv-offloading-size")) * _GIB
-    servers = (instance.api_server_count or 1) + engines
     found = {
         "KV offload": max(kv, _connector_bytes(extra.get("kv-transfer-config"))) * engines,
         "weight offload": _number(extra.get("cpu-offload-gb")) * _GIB * workers,
         "swap space": _number(extra.get("swap-space")) * _GIB * workers,
-        "multimodal cache": _number(extra.get("mm-processor-cache-gb")) * _GIB * servers,
         _SHARED: shared_memory(workers),
     }
     return {what: int(size) for what, size in found.items()}

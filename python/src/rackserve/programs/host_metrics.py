@@ -199,12 +199,6 @@ def installed(devices: Path) -> list[str]:
     return found
 
 
-def run(*args: str) -> str:
-    """Return a program's output; empty when it is missing, fails or times out."""
-    code, out, _ = run_all(*args)
-    return out if code == 0 else ""
-
-
 def run_all(*args: str) -> tuple[int, str, str]:
     """Return a program's exit code, standard output and standard error; -1 when it is missing or times out."""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
@@ -237,12 +231,14 @@ def gpus() -> list[Sample]:
     ask = Smi()
     answers = query([_VERSION, *(field for field, *_ in FIELDS)], ask)
     drivers = {cells[_VERSION] for cells in answers.values() if re.fullmatch(r"[\d.]+", cells.get(_VERSION, ""))}
-    journal = run("journalctl", "--dmesg", "--boot", "--output=cat", "--no-pager", "--grep=NVRM: Xid")
+    # It ends with 1 where no line matches.
+    code, journal, _ = run_all("journalctl", "--dmesg", "--boot", "--output=cat", "--no-pager", "--grep=NVRM: Xid")
     return [
         Sample("gpus_installed", len(devices)),
         Sample("gpus_seen", len(answers)),
         *(Sample("gpu_driver_info", 1, f'version="{version}"') for version in sorted(drivers)),
         *(gpu_rows(answers) if answers else []),
+        Sample("gpu_fields_unread", 0 if code in (0, 1) else len(devices), 'field="xid"'),
         *xids(journal, devices),
     ]
 
