@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from rackserve.preflight import (
 )
 from rackserve.preflight._gpu_table import gpu_rows
 from rackserve.preflight._host_rows import service_user_row
+from rackserve.preflight._kv_rows import checkpoint_kv_cache
 from rackserve.preflight._rows import notes
 from rackserve.preflight._types import PreflightResult
 from rackserve.vllm import parse_instances, release_of
@@ -220,6 +222,55 @@ def test_a_named_backend_is_asked_alone(backend: str, verdict: Verdict) -> None:
     ada = gpu("A10", 0, capability=[8, 9], device_id="27b8", name="NVIDIA L4")
     asked = {"attention-backend": backend}
     assert verdict_of(KV, facts(ada), kv_cache_dtype="fp8", extra_args=asked) is verdict
+
+
+MODELOPT = {"quant_method": "modelopt", "kv_cache_quant_algo": "FP8"}
+FLOAT = {"type": "float", "num_bits": 8, "dynamic": False}
+
+
+@pytest.mark.parametrize(
+    ("quantization", "stored"),
+    [
+        (MODELOPT, "fp8_e4m3"),
+        ({**MODELOPT, "kv_cache_quant_algo": "NVFP4"}, "nvfp4"),
+        ({**MODELOPT, "kv_cache_quant_algo": "INT8"}, None),
+        ({"quant_method": "modelopt_fp4", "quantization": {"kv_cache_quant_algo": "FP8"}}, "fp8_e4m3"),
+        ({"quant_method": "modelopt", "kv_cache_scheme": FLOAT}, "fp8_e4m3"),
+        ({"quant_method": "modelopt", "kv_cache_scheme": {**FLOAT, "dynamic": True}}, None),
+        ({"quant_method": "modelopt", "kv_cache_scheme": {"type": "float", "num_bits": 4}}, "nvfp4"),
+        ({"quant_method": "compressed-tensors", "kv_cache_scheme": FLOAT}, "fp8"),
+        ({"quant_method": "compressed-tensors", "kv_cache_scheme": None}, None),
+        ({"quant_method": "awq"}, None),
+        ("nonsense", None),
+        (None, None),
+    ],
+)
+def test_a_checkpoint_may_ask_for_a_type_of_the_kv_cache(quantization: Any, stored: str | None) -> None:
+    assert checkpoint_kv_cache({"quantization_config": quantization}) == stored
+    assert checkpoint_kv_cache({}) is None
+
+
+def test_a_type_that_the_checkpoint_asks_for_is_judged_unless_another_is_set(tmp_path: Path) -> None:
+    folder = tmp_path / MANIFEST.models[0].path
+    folder.mkdir(parents=True)
+    wanted = replace(WANTED, flavour="cuda", instances=({**RAW, "gpus": [0]},))
+    t4, h100 = (Host("gpu1", FIT, facts(gpu(kind, 0))) for kind in ("T4", "H100"))
+
+    def row(host: Host, **keys: Any) -> Row | None:
+        spec = replace(wanted, instances=({**wanted.instances[0], **keys},))
+        return next((row for row in compare(spec, MANIFEST, host, tmp_path).rows if row.what == KV), None)
+
+    assert row(t4) is None
+    (folder / "config.json").write_text("[]")
+    assert row(t4) is None
+    (folder / "config.json").write_text(json.dumps({"quantization_config": MODELOPT}))
+    found = row(t4)
+    assert found is not None
+    assert (found.verdict, found.fix.split(",")[0]) == (Verdict.REFUSED, "set kv_cache_dtype: float16")
+    assert row(t4, kv_cache_dtype="float16") is None
+    fits = row(h100)
+    assert fits is not None
+    assert fits.verdict is Verdict.FITS
 
 
 def test_the_oldest_gpu_of_an_instance_decides() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -11,7 +12,7 @@ from rackserve.errors import InputError
 from rackserve.gpu import capability_of, cuda_bytes_of
 from rackserve.preflight import _driver, _host_rows
 from rackserve.preflight._gpu_table import gpu_rows, group_row
-from rackserve.preflight._kv_rows import stores_fp8
+from rackserve.preflight._kv_rows import checkpoint_kv_cache, stores_fp8
 from rackserve.preflight._parts import find_runtime, parts_for
 from rackserve.preflight._types import PreflightResult
 from rackserve.programs.verify_bundle import BundleRejected, refuse_rollback
@@ -69,7 +70,8 @@ def _serving_rows(spec: HostSpec, manifest: Manifest, host: Host, bundle: Path) 
         return rows
     plan = _driver.plan_of(spec.driver, manifest, host.facts.release, host.facts.drivers)
     cached = _has_compiled_kernels(spec, manifest, bundle)
-    rows += gpu_rows(host.gpus, instances, release, plan, cached_kernels=cached)
+    stored = {instance.name: _stored_kv_cache(instance, manifest, bundle) for instance in instances}
+    rows += gpu_rows(host.gpus, instances, release, plan, cached_kernels=cached, stored=stored)
     group = group_row(host.name, host.peers)
     return [*rows, group] if group else rows
 
@@ -80,6 +82,17 @@ def _has_compiled_kernels(spec: HostSpec, manifest: Manifest, bundle: Path) -> b
         return lock.is_file() and "flashinfer-jit-cache" in pins(lock.read_text(encoding="utf-8"))
     except InputError:
         return False
+
+
+def _stored_kv_cache(instance: Instance, manifest: Manifest, bundle: Path) -> str | None:
+    """Return the type of the KV cache that an instance's checkpoint asks for; None where it cannot be read."""
+    asked = (instance.model.repo, instance.model.revision)
+    path = next((model.path for model in manifest.models if (model.repo, model.revision) == asked), None)
+    try:
+        config = json.loads((bundle / path / "config.json").read_text(encoding="utf-8")) if path else {}
+    except (OSError, ValueError):
+        return None
+    return checkpoint_kv_cache(config) if isinstance(config, dict) else None
 
 
 def _rollback_problems(spec: HostSpec, manifest: Manifest, facts: HostFacts) -> list[str]:

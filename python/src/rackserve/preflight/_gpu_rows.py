@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 _FLOOR: Final = (7, 0)
 
 
-def instance_rows(instance: Instance, facts: GpuFacts, release: Release, *, cached_kernels: bool) -> list[Row]:
+def instance_rows(
+    instance: Instance, facts: GpuFacts, release: Release, *, cached_kernels: bool, stored: str | None = None
+) -> list[Row]:
     """Return the rows of one instance.
 
     Args:
@@ -28,6 +30,7 @@ def instance_rows(instance: Instance, facts: GpuFacts, release: Release, *, cach
         facts: the host's facts.
         release: which vLLM.
         cached_kernels: whether the locked packages bring FlashInfer's kernels compiled.
+        stored: the type of the KV cache that the checkpoint asks for.
     """
     shares = shares_of(instance.gpus, facts.gpus)
     gpus = [share.gpu for share in shares]
@@ -37,7 +40,7 @@ def instance_rows(instance: Instance, facts: GpuFacts, release: Release, *, cach
     if known:
         oldest = min(known)
         rows += [_dtype(instance, gpus), _quantization(instance, oldest)]
-        rows += backend_rows(instance, known, facts, release, cached=cached_kernels)
+        rows += backend_rows(instance, known, facts, release, cached=cached_kernels, stored=stored)
     rows.append(peer_row(gpus) if _exchanges(instance) else None)
     labelled = (entry for entry in rows if entry)
     return [Row(f"{instance.name}: {r.what}", r.wanted, r.found, r.verdict, r.fix) for r in labelled]

@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 
 
 def gpu_rows(
-    facts: GpuFacts, instances: Sequence[Instance], release: Release, plan: DriverPlan, *, cached_kernels: bool
+    facts: GpuFacts,
+    instances: Sequence[Instance],
+    release: Release,
+    plan: DriverPlan,
+    *,
+    cached_kernels: bool,
+    stored: Mapping[str, str | None] | None = None,
 ) -> list[Row]:
     """Return every row of a host that is to run vLLM's CUDA build.
 
@@ -35,13 +41,15 @@ def gpu_rows(
         release: the vLLM that is to run.
         plan: the plan for the driver.
         cached_kernels: whether the locked packages bring FlashInfer's kernels compiled.
+        stored: by instance, the type of the KV cache that its checkpoint asks for.
     """
     used = [share.gpu for instance in instances for share in shares_of(instance.gpus, facts.gpus)]
     rows = driver_rows(facts, used or facts.gpus, plan, release)
     rows += [_glibc(facts, release), *memory_rows(instances, facts.host.memory)]
     if facts.gpus:
         for instance in instances:
-            rows += instance_rows(instance, facts, release, cached_kernels=cached_kernels)
+            asked = (stored or {}).get(instance.name)
+            rows += instance_rows(instance, facts, release, cached_kernels=cached_kernels, stored=asked)
     return rows
 
 

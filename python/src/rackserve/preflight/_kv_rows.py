@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rackserve.gpu import dotted, hardware
 from rackserve.preflight._rows import Row, Verdict, row
 from rackserve.vllm import releases
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rackserve.gpu import Backend, Capability, GpuFacts
     from rackserve.vllm import Instance, Release
 
 _LEAVE_BACKEND: Final = "leave extra_args.attention-backend out: vLLM takes one that fits the GPU"
-_LEAVE_TYPE: Final = "leave kv_cache_dtype out"
 # FlashInfer's FP8 on GPUs without FP8 arithmetic is not refused by vLLM, and no report says that it works.
 _FP8: Final = (8, 9)
+_BFLOAT16: Final = (8, 0)
 
 
 def backend_rows(
-    instance: Instance, known: Sequence[Capability], facts: GpuFacts, release: Release, *, cached: bool
+    instance: Instance,
+    known: Sequence[Capability],
+    facts: GpuFacts,
+    release: Release,
+    *,
+    cached: bool,
+    stored: str | None = None,
 ) -> list[Row]:
     """Return the rows about attention backend, KV cache and compiler of an instance.
 
@@ -31,6 +37,7 @@ def backend_rows(
         facts: the host's facts.
         release: which vLLM.
         cached: whether the locked packages bring FlashInfer's kernels compiled.
+        stored: the type of the KV cache that the checkpoint asks for; see `checkpoint_kv_cache`.
     """
     name = instance.extra_args.get("attention-backend")
     backend = hardware().attention_backends.get(str(name).upper()) if name else None
@@ -45,7 +52,7 @@ def backend_rows(
         )
     asked = backend is not None and backend.compiles
     compiler = compiler_row(str(name) if asked else "", known, facts, release, cached=cached)
-    kv_cache = _kv_cache(instance, backend, min(known), release, compiler)
+    kv_cache = _kv_cache(instance, stored, backend, min(known), release=release, compiler=compiler)
     rows += [kv_cache] if kv_cache else []
     # Where nobody asks for compiled kernels, only a compiler that would break them is worth a row.
     broken = compiler.verdict is Verdict.WARNING and _is_since("0.22.1", release)
@@ -109,6 +116,33 @@ def kv_cache_backends(dtype: str, capability: Capability, release: Release) -> d
     }
 
 
+def checkpoint_kv_cache(config: Mapping[str, Any]) -> str | None:
+    """Return the type of the KV cache that a checkpoint asks for where kv_cache_dtype is unset; None for the default.
+
+    vllm 0.22.1 to 0.33.0: get_kv_cache_quant_algo_string() in utils/torch_utils.py for ModelOpt's checkpoints,
+    kv_cache_scheme of compressed-tensors in model_executor/layers/attention/attention.py.
+
+    Args:
+        config: of the model, as config.json has it.
+    """
+    quantization = config.get("quantization_config")
+    if not isinstance(quantization, dict):
+        return None
+    method, scheme = str(quantization.get("quant_method", "")), quantization.get("kv_cache_scheme")
+    if method == "compressed-tensors":
+        return "fp8" if scheme else None
+    inner = quantization.get("quantization")
+    parts = [part for part in (inner, quantization) if isinstance(part, dict)]
+    keys = ("kv_cache_scheme", "kv_cache_quant_algo")
+    asked = next((part[key] for key in keys for part in parts if part.get(key)), None)
+    if not method.startswith("modelopt") or asked is None:
+        return None
+    if isinstance(asked, dict):
+        bits = asked.get("num_bits") if asked.get("type") == "float" else None
+        asked = {8: "fp8" if asked.get("dynamic") is False else "", 4: "nvfp4"}.get(bits or 0, "")
+    return {"fp8": "fp8_e4m3", "nvfp4": "nvfp4"}.get(str(asked).lower())
+
+
 def stores_fp8(capability: Capability | None, release: Release) -> bool:
     """Return whether an FP8 KV cache may be advised: a backend that needs no compiler stores it; True if unknown."""
     if capability is None:
@@ -123,11 +157,23 @@ def _is_since(first: str, release: Release) -> bool:
 
 
 def _kv_cache(
-    instance: Instance, backend: Backend | None, oldest: Capability, release: Release, compiler: Row
+    instance: Instance,
+    stored: str | None,
+    backend: Backend | None,
+    oldest: Capability,
+    *,
+    release: Release,
+    compiler: Row,
 ) -> Row | None:
-    dtype = instance.kv_cache_dtype
-    if dtype is None or dtype in ("auto", "float16"):
+    set_by_hand = instance.kv_cache_dtype not in (None, "auto")
+    dtype = instance.kv_cache_dtype if set_by_hand else stored
+    if dtype is None or dtype == "float16":
         return None
+    leave = (
+        "leave kv_cache_dtype out"
+        if set_by_hand
+        else f"set kv_cache_dtype: {_plain_type(oldest)}, which the checkpoint yields to"
+    )
     unlisted = backend is None and "attention-backend" in instance.extra_args
     wanted, found = f"an attention backend that stores {dtype}", f"compute capability {dotted(oldest)}"
     fitting = kv_cache_backends(dtype, oldest, release)
@@ -137,16 +183,20 @@ def _kv_cache(
         fitting = {name: one for name, one in fitting.items() if one is backend}
         wanted = f"{str(instance.extra_args['attention-backend']).upper()} stores {dtype}"
     if not fitting:
-        return row("KV cache", wanted, f"{found}, where none does", _LEAVE_TYPE, fits=False)
+        return row("KV cache", wanted, f"{found}, where none does", leave, fits=False)
     names = ", ".join(fitting)
     if any(not one.compiles for one in fitting.values()):
         return row("KV cache", wanted, f"{found}: {names}", "", fits=True)
     # FlashInfer alone: without its kernels vLLM takes Triton's backend, which raises (v1/attention/backends).
-    text, fix = f"{found}: {names} only, and {compiler.found}", f"{_LEAVE_TYPE}, or install the compiler"
+    text, fix = f"{found}: {names} only, and {compiler.found}", f"{leave}, or install the compiler"
     if compiler.verdict in (Verdict.REFUSED, Verdict.WARNING):
         return row("KV cache", wanted, text, fix, fits=False)
     fits = True if compiler.verdict is Verdict.FITS and (oldest >= _FP8 or not dtype.startswith("fp8")) else None
     return row("KV cache", wanted, text, fix, fits=fits)
+
+
+def _plain_type(oldest: Capability) -> str:
+    return "bfloat16" if oldest >= _BFLOAT16 else "float16"  # as vLLM advises (v1/attention/backends/triton_attn.py)
 
 
 def wheels_cuda(release: Release) -> tuple[int, int]:
