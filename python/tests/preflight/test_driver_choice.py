@@ -92,7 +92,9 @@ def test_the_driver_is_planned_by_inventory_and_bundle(
 
 def test_a_kept_set_is_taken_by_its_version_alone() -> None:
     assert find_set(DriverRequest("bundle"), MANIFEST, "12", [KEPT]) is None
-    chosen = find_set(DriverRequest("bundle", "575.1.1"), WITH, "12", [KEPT])
+    half = {key: value for key, value in KEPT.items() if key != "kernels"}
+    assert find_set(DriverRequest("bundle", "575.1.1"), WITH, "12", [half, {}]) is None
+    chosen = find_set(DriverRequest("bundle", "575.1.1"), WITH, "12", [half, KEPT])
     assert chosen is not None
     assert (chosen.path, chosen.kept) == (KEPT["path"], True)
     plan = plan_of(DriverRequest("bundle", "575.1.1"), WITH, "12", [KEPT])

@@ -81,6 +81,7 @@ def find_set(
         found += [
             DriverSet(**{n: k[n] for n in names}, install=tuple(k["install"]), kernels=tuple(k["kernels"]), kept=True)
             for k in kept
+            if {*names, "install", "kernels"} <= k.keys()  # one that an interrupted run left half written is none
         ]
     return next((one for one in found if request.takes(one.version, one.flavour)), None)
 
