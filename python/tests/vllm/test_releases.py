@@ -63,6 +63,18 @@ def test_metrics_are_those_that_the_wheel_spells_out(version: str) -> None:
         assert name in FROM_OTHERS or {name, name.removesuffix("_total")} & spelled, ours
 
 
+@pytest.mark.parametrize("version", SUPPORTED)
+def test_series_of_steps_are_those_that_the_wheel_spells_out(version: str) -> None:
+    spelled = snapshot("vllm_metrics", version)
+    for name in release_of(version).steps:
+        assert {name, name.removesuffix("_total"), name.removesuffix("_count")} & spelled, name
+
+
+@pytest.mark.parametrize("version", SUPPORTED)
+def test_a_step_without_output_changes_a_series(version: str) -> None:
+    assert release_of(version).metrics["kv_usage"] in release_of(version).steps
+
+
 @pytest.mark.parametrize(
     ("ours", "old", "new"),
     [

@@ -70,6 +70,7 @@ class Release(Strict):
         flags: those of `vllm serve` that the data names and the release has.
         absent: those that it lacks, with a sentence on when they were added or removed, and what to set.
         metrics: vLLM's names of metrics under ours.
+        steps: series that the steps of an engine change.
         paths: those of `known_paths` that the release has.
     """
 
@@ -98,6 +99,7 @@ class Release(Strict):
     flags: frozenset[str] = Field(default=frozenset(), strict=False)
     absent: dict[str, str] = Field(default={})
     metrics: dict[str, str] = Field(default={})
+    steps: tuple[str, ...] = Field(default=(), strict=False)
     paths: frozenset[str] = Field(default=frozenset(), strict=False)
     model_parsers: dict[str, str] = Field(default={})
 
@@ -161,6 +163,7 @@ class _File(Strict):
     releases: list[dict[str, Any]]
     flags: dict[str, _Flag]
     metrics: dict[str, list[_Metric]]
+    steps: list[_Metric]
     paths: dict[str, ApiPath]
     tool_parsers: list[_ModelParser]
 
@@ -209,6 +212,7 @@ def _release(row: dict[str, Any], data: _File, order: Sequence[str]) -> Release:
                 for metric in metrics
                 if metric.covers(version, order)
             },
+            "steps": [metric.name for metric in data.steps if metric.covers(version, order)],
             "paths": [path for path, row in data.paths.items() if row.covers(version, order)],
             "model_parsers": {known.repo: known.parser for known in data.tool_parsers},
         }

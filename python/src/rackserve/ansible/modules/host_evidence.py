@@ -63,7 +63,7 @@ from typing import Any, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
-PROBE = "/var/lib/rackserve/probe/{}.json"
+PROBE = "/run/rackserve/probe/{}.json"
 DRAINED = "/var/lib/rackserve/drained/{}"
 ACCESS_LOG = Path("/var/log/nginx/access.log")
 JOURNAL_LINES = 400
