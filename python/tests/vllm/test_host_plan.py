@@ -40,6 +40,7 @@ def plan(*raw: dict[str, Any], host: HostState | None = None, bundle: Path = Pat
         "shutdown_timeout": "60",
         "start_timeout": "600",
         "serial_starts": "no",
+        "memory_max": "95%",
         "root": "/opt/vllm",
         "hf_home": "/hf",
         "site": "/none",
@@ -111,6 +112,17 @@ def test_arguments_of_the_command_line_are_checked_with_the_file() -> None:
     (arguments,) = plan(instance(), vllm="0.6.4.post1").arguments
     assert arguments.validate is not None
     assert arguments.validate.endswith("--unit vllm@a.service --user vllm %s o/m --served-model-name m")
+
+
+@pytest.mark.parametrize("limit", ["95%", "99.5%", "200G", "infinity", "34359738368"])
+def test_the_memory_of_an_instance_has_a_limit(limit: str) -> None:
+    assert plan(instance(), memory_max=limit).units[0].data["memory_max"] == limit
+
+
+@pytest.mark.parametrize("limit", ["", "200 GB", "lots", "-1", "95%\nExecStart=/bin/true"])
+def test_a_limit_that_systemd_does_not_read_is_refused(limit: str) -> None:
+    with pytest.raises(InputError, match=r"vllm_memory_max is .*; set a share"):
+        plan(instance(), memory_max=limit)
 
 
 def test_times_of_the_units_follow_from_those_of_the_inventory() -> None:

@@ -5,6 +5,7 @@ It is made once a run from the inventory, the bundle and what was read on the ho
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -39,6 +40,7 @@ class HostOptions(Converting):
 
     Attributes:
         vllm: the release that the host runs.
+        memory_max: MemoryMax of each instance's unit.
         root: root directory of the vLLM runtimes.
         hf_home: HF_HOME of the instances.
         site: the inventory's folder on the controller.
@@ -52,6 +54,7 @@ class HostOptions(Converting):
     shutdown_timeout: int
     start_timeout: int
     serial_starts: bool
+    memory_max: str
     root: str
     hf_home: str
     site: Path
@@ -216,11 +219,14 @@ def _instance_plan(
 
 
 def _unit_data(options: HostOptions) -> dict[str, Any]:
+    if not re.fullmatch(r"infinity|\d+(\.\d+)?%|\d+[KMGT]?", options.memory_max):
+        raise InputError(f"vllm_memory_max is {options.memory_max!r}; set a share (95%), an amount (200G) or infinity")
     return {
         # Longer than five starts that fail as slowly as they can, or such a unit would be restarted for ever.
         "start_limit_sec": 5 * (options.start_timeout + options.stop_timeout + 60),
         "start_timeout": options.start_timeout,
         "stop_timeout": options.stop_timeout,
+        "memory_max": options.memory_max,
         "hf_home": options.hf_home,
         "root": options.root,
         "clients": list(dict.fromkeys([options.listen_address, *options.allowed_clients])),
