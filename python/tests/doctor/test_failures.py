@@ -142,6 +142,22 @@ def test_what_python_ignores_at_its_end_is_not_the_root() -> None:
     assert shown(*traceback("", "RuntimeError: new"), *ignored) == "RuntimeError: new"
 
 
+@pytest.mark.parametrize("aside", ["Exception in thread Thread-5 (_report):", "Task exception was never retrieved"])
+def test_what_fails_beside_the_engine_is_not_the_root(aside: str) -> None:
+    usage = traceback("", "requests.exceptions.ConnectionError: Max retries exceeded with url: /api (host='stats')")
+    assert shown(*traceback("", "RuntimeError: new"), aside, *usage) == "RuntimeError: new"
+
+
+def test_last_words_of_a_library_are_read_with_what_follows() -> None:
+    said = ("terminate called after throwing an instance of 'c10::Error'", "  what():  CUDA error: misaligned address")
+    assert "misaligned address" in ended(*said).failures[0].text
+
+
+def test_a_crash_is_read_behind_a_traceback_that_breaks_off() -> None:
+    broken = ["Traceback (most recent call last):", '  File "/s/x.py", line 1, in f', "    f()"]
+    assert shown(*broken, "vllm@a.service: Main process exited, code=killed, status=9/KILL").endswith("9/KILL")
+
+
 def test_a_start_is_counted_by_systemds_lines_and_by_its_invocations() -> None:
     lines = [
         "old",

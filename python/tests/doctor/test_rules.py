@@ -202,6 +202,7 @@ def test_each_wording_of_a_driver_of_two_versions_leads_to_a_boot(line: str) -> 
     [
         (("INFO 11-11 12:33:12 [pynccl.py:103] vLLM is using nccl==2.27.3",), "while setting up NCCL", "topo -m"),
         (("INFO 11-11 12:33:12 [m.py:1] Starting to load model x",), "while loading the weights", "faster disk"),
+        (("INFO:     Application startup complete.",), "no token came", "vllm_start_timeout"),
         (("nothing known",), "the start took longer than it may", "still loading"),
     ],
 )

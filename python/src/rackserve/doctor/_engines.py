@@ -96,9 +96,10 @@ def _timeout(unit: UnitEvidence) -> Finding:
     fix = _TIMEOUT_FIXES.get(phase or "", "raise vllm_start_timeout, if the journal shows that it was still loading")
     last = next((line.text.strip() for line in reversed(starts[-1].lines) if line.source), "") if starts else ""
     seen = "systemd: Result=timeout"
+    told = ": its API was open, and no token came" if phase == _phases.SERVING else f", while {phase}" if phase else ""
     return of_unit(
         unit,
-        f"the start took longer than it may, while {phase}" if phase else "the start took longer than it may",
+        f"the start took longer than it may{told}",
         f"{seen}; the engine's last line: {last}" if last else seen,
         fix.replace("NAME", unit.instance),
         likelihood=60,

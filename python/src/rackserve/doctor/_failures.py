@@ -76,6 +76,8 @@ _REQUEST_FRAME: Final = re.compile(
 )
 _ENGINE_PROCESS: Final = re.compile(r"(?i)engine|worker|core")
 _IGNORED: Final = "Exception ignored in"
+# Of these the engine does not end: a thread beside it, a task whose end nobody waits for.
+_ASIDE: Final = re.compile(r"^(?:Exception in thread |Task exception was never retrieved|Exception in callback )")
 _DETAILS: Final = 60
 _SHOWN: Final = 400
 
@@ -192,7 +194,7 @@ class _Reader:
 
     def _outside(self, at: int, line: Line, key: tuple[str, str]) -> None:
         text = line.text
-        if text.startswith(_IGNORED):
+        if text.startswith(_IGNORED) or _ASIDE.match(text):
             self._flag[line.process] = text
             self._open.pop(key, None)
             return
@@ -223,6 +225,8 @@ class _Reader:
             failure.rank = POINTS
         elif _FOLLOWER.search(text) or flag.startswith(_IGNORED):
             failure.rank = FOLLOWS
+        elif _ASIDE.match(flag):
+            failure.rank = RECORD
         if _REQUEST.search(text):
             self._flag[line.process] = text
         self.found.append(failure)
