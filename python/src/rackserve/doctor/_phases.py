@@ -60,7 +60,7 @@ _MARKERS: Final = (
     (
         NCCL,
         re.compile(
-            r"world_size=\d+ rank=|using nccl==|Found nccl|NCCL (?:INFO|WARN)|Init torch distributed|ncclCommInit"
+            r"world_size=\d+ rank=|using nccl==|Found nccl|NCCL (?:INFO|WARN)|Init torch distributed|P2P access cache|message queue communication handle|ncclCommInit"
             r"|rank \d+ in world size|custom allreduce|Gloo\b|(?i:\bnccl\b)"
         ),
     ),
