@@ -212,6 +212,14 @@ def test_a_start_that_ran_out_of_time_names_its_phase(lines: tuple[str, ...], ph
     assert (first.rule, phase in first.cause, fix in first.fix) == ("start-timeout", True, True)
 
 
+def test_an_engine_that_stood_still_after_an_unknown_error_shows_it_before_the_timeout() -> None:
+    ends = ("vllm@a.service: start operation timed out. Terminating.", "KeyError: 'said while it is ended'")
+    journal = ("(Worker pid=7) ERROR 11-30 10:00:00 [m.py:1] KeyError: 'router'", *ends)
+    found = diagnose(of(replace(ENDED, result="timeout", journal=journal)))
+    assert [one.rule for one in found] == ["engine-error", "start-timeout"]
+    assert found[0].evidence == "KeyError: 'router'"
+
+
 def test_what_was_stopped_by_somebody_is_no_failure() -> None:
     said = ("asyncio.exceptions.CancelledError", "vllm@a.service: Deactivated successfully.")
     stopped = (*SERVES, "Stopping vLLM instance a...", "Traceback (most recent call last):", *said)

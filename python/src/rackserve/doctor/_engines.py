@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _SLOW_S: Final = 30.0
 _UNKNOWN: Final = 55
+# Above that of the timeout: an engine may stand still after one of its processes failed.
+_UNKNOWN_IN_TIME: Final = 62
 _GUESSED: Final = 50
 _WORDLESS: Final = 30
 _SLOW_FIXES: Final = {
@@ -48,18 +50,18 @@ def engines(evidence: Evidence) -> Iterator[Finding]:
         if ended is None:
             yield from _wordless(unit, starts)
             continue
-        causes = [(cause, failure) for cause, failure in named_by(ended) if not (timeout and cause.name == "killed")]
+        causes = named_by(ended)
         for cause, failure in causes:
             fix = cause.fix.replace("NAME", unit.instance)
             yield of_unit(unit, cause.cause, line_naming(cause, failure), fix, likelihood=cause.weight, rule=cause.name)
-        if not causes and not timeout:
+        if not causes:
             root = ended.failures[0].root()
             yield of_unit(
                 unit,
                 f"the engine failed while {ended.phase}" if ended.phase else "the engine failed",
                 root.shown(),
                 f"the line is vLLM's own; journalctl -u vllm@{unit.instance} has its traceback; {_hint(ended.phase)}",
-                likelihood=_UNKNOWN,
+                likelihood=_UNKNOWN_IN_TIME if timeout else _UNKNOWN,
                 rule="engine-error",
             )
 

@@ -54,7 +54,7 @@ _POINTER: Final = re.compile(
 _FOLLOWER: Final = re.compile(
     r"Connection (?:closed|reset) by (?:remote )?peer|remote process exited|recvValue failed|Broken pipe"
     r"|ncclRemoteError|remote process exit|destroy_process_group|leaked (?:shared_memory|semaphore)|TCPStore"
-    r"|Heartbeat monitor"
+    r"|Heartbeat monitor|^Dumping "
 )
 # After these the engine is over, even one that served.
 _FATAL: Final = re.compile(

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 # systemd's lines about a unit: "Starting vllm@a.service - vLLM instance a..."; older ones leave out the unit's name.
 _STARTING: Final = re.compile(r"^(?:.*systemd\[\d+\]: )?Starting (?:vLLM instance |\S*vllm\S*@)")
 _STARTED: Final = re.compile(r"^(?:.*systemd\[\d+\]: )?Started (?:vLLM instance |\S*vllm\S*@)")
-_STOPPING: Final = re.compile(r"^(?:.*systemd\[\d+\]: )?Stopping (?:vLLM instance |\S*vllm\S*@)")
+_STOPPING: Final = re.compile(
+    r"^(?:.*systemd\[\d+\]: )?Stopping (?:vLLM instance |\S*vllm\S*@)|: start operation timed out\. Terminating"
+)
 _LAST: Final = 20
 _NO_WORDS: Final = re.compile(
     r"^\S*vllm\S*(?:@\S*)?(?:\.service|\.socket)?:? |^no token of |\d+%\||\d+% Completed|^(?:Started|Stopped) "
@@ -67,7 +69,7 @@ class Start:
 def starts_of(journal: Sequence[str], begins: Sequence[int] = ()) -> list[Start]:
     """Return the starts of an engine, oldest first, without those that wrote nothing.
 
-    What an engine writes after somebody stops it is no failure, and left out.
+    What an engine writes after somebody stops it, or its time is over, is no failure, and left out.
 
     Args:
         journal: lines, oldest first.
@@ -75,21 +77,23 @@ def starts_of(journal: Sequence[str], begins: Sequence[int] = ()) -> list[Start]
     """
     places = set(begins)
     starts: list[list[str]] = [[]]
-    waits = stopping = over = False
+    ends: list[bool] = [False]
+    waits = stopping = False
     for at, line in enumerate(journal):
         starting = bool(_STARTING.match(line))
         # A unit of another type has no line before its start, only the one that it started.
-        started = bool(_STARTED.match(line)) and (over or not waits)
+        started = bool(_STARTED.match(line)) and (ends[-1] or not waits)
         if at in places or starting or started:
             starts.append([])
-            waits, stopping, over = starting or at in places, False, False
-        stopping = stopping or bool(_STOPPING.match(line))
-        over = over or bool(_ENDS.search(line))
+            ends.append(False)
+            waits, stopping = starting or at in places, False
+        stopping = stopping or bool(_STOPPING.search(line))
+        ends[-1] = ends[-1] or bool(_ENDS.search(line))
         if not (starting or stopping or _STARTED.match(line)):
             starts[-1].append(line)
     return [
-        Start(tuple(map(line_of, lines)), any(_ENDS.search(line) for line in lines))
-        for lines in starts
+        Start(tuple(map(line_of, lines)), over)
+        for lines, over in zip(starts, ends, strict=True)
         if any(line.strip() for line in lines)
     ]
 

@@ -60,8 +60,8 @@ _MARKERS: Final = (
     (
         NCCL,
         re.compile(
-            r"world_size=\d+ rank=|using nccl==|Found nccl|NCCL (?:INFO|WARN)|Init torch distributed|P2P access cache|message queue communication handle|ncclCommInit"
-            r"|rank \d+ in world size|custom allreduce|Gloo\b|(?i:\bnccl\b)"
+            r"world_size=\d+ rank=|using nccl==|Init torch distributed|P2P access cache|ncclCommInit|(?i:\bnccl\b)"
+            r"|message queue communication handle|rank \d+ in world size|custom allreduce|Gloo\b"
         ),
     ),
     (PROCESSES, re.compile(r"Initializing an? (?:V[01] )?LLM engine|Waiting for init message|DP group leader")),
