@@ -141,9 +141,9 @@ def _hint(phase: str | None) -> str:
         _phases.CONFIG: "compare the instance's keys and the model's config.json with what the line names",
         _phases.NCCL: "look at nvidia-smi topo -m and df -h /dev/shm",
         _phases.WEIGHTS: "rackserve apply compares the model's files; then ask whether this release has the model",
-        _phases.COMPILE: "remove /var/cache/vllm's folder of the instance once; extra_args {enforce-eager: true} compiles nothing",
+        _phases.COMPILE: "empty /var/cache/vllm/ of the instance once; enforce-eager compiles nothing",
         _phases.PROFILE: "lower max-num-batched-tokens or max_num_seqs and see whether it goes",
-        _phases.GRAPHS: "extra_args {enforce-eager: true} captures nothing and shows whether it is that",
+        _phases.GRAPHS: "enforce-eager captures nothing and shows whether it is that",
         _phases.SERVING: "see which request came last, and whether it comes again",
     }.get(phase or "", "search for the line in vLLM's issues")
 
