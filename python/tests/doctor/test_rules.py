@@ -220,6 +220,25 @@ def test_an_engine_that_stood_still_after_an_unknown_error_shows_it_before_the_t
     assert found[0].evidence == "KeyError: 'router'"
 
 
+@pytest.mark.parametrize(
+    ("words", "state", "rules"),
+    [
+        ("Failed to initialize NVML: NVML/RM version mismatch", {}, ["driver-mismatch"]),
+        ("Failed to initialize NVML: NVML/RM version mismatch", {"active": "activating"}, ["driver-mismatch"]),
+        ("zorp is not blonk", {}, ["engine-ended"]),
+        ("zorp is not blonk", {"active": "activating"}, ["probe-failed"]),
+        ("zorp is not blonk", {"active": "inactive", "result": "success"}, ["probe-failed"]),
+    ],
+    ids=["known", "known, and tried again", "unknown", "unknown of a start that goes on", "stopped"],
+)
+def test_last_words_without_an_error_are_told_of_an_engine_that_ended(
+    words: str, state: dict[str, str], rules: list[str]
+) -> None:
+    """Row 15: a unit that was started 269 times."""
+    unit: Any = replace(ENDED, journal=("INFO 11-30 10:00:00 [a.py:1] up", words), **state)  # type: ignore[arg-type]
+    assert [one.rule for one in diagnose(of(unit))] == rules
+
+
 def test_what_was_stopped_by_somebody_is_no_failure() -> None:
     said = ("asyncio.exceptions.CancelledError", "vllm@a.service: Deactivated successfully.")
     stopped = (*SERVES, "Stopping vLLM instance a...", "Traceback (most recent call last):", *said)

@@ -115,7 +115,8 @@ def _wordless(unit: UnitEvidence, starts: Sequence[Start]) -> Iterator[Finding]:
     stopped = unit.active == "inactive" and unit.result == "success"
     if last is None or last.served or stopped or unit.result in {"timeout", "oom-kill"}:
         return
-    said = last.last_words() if last.over or unit.active in {"failed", "inactive"} else None
+    ended = last.over or unit.active in {"failed", "inactive"}
+    said = last.last_words() if ended or unit.restarts else None
     if said is None:
         return
     phase = last.phase or _phases.IMPORTS
@@ -123,7 +124,7 @@ def _wordless(unit: UnitEvidence, starts: Sequence[Start]) -> Iterator[Finding]:
     for cause, failure in named:
         fix = cause.fix.replace("NAME", unit.instance)
         yield of_unit(unit, cause.cause, line_naming(cause, failure), fix, likelihood=_GUESSED, rule=cause.name)
-    if not named:
+    if ended and not named:
         yield of_unit(
             unit,
             f"the engine ended while {phase}, without an error that is known",
