@@ -7,8 +7,9 @@ The second wheel is the transformers that the release's lock pins: vLLM serves m
 that the data has already is replaced, the others stay; `--check` writes nothing and fails where the data differs.
 
 Everything is read from syntax trees. Flags: see extract_vllm_flags.py. Architectures: the tables of
-`model_executor/models/registry.py`. Quantization: the methods of `model_executor/layers/quantization/__init__.py`, each
-with what `get_min_capability` of its class returns, and the same of the schemes of compressed-tensors.
+`model_executor/models/registry.py`. Model types: the tables of configuration classes, vLLM's and transformers'.
+Quantization: the methods of `model_executor/layers/quantization/__init__.py`, each with what `get_min_capability` of
+its class returns, and the same of the schemes of compressed-tensors.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from extract_vllm_flags import DECLARES, flags_of
-from rackserve.vllm._facts import KINDS, unpack
+from rackserve.servable._facts import KINDS, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 DATA: Final = Path(__file__).parents[1] / "src/rackserve/data/vllm_facts.json"
 _REGISTRY: Final = "vllm/model_executor/models/registry.py"
@@ -36,6 +37,15 @@ _WHEEL: Final = re.compile(r"(?P<name>vllm|transformers)(_cpu)?-(?P<version>[^-]
 _MODELING: Final = re.compile(r"transformers/models/\w+/modeling_\w+\.py")
 _MODEL_CLASS: Final = re.compile(r"^class (\w+(?:For[A-Z]\w+|Model))\(", re.MULTILINE)
 _NO_MODEL: Final = re.compile(r"(Flax|TF|Auto)[A-Z]|.*(PreTrainedModel|Output|Module)$")
+_CONFIGURATIONS: Final = re.compile(
+    r"(vllm/transformers_utils/config|transformers/models/auto/(configuration_auto|auto_mappings))\.py"
+)
+_CONFIG_TABLES: Final = {
+    "CONFIG_MAPPING_NAMES",
+    "_CONFIG_REGISTRY",
+    "_CONFIG_REGISTRY_OVERRIDE_HF",
+    "_SPECULATIVE_DECODING_CONFIGS",
+}
 _HUNDREDS: Final = re.compile(r"(\d+)(\d)")
 
 Facts = dict[str, Any]  # by kind: names of a release, each with its value; True where it has none
@@ -64,6 +74,7 @@ def facts_of(sources: Mapping[str, str], transformers: Mapping[str, str]) -> Fac
         "transformers": dict.fromkeys((known if backend else set()) - native, True),
         "gone": gone,
         "plugins": plugins,
+        "model_types": dict.fromkeys(_model_types([*sources.items(), *transformers.items()]), True),
         "quantization": {name: _floor(cls, classes) for name, cls in _methods(methods).items()},
         "deprecated": dict.fromkeys(_list(methods, "DEPRECATED_QUANTIZATION_METHODS"), True),
         "schemes": {
@@ -86,6 +97,28 @@ def _tables(tree: ast.Module) -> dict[str, dict[str, Any]]:
                 for key, item in zip(value.keys, value.values, strict=True)
                 if isinstance(key, ast.Constant)
             }
+    return found
+
+
+def _model_types(sources: Iterable[tuple[str, str]]) -> set[str]:
+    """Return the model types of the tables of configuration classes: keys of dictionaries, keywords, or pairs."""
+    found: set[str] = set()
+    for path, text in sources:
+        if not _CONFIGURATIONS.fullmatch(path):
+            continue
+        for node in ast.parse(text).body:
+            target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+            if getattr(target, "id", "") not in _CONFIG_TABLES:
+                continue
+            for item in ast.walk(node):
+                names: list[Any] = []
+                if isinstance(item, ast.Dict):
+                    names = [*item.keys]
+                elif isinstance(item, ast.Call):
+                    found |= {keyword.arg for keyword in item.keywords if keyword.arg}
+                elif isinstance(item, ast.Tuple) and len(item.elts) == len(("type", "class")):
+                    names = [item.elts[0]]
+                found |= {str(name.value) for name in names if isinstance(name, ast.Constant)}
     return found
 
 
@@ -174,13 +207,13 @@ def _span(releases: Sequence[str], order: Sequence[str]) -> str:
 
 def read_wheel(wheel: Path) -> dict[str, str]:
     """Return the source texts of a wheel that facts are read from."""
+    kinds = (DECLARES, _MODELING, _CONFIGURATIONS)
     prefixes = (_REGISTRY, _QUANTIZATION, "vllm/models/")
     with zipfile.ZipFile(wheel) as archive:
         return {
             name: archive.read(name).decode()
             for name in archive.namelist()
-            if name.endswith(".py")
-            and (name.startswith(prefixes) or DECLARES.fullmatch(name) or _MODELING.fullmatch(name))
+            if name.endswith(".py") and (name.startswith(prefixes) or any(kind.fullmatch(name) for kind in kinds))
         }
 
 

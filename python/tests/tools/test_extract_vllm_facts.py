@@ -7,8 +7,8 @@ import zipfile
 from typing import TYPE_CHECKING
 
 import extract_vllm_facts as tool
+from rackserve.servable._facts import unpack
 from rackserve.vllm import releases
-from rackserve.vllm._facts import unpack
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,6 +51,16 @@ class CompressedTensorsOdd(Scheme):
 """
 FLAGS = 'class A:\n    def add(parser):\n        parser.add_argument("--model")\n'
 MODELING = "class LlamaForCausalLM(X):\n    pass\nclass NewForCausalLM(X):\n    pass\nclass TFNewModel(X):\n    pass\n"
+CONFIGURATIONS = """
+CONFIG_MAPPING_NAMES = OrderedDict([("llama", "LlamaConfig")])
+CONFIG_MAPPING_NAMES = OrderedDict(**{"gpt-sw3": "GPT2Config"}, **CONFIG_MAPPING_NAMES)
+OTHERS = {"no": "Config"}
+"""
+REGISTERED = """
+_CONFIG_REGISTRY: dict[str, type] = LazyConfigDict(chatglm="ChatGLMConfig")
+_SPECULATIVE_DECODING_CONFIGS = {"eagle"}
+_SPECULATIVE_DECODING_CONFIGS: dict[str, str] = {"eagle": "EAGLEConfig"}
+"""
 FOLDER = "vllm/model_executor/layers/quantization"
 SOURCES = {
     "vllm/model_executor/models/registry.py": REGISTRY,
@@ -58,8 +68,12 @@ SOURCES = {
     f"{FOLDER}/awq.py": AWQ,
     f"{FOLDER}/fp8.py": FP8,
     "vllm/engine/arg_utils.py": FLAGS,
+    "vllm/transformers_utils/config.py": REGISTERED,
 }
-TRANSFORMERS = {"transformers/models/new/modeling_new.py": MODELING}
+TRANSFORMERS = {
+    "transformers/models/new/modeling_new.py": MODELING,
+    "transformers/models/auto/configuration_auto.py": CONFIGURATIONS,
+}
 
 
 def wheel(path: Path, sources: dict[str, str]) -> str:
@@ -79,6 +93,7 @@ def test_every_kind_of_fact_is_found() -> None:
         "transformers": {"NewForCausalLM": True},
         "gone": {"MptForCausalLM": "0.28.0"},
         "plugins": {"BartModel": "https://example.com/plugin"},
+        "model_types": {"llama": True, "gpt-sw3": True, "chatglm": True, "eagle": True},
         "quantization": {"awq": "7.5", "fp8": "8.9", "new_fp8": None, "online": None, "child": "8.9"},
         "deprecated": {"fp8": True},
         "schemes": {"CompressedTensorsW4A4": "10.0"},

@@ -101,7 +101,6 @@ class Hardware(Converting):
 
     generations: tuple[Generation, ...]
     gpus: tuple[KnownGpu, ...]
-    quantization: dict[str, Dotted]
     attention_backends: dict[str, Backend]
 
     def generation_of(self, capability: Capability | None) -> Generation | None:

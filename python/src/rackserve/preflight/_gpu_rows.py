@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from rackserve.gpu import dotted, find_share, hardware, shares_of
 from rackserve.preflight._rows import Row, Verdict, row
+from rackserve.servable import quantization_floor
 from rackserve.vllm import releases
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def instance_rows(instance: Instance, facts: GpuFacts, release: Release, *, cach
     rows.append(_cuda_support(gpus, release))
     if known:
         oldest = min(known)
-        rows += [_dtype(instance, gpus), _quantization(instance, oldest)]
+        rows += [_dtype(instance, gpus), _quantization(instance, oldest, release)]
         rows += _backend(instance, known, facts, cached=cached_kernels)
     labelled = (entry for entry in rows if entry)
     return [Row(f"{instance.name}: {r.what}", r.wanted, r.found, r.verdict, r.fix) for r in labelled]
@@ -136,10 +137,10 @@ def _dtype(instance: Instance, gpus: Sequence[Gpu]) -> Row | None:
     return row("dtype", instance.dtype, names, fix, fits=not lacking)
 
 
-def _quantization(instance: Instance, oldest: Capability) -> Row | None:
+def _quantization(instance: Instance, oldest: Capability, release: Release) -> Row | None:
     if instance.quantization is None:
         return None
-    floor = hardware().quantization[instance.quantization]
+    floor = quantization_floor(release.version, instance.quantization) or _FLOOR
     fix = "serve on a newer GPU, or serve another copy of the model"
     wanted = f"{instance.quantization}: {dotted(floor)} or newer"
     return row("quantization", wanted, dotted(oldest), fix, fits=oldest >= floor)

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 
 from rackserve._schema import Strict
 from rackserve.errors import InputError
-from rackserve.vllm._facts import facts_of, flag_holders, since_when
+from rackserve.servable import facts_of, flag_holders, since_when
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

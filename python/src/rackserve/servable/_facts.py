@@ -17,7 +17,17 @@ from rackserve.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-KINDS: Final = ("flags", "architectures", "transformers", "gone", "plugins", "quantization", "deprecated", "schemes")
+KINDS: Final = (
+    "flags",
+    "architectures",
+    "transformers",
+    "gone",
+    "plugins",
+    "model_types",
+    "quantization",
+    "deprecated",
+    "schemes",
+)
 _DATA: Final = Path(__file__).parents[1] / "data" / "vllm_facts.json"
 
 Capability = tuple[int, int]
@@ -33,6 +43,7 @@ class Facts:
         transformers: further model classes of the transformers that its lock pins, through which it may serve.
         gone: architectures of earlier releases that it says are gone, with the last release that had them.
         plugins: architectures that it says need a plugin, with the plugin's address.
+        model_types: the `model_type` whose config.json it, or its transformers, reads without code of the repository.
         quantization: methods by the names of `quant_method`, with the lowest compute capability; None is not known.
         deprecated: methods that need `--allow-deprecated-quantization`.
         schemes: lowest compute capability of the schemes of compressed-tensors, by the name of their class.
@@ -43,6 +54,7 @@ class Facts:
     transformers: frozenset[str]
     gone: Mapping[str, str]
     plugins: Mapping[str, str]
+    model_types: frozenset[str]
     quantization: Mapping[str, Capability | None]
     deprecated: frozenset[str]
     schemes: Mapping[str, Capability]
@@ -75,6 +87,7 @@ def _all() -> dict[str, Facts]:
             transformers=frozenset(kinds["transformers"]),
             gone=kinds["gone"],
             plugins=kinds["plugins"],
+            model_types=frozenset(kinds["model_types"]),
             quantization={name: _capability(floor) for name, floor in kinds["quantization"].items()},
             deprecated=frozenset(kinds["deprecated"]),
             schemes={name: _dotted(floor) for name, floor in kinds["schemes"].items()},
@@ -92,6 +105,11 @@ def _dotted(floor: str) -> Capability:
     return int(major), int(minor)
 
 
+def known_releases() -> tuple[str, ...]:
+    """Return the releases that the data has, oldest first."""
+    return tuple(_all())
+
+
 def facts_of(version: str) -> Facts:
     """Return what a release declares.
 
@@ -102,6 +120,11 @@ def facts_of(version: str) -> Facts:
     if version not in known:
         raise InputError(f"vLLM {version} is not a release that rackserve knows; set one of {', '.join(known)}")
     return known[version]
+
+
+def releases_of(kind: str, name: str) -> list[str]:
+    """Return the releases in whose facts of a kind (`architectures`, `quantization`) a name is, oldest first."""
+    return [release for release, facts in _all().items() if name in getattr(facts, kind)]
 
 
 @cache
