@@ -415,6 +415,32 @@ LAYOUTS: Final = {
         ("adapter_model.safetensors",),
         None,
     ),
+    "LoRA adapter with its model's config.json": Layout(
+        "LlamaForCausalLM",
+        "llama",
+        "adapter_config.json tokenizer.json tokenizer_config.json",
+        ("adapter_model.safetensors",),
+        template="",
+    ),
+    "internlm 2, code of the model left out": Layout(
+        "InternLM2ForCausalLM",
+        "internlm2",
+        "tokenizer.model tokenizer_config.json configuration_internlm2.py tokenization_internlm2.py",
+        8,
+        code("internlm2"),
+        use=TRUST,
+    ),
+    "a new architecture of Mistral's format": Layout(
+        "Mistral9ForCausalLM",
+        "mistral9",
+        "tekken.json params.json consolidated.safetensors",
+        2,
+        template="",
+        first="0.22.1",
+    ),
+    "bagel, tokenizer in a folder": Layout(
+        "BagelForConditionalGeneration", "bagel", "llm/tokenizer.json llm/vocab.json", template="", first="0.22.1"
+    ),
     "EAGLE draft": Layout("LlamaForCausalLM", "llama", "pytorch_model.bin", 0, template="", use={"role": "draft"}),
     "GGUF beside safetensors": Layout("Qwen2ForCausalLM", "qwen2", f"{BPE} qwen2.5-q4_k_m.gguf"),
     "transformers only": Layout("HeliumForCausalLM", "helium", first="0.10.2"),

@@ -152,6 +152,11 @@ def test_a_load_format_wants_its_files(tmp_path: Path, load_format: str, layout:
     assert refused(folder, use=extra(load_format="auto")) == []
 
 
+def test_gguf_alone_is_refused_whatever_the_load_format(llama: Path) -> None:
+    only_gguf(llama)
+    assert refused(llama, "0.22.1", extra(load_format="gguf")) == refused(llama, "0.22.1")
+
+
 @pytest.mark.parametrize("load_format", ["dummy", "runai_streamer", "tensorizer", "sharded_state", "a-plugin-of-mine"])
 def test_another_load_format_is_left_to_vllm(llama: Path, load_format: str) -> None:
     remove(*ALL_SHARDS)(llama)

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from rackserve.servable._facts import releases_of, since_when
-from rackserve.servable._snapshot import Finding
+from rackserve.servable._snapshot import Finding, prefers_mistral
 
 if TYPE_CHECKING:
     from rackserve.servable._facts import Facts
@@ -45,6 +45,8 @@ def architecture_findings(
     """
     if use is not None and (use.role == "draft" or use.argument("config-format") or use.argument("hf-config-path")):
         return []
+    if "speculators_config" in config or (snapshot.has("params.json") and prefers_mistral(version)):
+        return []  # another configuration than this one decides
     names = [str(name) for name in config.get("architectures") or () if isinstance(name, str) and name]
     if not names or not snapshot.has("config.json"):
         return []
@@ -55,7 +57,9 @@ def architecture_findings(
     if not native:
         found += _unknown(names, through, version, facts, own_code=any(key.startswith("AutoModel") for key in code))
     if not any(finding.refuses for finding in found):
-        found += _code_findings(snapshot, config, facts, use, needed=not native and not through)
+        if native or through:
+            code = {key: value for key, value in code.items() if key == "AutoConfig"}
+        found += _code_findings(snapshot, config, code, facts, use)
     return found
 
 
@@ -98,27 +102,30 @@ def _classes_of(config: dict[str, Any]) -> dict[str, str]:
 
 
 def _code_findings(
-    snapshot: Snapshot, config: dict[str, Any], facts: Facts, use: Use | None, *, needed: bool
+    snapshot: Snapshot, config: dict[str, Any], code: dict[str, str], facts: Facts, use: Use | None
 ) -> list[Finding]:
-    """Ask for the code that `auto_map` names, where it would be run.
+    """Ask for the code of the repository, where it would be run.
 
-    Without trust-remote-code transformers prefers what it knows itself; with it, the repository's code.
+    Without trust-remote-code transformers takes the configuration that it knows itself; with it, the repository's.
+
+    Args:
+        snapshot: the model's folder.
+        config: its config.json.
+        code: the classes of `auto_map` that the release has none of its own for.
+        facts: of the release.
+        use: the instance; None where it is not known.
     """
-    code = _classes_of(config)
-    model_type = str((use and use.overrides.get("model_type")) or config.get("model_type") or "")
-    unread = "AutoConfig" in code and model_type not in facts.model_types
-    needed = (needed and any(key.startswith("AutoModel") for key in code)) or unread
-    trusted = bool(use and use.argument("trust-remote-code"))
-    if not needed and not trusted:
+    if not code:
         return []
-    if needed and not trusted:
-        text = f"it needs code of its own ({_file(next(iter(code.values())))}); read that code, then set "
-        told = Finding(text + "extra_args.trust-remote-code: true, or serve another model", refuses=use is not None)
-        return [told, *([] if use else _missing_code(snapshot, code))]
-    if not needed and model_type in facts.model_types:
-        code = {key: value for key, value in code.items() if key == "AutoConfig"} if trusted else {}
-        return [Finding(finding.text, refuses=False) for finding in _missing_code(snapshot, code)]
-    return _missing_code(snapshot, code)
+    needed = any(key.startswith("AutoModel") for key in code) or config.get("model_type") not in facts.model_types
+    missing = _missing_code(snapshot, code)
+    if use is not None and use.argument("trust-remote-code"):
+        return missing if needed else [Finding(finding.text, refuses=False) for finding in missing]
+    if not needed:
+        return []
+    text = f"it needs code of its own ({_file(next(iter(code.values())))}); read that code, then set "
+    told = Finding(text + "extra_args.trust-remote-code: true, or serve another model", refuses=use is not None)
+    return [told, *(missing if use is None else ())]
 
 
 def _missing_code(snapshot: Snapshot, code: dict[str, str]) -> list[Finding]:

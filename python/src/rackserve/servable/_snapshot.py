@@ -60,6 +60,11 @@ class Use:
         return value if isinstance(value, dict) else {}
 
 
+def prefers_mistral(version: str | None) -> bool:
+    """Return whether a release takes Mistral's own files where they lie beside others (default_loader.py)."""
+    return version not in (None, "0.6.4.post1", "0.10.2")
+
+
 class BadFileError(Exception):
     """A file of the folder cannot be read as what its name says."""
 
@@ -111,8 +116,9 @@ class Snapshot:
 
     @property
     def is_adapter(self) -> bool:
-        """Whether it is a LoRA adapter in PEFT's format, and no model."""
-        return self.has("adapter_config.json") and not self.has("config.json", "params.json")
+        """Whether it is a LoRA adapter in PEFT's format, and no model; some adapters come with their model's config."""
+        weights = [name for name in self.top(".safetensors", ".bin") if not name.startswith(("adapter_", "training_"))]
+        return self.has("adapter_config.json") and not weights
 
 
 def shorten(names: list[str]) -> str:

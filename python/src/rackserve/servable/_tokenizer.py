@@ -35,9 +35,11 @@ def tokenizer_findings(snapshot: Snapshot, config: dict[str, Any], use: Use | No
     asked = use or Use()
     if asked.role == "draft" or asked.argument("tokenizer") or asked.argument("skip-tokenizer-init"):
         return []
-    if any(str(name).startswith(_NO_TEXT) for name in config.get("architectures") or ()):
+    if "speculators_config" in config or any(
+        str(name).startswith(_NO_TEXT) for name in config.get("architectures") or ()
+    ):
         return []
-    found = [name for name in snapshot.sizes if _VOCABULARY.fullmatch(name)]
+    found = [name for name in snapshot.sizes if _VOCABULARY.fullmatch(name.rpartition("/")[2])]
     if not found:
         return [Finding(f"it has no tokenizer; {_TOKENIZER_ADD}", refuses=use is not None)]
     names = str(snapshot.json("tokenizer_config.json").get("tokenizer_class") or "")

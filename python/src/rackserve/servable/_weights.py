@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from rackserve.servable._safetensors import fault_of
-from rackserve.servable._snapshot import Finding, shorten
+from rackserve.servable._snapshot import Finding, prefers_mistral, shorten
 
 if TYPE_CHECKING:
     from rackserve.servable._snapshot import Snapshot, Use
@@ -44,8 +44,6 @@ _FORMATS: Final = {
     "pt": _Format(_HF[2:]),
     "npcache": _Format(_HF[1:2]),
 }
-# From 0.22.1 on `auto` takes Mistral's own files where they lie there (default_loader.py).
-_MISTRAL_FIRST_NOT_IN: Final = ("0.6.4.post1", "0.10.2")
 
 
 def weight_findings(snapshot: Snapshot, version: str | None, use: Use | None) -> list[Finding]:
@@ -59,7 +57,7 @@ def weight_findings(snapshot: Snapshot, version: str | None, use: Use | None) ->
     name = str((use and use.argument("load-format")) or "auto")
     chosen = _FORMATS.get(name)
     if chosen is None:
-        return []
+        return _gguf_findings(snapshot) if name == "gguf" else []
     for pattern, index in _looked_for(chosen, name, version):
         files = [file for file in snapshot.sizes if re.fullmatch(pattern, file) and file not in _NO_WEIGHTS]
         if files:
@@ -68,8 +66,7 @@ def weight_findings(snapshot: Snapshot, version: str | None, use: Use | None) ->
 
 
 def _looked_for(chosen: _Format, name: str, version: str | None) -> tuple[tuple[str, str], ...]:
-    first = name == "auto" and version is not None and version not in _MISTRAL_FIRST_NOT_IN
-    return (_MISTRAL, *chosen.patterns) if first else chosen.patterns
+    return (_MISTRAL, *chosen.patterns) if name == "auto" and prefers_mistral(version) else chosen.patterns
 
 
 def _index_findings(snapshot: Snapshot, files: list[str], index: str) -> list[Finding]:
@@ -120,13 +117,8 @@ def _fault(snapshot: Snapshot, file: str) -> str | None:
 
 def _none_findings(snapshot: Snapshot, name: str, use: Use | None) -> list[Finding]:
     """Say that there is nothing to load; without an instance, a folder may be there for its tokenizer."""
-    if snapshot.top(".gguf"):
-        return [
-            Finding(
-                "it has its weights as GGUF only, which an instance cannot load by repository; take the repository "
-                "that has them as safetensors"
-            )
-        ]
+    if gguf := _gguf_findings(snapshot):
+        return gguf
     reads = {"auto": "*.safetensors, *.bin or *.pt", "hf": "*.safetensors, *.bin or *.pt"}.get(name) or ", ".join(
         pattern.replace(r"[^/]+\.", "*.").replace(r"[^/]*\.", "*.") for pattern, _ in _FORMATS[name].patterns
     )
@@ -135,6 +127,14 @@ def _none_findings(snapshot: Snapshot, name: str, use: Use | None) -> list[Findi
     beside = f"; it has {shorten(other)}" if other else ""
     fix = "leave extra_args.load-format out" if other and name not in ("auto", "hf") else _ADD
     return [Finding(f"it has no weights ({reads}){beside}; {fix}", refuses=use is not None or _looks_whole(snapshot))]
+
+
+def _gguf_findings(snapshot: Snapshot) -> list[Finding]:
+    """Refuse GGUF: the releases that load it (up to 0.22.1) want a file's path as the model, or `repository:type`."""
+    if not snapshot.top(".gguf"):
+        return []
+    text = "it has its weights as GGUF only, which an instance cannot load by repository; take the repository that has "
+    return [Finding(text + "them as safetensors")]
 
 
 def _looks_whole(snapshot: Snapshot) -> bool:
