@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from rackserve.servable import Use, servable
+from rackserve.servable import Use, facts_of, servable
 from rackserve.vllm import releases
 from testing.model_layouts import LAYOUTS
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from testing.model_folders import Layout
 
 VERSIONS = list(releases())
-# What is refused in an earlier or a later release, by a word of the sentence.
-OUTSIDE = "architecture|quantization|needs code|no config"
 
 
 def served(layout: Layout) -> list[str]:
@@ -35,6 +32,14 @@ def test_a_published_repository_is_accepted_by_every_release_that_serves_it(tmp_
     for version in served(layout):
         assert refused(folder, version, Use(**layout.use)) == [], version
         assert refused(folder, version, None) == [], version
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_counts_in_the_documentation_are_the_data(version: str) -> None:
+    facts = facts_of(version)
+    kinds = (facts.flags, facts.architectures, facts.transformers, facts.model_types, facts.quantization)
+    page = (Path(__file__).parents[3] / "docs/reference/models.md").read_text(encoding="utf-8")
+    assert f"| {version} | {' | '.join(str(len(kind)) for kind in kinds)} |" in page
 
 
 def test_the_layouts_are_many() -> None:
