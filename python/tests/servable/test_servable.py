@@ -412,3 +412,30 @@ def test_whole_files_of_every_kind_are_accepted(tmp_path: Path) -> None:
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x02}q\x00.")  # torch.save before 1.6
     assert refused(folder) == []
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"architectures": "LlamaForCausalLM"},
+        {"architectures": None},
+        {"architectures": [None, 1]},
+        {"auto_map": "x"},
+        {"auto_map": {"AutoConfig": None, "AutoModel": 3}},
+        {"quantization_config": "fp8"},
+        {"quantization_config": {}},
+        {
+            "quantization_config": {
+                "quant_method": "compressed-tensors",
+                "config_groups": {"a": None, "b": {"weights": 1}},
+            }
+        },
+        {"quantization_config": {"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "NEW"}}},
+        {"quantization_config": {"quant_method": "modelopt", "quant_algo": "SOMETHING_NEW"}},
+        {"text_config": None},
+        {"model_type": None},
+    ],
+)
+def test_an_odd_configuration_is_left_to_vllm(tmp_path: Path, config: dict[str, Any]) -> None:
+    folder = replace(LLAMA, config=config).write(tmp_path / "model")
+    assert refused(folder, use=Use(capability=V100)) == []

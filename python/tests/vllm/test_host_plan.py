@@ -16,6 +16,7 @@ from rackserve.vllm import HostOptions, HostPlan, HostState, host_plan
 from rackserve.vllm._chat_templates import FOLDER_ON_HOST
 from rackserve.vllm._files import CONFIG, LIB
 from rackserve.vllm._plan import Removal
+from testing.model_folders import Layout
 
 ROLE = Path(__file__).parents[3] / "roles" / "vllm"
 REVISION = "0" * 40
@@ -180,3 +181,22 @@ def test_adapters_are_read_in_the_bundle_and_on_the_host() -> None:
 def test_what_cannot_be_served_is_refused(raw: list[dict[str, Any]], options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         plan(*raw, **options)
+
+
+def test_what_a_model_lacks_refuses_the_plan_or_is_a_note_of_it(tmp_path: Path) -> None:
+    Layout("LlamaForCausalLM", "llama", template="").write(tmp_path / "models/m")
+    (note,) = plan(instance(), bundle=tmp_path).notes
+    assert note.startswith("instance 'a': o/m: it has no chat template, so /v1/chat/completions will refuse every")
+    assert plan(instance(task="embed"), bundle=tmp_path).notes == []
+    (tmp_path / "models/m/model.safetensors").unlink()
+    with pytest.raises(InputError, match="instance 'a': o/m: it has no weights"):
+        plan(instance(), bundle=tmp_path)
+
+
+def test_a_checkpoint_has_to_fit_the_gpu_of_the_plan(tmp_path: Path) -> None:
+    config = {"quantization_config": {"quant_method": "fp8"}}
+    Layout("LlamaForCausalLM", "llama", config=config).write(tmp_path / "models/m")
+    cuda = {"flavour": "cuda", "bundle": tmp_path, "host": HostState(gpus=[T4])}
+    assert plan(instance(gpus=[3]), vllm="0.32.0", **cuda).notes == []
+    with pytest.raises(InputError, match=r"vLLM 0\.10\.2 wants compute capability 8\.0 or more, and the GPU has 7\.5"):
+        plan(instance(gpus=[3]), vllm="0.10.2", **cuda)

@@ -29,6 +29,7 @@ def instance(**extra: Any) -> Instance:
         ({"speculative_model": "o/other"}, {"speculative-model": PATH}),
         ({"speculative_config": {"model": "o/other", "k": 1}}, {"speculative-config": {"model": PATH, "k": 1}}),
         ({"speculative_config": '{"model": "o/other"}'}, {"speculative-config": {"model": PATH}}),
+        ({"default_mm_loras": {"audio": "o/other"}}, {"default-mm-loras": {"audio": PATH}}),
         ({"speculative-config.model": "o/other"}, {"speculative-config.model": PATH}),
     ],
 )

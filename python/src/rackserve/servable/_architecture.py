@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from rackserve.servable._facts import releases_of, since_when
-from rackserve.servable._snapshot import Finding, prefers_mistral
+from rackserve.servable._snapshot import Finding, architectures_of, prefers_mistral
 
 if TYPE_CHECKING:
     from rackserve.servable._facts import Facts
@@ -47,7 +47,7 @@ def architecture_findings(
         return []
     if "speculators_config" in config or (snapshot.has("params.json") and prefers_mistral(version)):
         return []  # another configuration than this one decides
-    names = [str(name) for name in config.get("architectures") or () if isinstance(name, str) and name]
+    names = architectures_of(config)
     if not names or not snapshot.has("config.json"):
         return []
     code = _classes_of(config)

@@ -60,6 +60,12 @@ class Use:
         return value if isinstance(value, dict) else {}
 
 
+def architectures_of(config: Mapping[str, Any]) -> list[str]:
+    """Return the architectures that a config.json names; a lone one may stand there without a list."""
+    found = config.get("architectures")
+    return [name for name in ([found] if isinstance(found, str) else found or ()) if isinstance(name, str) and name]
+
+
 def prefers_mistral(version: str | None) -> bool:
     """Return whether a release takes Mistral's own files where they lie beside others (default_loader.py)."""
     return version not in (None, "0.6.4.post1", "0.10.2")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from rackserve.servable._snapshot import Finding, Use
+from rackserve.servable._snapshot import Finding, Use, architectures_of
 
 if TYPE_CHECKING:
     from rackserve.servable._snapshot import Snapshot
@@ -35,9 +35,7 @@ def tokenizer_findings(snapshot: Snapshot, config: dict[str, Any], use: Use | No
     asked = use or Use()
     if asked.role == "draft" or asked.argument("tokenizer") or asked.argument("skip-tokenizer-init"):
         return []
-    if "speculators_config" in config or any(
-        str(name).startswith(_NO_TEXT) for name in config.get("architectures") or ()
-    ):
+    if "speculators_config" in config or any(name.startswith(_NO_TEXT) for name in architectures_of(config)):
         return []
     found = [name for name in snapshot.sizes if _VOCABULARY.fullmatch(name.rpartition("/")[2])]
     if not found:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from rackserve.servable._safetensors import fault_of
-from rackserve.servable._snapshot import Finding, prefers_mistral, shorten
+from rackserve.servable._snapshot import Finding, architectures_of, prefers_mistral, shorten
 
 if TYPE_CHECKING:
     from rackserve.servable._snapshot import Snapshot, Use
@@ -141,7 +141,7 @@ def _looks_whole(snapshot: Snapshot) -> bool:
     """Return whether a folder without weights was meant to be served: one for its tokenizer needs no config.json."""
     indexed = snapshot.has("model.safetensors.index.json", "pytorch_model.bin.index.json")
     return indexed or (
-        bool(snapshot.json("config.json").get("architectures")) and snapshot.has("tokenizer.json", "tokenizer.model")
+        bool(architectures_of(snapshot.json("config.json"))) and snapshot.has("tokenizer.json", "tokenizer.model")
     )
 
 

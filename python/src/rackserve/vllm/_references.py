@@ -26,6 +26,7 @@ _ARGUMENTS: Final = (
     ("tokenizer", "", "tokenizer-revision"),
     ("hf-config-path", "", ""),
     ("generation-config", "", ""),
+    ("qlora-adapter-name-or-path", "", ""),
     ("speculative-model", "", ""),
     ("speculative-config", "model", "revision"),
     ("speculative-config", "tokenizer", "tokenizer_revision"),
@@ -55,7 +56,9 @@ class Reference:
 def references_of(instance: Instance) -> Iterator[Reference]:
     """Return the repositories that the arguments of an instance name; a path or a word such as `ngram` is none."""
     use = Use(extra_args=instance.extra_args)
-    for argument, key, pin in _ARGUMENTS:
+    modalities = use.argument("default-mm-loras")
+    adapters = modalities if isinstance(modalities, dict) else {}
+    for argument, key, pin in (*_ARGUMENTS, *(("default-mm-loras", key, "") for key in adapters)):
         value = use.argument(argument)
         inside = value if key and isinstance(value, dict) else {}
         name = inside.get(key) if key else value
