@@ -196,7 +196,7 @@ def test_what_a_model_lacks_refuses_the_plan_or_is_a_note_of_it(tmp_path: Path) 
 def test_a_checkpoint_has_to_fit_the_gpu_of_the_plan(tmp_path: Path) -> None:
     config = {"quantization_config": {"quant_method": "fp8"}}
     Layout("LlamaForCausalLM", "llama", config=config).write(tmp_path / "models/m")
-    cuda = {"flavour": "cuda", "bundle": tmp_path, "host": HostState(gpus=[T4])}
+    cuda: dict[str, Any] = {"flavour": "cuda", "bundle": tmp_path, "host": HostState(gpus=[T4])}
     assert plan(instance(gpus=[3]), vllm="0.32.0", **cuda).notes == []
     with pytest.raises(InputError, match=r"vLLM 0\.10\.2 wants compute capability 8\.0 or more, and the GPU has 7\.5"):
         plan(instance(gpus=[3]), vllm="0.10.2", **cuda)
