@@ -189,6 +189,18 @@ def test_a_draft_model_is_copied_and_has_to_be_in_the_bundle(bundle: Path) -> No
     assert "o/draft: it has no weights" in host_problems(wanted, carried, FIT, bundle)[0]
 
 
+def test_a_tokenizer_of_another_repository_has_to_be_one(bundle: Path) -> None:
+    wanted = replace(WANTED, instances=({**INSTANCE, "extra_args": {"tokenizer": "o/words"}},))
+    path = f"models/o--words/{'1' * 40}"
+    carried = replace(MANIFEST, models=(*MANIFEST.models, Model("o/words", "1" * 40, path, 5)))
+    (bundle / path).mkdir(parents=True)
+    (bundle / path / "tokenizer_config.json").write_text("{}")
+    assert "o/words: it has no tokenizer" in host_problems(wanted, carried, FIT, bundle)[0]
+    (bundle / path / "tokenizer.json").write_text("{}")
+    (bundle / f"models/o--m/{REVISION}/tokenizer.json").unlink()
+    assert host_problems(wanted, carried, FIT, bundle) == []
+
+
 def test_a_host_that_serves_needs_lock_wheels_and_its_models() -> None:
     parts = parts_for(MANIFEST, "12", (INSTANCE,), vllm="0.32.0", flavour="cpu", python="3.11")
     assert parts == ("apt/debian-12", "locks/l.txt", "wheels/w", f"models/o--m/{REVISION}")

@@ -178,6 +178,27 @@ def test_a_tokenizer_may_come_from_elsewhere_or_not_at_all(llama: Path) -> None:
     assert refused(llama, use=Use(role="draft")) == []
 
 
+def test_a_tokenizer_has_to_be_whole(llama: Path) -> None:
+    (llama / "tokenizer.json").write_text('{"model": {"vocab"')
+    assert refused(llama) == ["tokenizer.json is not whole: it is cut off at its end; fetch it again"]
+    (llama / "tokenizer.json").write_text('{"model": {}}\n')
+    assert refused(llama) == []
+    (llama / "tokenizer.json").write_text("")
+    assert refused(llama)[0].startswith("it has no tokenizer")
+
+
+def test_a_tokenizer_of_the_repositorys_code_needs_that_code(tmp_path: Path) -> None:
+    folder = LAYOUTS["kimi k2"].write(tmp_path / "model")
+    write_json(folder / "tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["tokenization_kimi.T", None]}})
+    trusted = extra(trust_remote_code=True)
+    assert refused(folder, use=trusted) == []
+    assert "its tokenizer is code of its own (tokenization_kimi.py), and" in str(told(folder, use=Use()))
+    (folder / "tokenization_kimi.py").unlink()
+    assert refused(folder, use=trusted)[0].startswith("its tokenizer is code of its own, and tokenization_kimi.py is")
+    (folder / "tokenizer.json").write_text("{}")
+    assert refused(folder, use=trusted) == []
+
+
 @pytest.mark.parametrize(
     "name", ["tokenizer.model", "tekken.json", "vocab.txt", "qwen.tiktoken", "tokenizer.model.v3", "spiece.model"]
 )

@@ -36,6 +36,8 @@ def servable(folder: Path, version: str, use: Use | None = None) -> list[Finding
         if snapshot.is_adapter:
             return adapter_findings(snapshot)
         config = {**snapshot.json("config.json"), **(use.overrides if use else {})}
+        if use is not None and use.role == "tokenizer":
+            return tokenizer_findings(snapshot, config, use)
         found = [
             *_config_findings(snapshot, use),
             *weight_findings(snapshot, version, use),

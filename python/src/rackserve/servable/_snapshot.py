@@ -29,14 +29,14 @@ class Use:
     """What an instance does with the model; the fields of `vllm_instances`, and of its host.
 
     Attributes:
-        role: `model` of the instance, or the `draft` of speculative decoding.
+        role: `model` of the instance, the `draft` of speculative decoding, or a `tokenizer` of another model.
         chat_template: whether the instance has one of its own.
         extra_args: flags of `vllm serve` by their long names.
         capability: the oldest compute capability of its GPUs; None on a CPU, or when it is not known.
     """
 
     task: str = "generate"
-    role: Literal["model", "draft"] = "model"
+    role: Literal["model", "draft", "tokenizer"] = "model"
     quantization: str | None = None
     chat_template: bool = False
     extra_args: Mapping[str, Any] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rackserve.servable import Finding, Use, servable
 from rackserve.vllm._references import find_snapshot, reference_problems, references_of
@@ -21,7 +21,7 @@ def model_findings(
     release: Release,
     capability: tuple[int, int] | None = None,
 ) -> list[Finding]:
-    """Return what keeps a release from serving an instance's model, adapters and draft, and what is worth telling.
+    """Return what keeps a release from serving an instance: its model, adapters, draft and tokenizer; and notes.
 
     Args:
         instance: as the inventory has it.
@@ -39,8 +39,10 @@ def model_findings(
     wanted = dict.fromkeys(instance.snapshots, use)
     for reference in references_of(instance):
         found = find_snapshot(reference, instance, snapshots)
-        if found and reference.is_draft:
-            wanted.setdefault(found, Use(role="draft"))
+        if found and (reference.is_draft or reference.argument == "tokenizer"):
+            trust = {"trust-remote-code": use.argument("trust-remote-code")}
+            role: Literal["draft", "tokenizer"] = "draft" if reference.is_draft else "tokenizer"
+            wanted.setdefault(found, Use(role=role, extra_args=trust))
     return [
         *map(Finding, reference_problems(instance, snapshots)),
         *(
