@@ -102,7 +102,7 @@ def source() -> str:
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "python/src").rglob("*.py")]
     known = {name: value for tree in trees for name, value in _constants(tree).items()}
     texts.extend(text for tree in trees for text in _python(tree, known))
-    for path in (ROOT / "roles").glob("*/tasks/*.yml"):
+    for path in (*(ROOT / "roles").glob("*/tasks/*.yml"), *(ROOT / "python/src/rackserve/data").glob("*.yml")):
         texts.extend(_scalars(yaml.safe_load(path.read_text(encoding="utf-8"))))
     for path in (ROOT / "roles").rglob("*.lua"):
         text = re.sub(r"\"\s*\.\.\s*\"", "", path.read_text(encoding="utf-8"))

@@ -1,7 +1,10 @@
-"""Read the flags of `vllm serve` out of a wheel, without installing it.
+"""Read the flags of `vllm serve`, or the names of metrics, out of a wheel, without installing it.
 
     pip download --no-deps --only-binary :all: --dest wheels vllm==0.33.0
-    python python/tools/extract_vllm_flags.py wheels/vllm-0.33.0-*.whl > python/tests/data/vllm_flags/0.33.0.txt
+    python python/tools/extract_vllm_flags.py --metrics wheels/vllm-0.33.0-*.whl > 0.33.0.txt
+
+The snapshots of metrics lie in python/tests/data/vllm_metrics; extract_vllm_facts.py puts the flags into the data that
+rackserve ships.
 
 vLLM declares its flags in three ways, and all are read from the syntax tree: literal names in `add_argument`, one flag
 a field of the front end's class, and `--no-<flag>` (from 0.33 also `--disable-<x>` of `--enable-<x>`) where the field
@@ -22,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_DECLARES: Final = re.compile(
+DECLARES: Final = re.compile(
     r"vllm/(engine/arg_utils|entrypoints/(openai|common|launchers)/cli_args|config(/.*)?|utils/argparse_utils)\.py"
 )
 _MEASURES: Final = re.compile(r"vllm/(engine/metrics|v1/metrics/.*|v1/spec_decode/metrics)\.py")
@@ -153,7 +156,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("wheel", type=Path)
     parser.add_argument("--metrics", action="store_true", help="names of metrics instead of flags")
     options = parser.parse_args(arguments)
-    wanted, extract = (_MEASURES, metrics_of) if options.metrics else (_DECLARES, flags_of)
+    wanted, extract = (_MEASURES, metrics_of) if options.metrics else (DECLARES, flags_of)
     with zipfile.ZipFile(options.wheel) as archive:
         sources = {name: archive.read(name).decode() for name in archive.namelist() if wanted.fullmatch(name)}
     print(f"# Made by python/tools/extract_vllm_flags.py from {options.wheel.name}")

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[3]
 JOURNALS = ROOT / "python/tests/data/journals"
 DROP_IN = "/run/systemd/system/vllm@smollm2.service.d"
 CERTIFICATE = "/etc/nginx/tls/server.crt"
-PROBE = "/var/lib/rackserve/probe/smollm2.json"
+PROBE = "/run/rackserve/probe/smollm2.json"
 LOG = logging.getLogger(__name__)
 METRICS = "/var/lib/prometheus/node-exporter"
 # A scrape, an evaluation, the alert's own `for`, and two looks of the doctor.

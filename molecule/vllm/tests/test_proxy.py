@@ -81,6 +81,19 @@ def test_an_engine_sees_nothing_of_the_other(host: Host) -> None:
     assert "vllm-tiny-without-prefix-cache" not in host.check_output(f"ls {root}/run")
 
 
+def test_an_engine_does_not_share_the_memory_of_its_host(host: Host) -> None:
+    """A user who fills the host's /dev/shm would end an engine that shares it, by SIGBUS."""
+    own = f"/proc/{show(host, UNIT, 'MainPID')}/root/dev/shm"
+    host.check_output("touch /dev/shm/of-a-user")
+    try:
+        assert "of-a-user" not in host.check_output(f"ls {own}")
+    finally:
+        host.check_output("rm /dev/shm/of-a-user")
+    kib = int(host.check_output(f"df --output=size --block-size=1K {own} | tail -n 1"))
+    assert kib > 0.8 * int(host.check_output("awk '$1 == \"MemTotal:\" {print $2}' /proc/meminfo"))
+    assert host.check_output(f"stat --format=%a {own}") == "1777"
+
+
 @pytest.mark.parametrize(("name", "reached"), [("edge1", True), ("gpu2", False)])
 def test_the_proxy_accepts_the_clients_of_the_inventory(host: Host, name: str, reached: bool) -> None:  # noqa: FBT001
     assert (lab_host(host, name).run(CONNECT.format(address(host), PORT)).rc == 0) is reached

@@ -50,6 +50,13 @@ def seconds(host: Host, span: str) -> float:
     return int(text.splitlines()[1].split()[1]) / 1e6
 
 
+def test_the_memory_of_an_instance_has_a_limit(host: Host) -> None:
+    """Whether the kernel enforces it is measured in test_sandbox.py."""
+    total = int(host.check_output("awk '$1 == \"MemTotal:\" {print $2}' /proc/meminfo")) << 10
+    limit = host.check_output("systemctl show --property=MemoryMax --value vllm@tiny.service")
+    assert 0.9 * total < int(limit) < total
+
+
 def test_the_drain_fits_into_a_stop(host: Host) -> None:
     drain = host.check_output("grep ^shutdown-timeout: /etc/vllm/instances/tiny.yaml").split()[1]
     assert seconds(host, show(host, "vllm@tiny.service", "TimeoutStopUSec")) >= int(drain) + 30

@@ -1,6 +1,7 @@
 """An engine that hangs leaves the edge and serves again; a saturated one is left alone; wrong weights stay outside.
 
-`VLLM_FAULTS_INSTANCE` names another instance than the tiny one, `VLLM_FAULTS_MINUTES` another time of saturation.
+`VLLM_FAULTS_INSTANCE` names another instance than the tiny one, `VLLM_FAULTS_MINUTES` another time of saturation,
+`VLLM_FAULTS_TURNS` how often each kind of hang is tried.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 NAME = os.environ.get("VLLM_FAULTS_INSTANCE", "tiny")
 MINUTES = float(os.environ.get("VLLM_FAULTS_MINUTES", "10"))
 UNIT, PROXY = f"vllm@{NAME}.service", f"vllm-proxy@{NAME}.socket"
+TURNS = int(os.environ.get("VLLM_FAULTS_TURNS", "3"))
 OUT_WITHIN_S = 30
 BACK_WITHIN_S = 180
 READY_WITHIN_S = 240
@@ -73,7 +75,7 @@ def show(host: Host, key: str, unit: str = UNIT) -> str:
 
 
 def record(host: Host) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(host.check_output(f"cat /var/lib/rackserve/probe/{NAME}.json"))
+    found: dict[str, Any] = json.loads(host.check_output(f"cat /run/rackserve/probe/{NAME}.json"))
     return found
 
 
@@ -136,11 +138,14 @@ def note(capsys: pytest.CaptureFixture[str], **figures: object) -> None:
 @pytest.mark.usefixtures("ready")
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "mid-stream"])
 @pytest.mark.parametrize("frozen", ["engine", "api server"])
+@pytest.mark.parametrize("turn", range(TURNS))
 def test_what_is_frozen_leaves_the_edge_and_serves_again(
     host: Host,
     capsys: pytest.CaptureFixture[str],
-    busy: bool,  # noqa: FBT001
+    turn: int,
     frozen: str,
+    *,
+    busy: bool,
 ) -> None:
     restarts, invocation = record(host)["decisions"].get("restart", 0), show(host, "InvocationID")
     if busy:
@@ -151,7 +156,7 @@ def test_what_is_frozen_leaves_the_edge_and_serves_again(
     out = wait_for(lambda: not is_open(host), OUT_WITHIN_S)
     assert record(host)["state"] == "hung"
     back = out + wait_for(lambda: show(host, "InvocationID") != invocation and tokens(host), BACK_WITHIN_S - out)
-    note(capsys, frozen=frozen, busy=busy, out_s=round(out, 1), back_s=round(back, 1))
+    note(capsys, turn=turn, frozen=frozen, busy=busy, out_s=round(out, 1), back_s=round(back, 1))
     assert record(host)["decisions"]["restart"] == restarts + 1
 
 

@@ -60,7 +60,7 @@ def test_vectors_scores_and_ranks_are_numbers(host: Host) -> None:
 
 def test_the_probe_finds_it_ready(host: Host) -> None:
     end = time.monotonic() + 30
-    while (record := json.loads(host.check_output("cat /var/lib/rackserve/probe/vectors.json")))["state"] != "ready":
+    while (record := json.loads(host.check_output("cat /run/rackserve/probe/vectors.json")))["state"] != "ready":
         assert time.monotonic() < end, record
         time.sleep(2)
 

@@ -45,6 +45,7 @@ def recorded() -> set[str]:
 def known_series() -> set[str]:
     """Return every exposed series: vLLM's releases, the exporters, the probe and the hosts' own metrics."""
     vllm = {name + end for release in releases().values() for name in release.metrics.values() for end in SUFFIXES}
+    vllm |= {name for release in releases().values() for name in release.steps}
     exporters = {line for path in EXPORTERS.glob("*.txt") for line in path.read_text(encoding="utf-8").split("\n")}
     probe = {line.split("{")[0] for line in exposition("a", "m", Record()).splitlines()}
     bundle = set(re.findall(r"rackserve_bundle_\w+(?= %)", VERIFICATION.read_text(encoding="utf-8")))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rackserve._paths import project_root
 from rackserve.bundle._manifest import sha256_of
-from rackserve.bundle._models import build_model, derived_revision
+from rackserve.bundle._models import build_model, check_model, derived_revision
 from rackserve.bundle._progress import Progress
 from rackserve.bundle._recipe import (
     FolderSource,
@@ -20,6 +21,7 @@ from rackserve.bundle._recipe import (
     read_recipe,
 )
 from rackserve.errors import InputError
+from testing.model_layouts import LAYOUTS
 
 
 def test_a_lock_is_named_after_what_it_is_for() -> None:
@@ -114,3 +116,39 @@ def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
 
 def test_the_bundle_carries_what_the_roles_install() -> None:
     assert {"libnuma1", "nginx", "prometheus"} <= set(debian_packages())
+
+
+class Told(Progress):
+    """Keeps what a build says."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+
+    def say(self, step: str) -> None:
+        self.steps.append(step)
+
+
+def test_a_model_that_every_release_refuses_stops_the_build(tmp_path: Path) -> None:
+    folder = replace(LAYOUTS["qwen 3"], weights=2).write(tmp_path / "model")
+    check_model("o/m", folder, ["0.6.4.post1", "0.33.0"], told := Told())
+    (step,) = told.steps
+    assert step.startswith("  o/m: its architecture Qwen3ForCausalLM is not one that vLLM 0.6.4.post1 serves: it came")
+    with pytest.raises(InputError, match=r"^o/m cannot be served: its architecture Qwen3ForCausalLM is not one"):
+        check_model("o/m", folder, ["0.6.4.post1"], Told())
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(InputError, match=r"names 2 files, and model-00002-of-00002\.safetensors is missing; add what"):
+        check_model("o/m", folder, ["0.33.0"], Told())
+
+
+def test_what_an_instance_may_still_bring_is_told(tmp_path: Path) -> None:
+    folder = LAYOUTS["qwen 3"].write(tmp_path / "model")
+    for name in ("tokenizer.json", "vocab.json"):
+        (folder / name).unlink()
+    check_model("o/m", folder, ["0.32.0", "0.33.0"], told := Told())
+    assert [step.partition(";")[0] for step in told.steps] == ["  o/m: it has no tokenizer"]
+
+
+def test_a_whole_model_is_built_without_a_word(tmp_path: Path) -> None:
+    check_model("o/m", LAYOUTS["qwen 3"].write(tmp_path / "model"), ["0.33.0"], told := Told())
+    check_model("o/m", tmp_path / "model", [], told)
+    assert told.steps == []

@@ -63,12 +63,12 @@ def test_a_hole_is_a_hole() -> None:
 
 @pytest.mark.parametrize(("value", "color"), [(2.0, "#73bf69"), (0.0, "#f2495c")])
 def test_a_number_has_the_colour_of_its_step(value: float, color: str) -> None:
-    drawn = svg("fleet", {"Instances answering": [series("A", "", value, value)]})
+    drawn = svg("fleet", {"Instances up": [series("A", "", value, value)]})
     assert f'fill="{color}" font-size="30" text-anchor="middle">{value:g}</text>' in drawn
 
 
 def test_a_state_is_named() -> None:
-    drawn = svg("fleet", {"State of each instance": [series("A", "gpu1 a", 1, 2, 2, 2, 4, 4, 4)]})
+    drawn = svg("fleet", {"State": [series("A", "gpu1 a", 1, 2, 2, 2, 4, 4, 4)]})
     assert all(f">{state}</text>" in drawn for state in ("ready", "hung"))
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from rackserve.doctor import Alert, Evidence, UnitEvidence, diagnose, read_evidence
-from rackserve.doctor._journal import memory_ran_out, slow_phase
+from rackserve.doctor._lines import line_of
+from rackserve.doctor._phases import slow_phase
 
 JOURNALS = Path(__file__).parents[1] / "data/journals"
 SERVES = ("INFO Loading weights took 1.2 seconds", "INFO Application startup complete.", "INFO 200 OK")
@@ -134,18 +135,115 @@ def test_an_error_of_an_earlier_start_is_over_once_the_newest_timed_out(result: 
     assert diagnose(of(replace(ENDED, result=result, journal=journal)))[0].rule == rule
 
 
-@pytest.mark.parametrize(("later", "rule"), [(SERVES, "InstanceHung"), (("INFO starting",), "wrong-flag")])
-def test_an_error_before_a_start_that_served_is_over(later: tuple[str, ...], rule: str) -> None:
+@pytest.mark.parametrize(
+    ("later", "restarts", "rule"),
+    [
+        (SERVES, 0, "InstanceHung"),
+        (SERVES, 3, "InstanceHung"),
+        (("INFO starting",), 0, "InstanceHung"),
+        (("INFO starting",), 3, "wrong-flag"),
+    ],
+    ids=["it served", "it served at last", "somebody started it anew", "systemd tries again"],
+)
+def test_an_error_counts_in_the_next_start_only_while_systemd_tries_again(
+    later: tuple[str, ...], restarts: int, rule: str
+) -> None:
     begins = "Starting vLLM instance a..."
     journal = (begins, "error: unrecognized arguments: --x", begins, *later)
-    assert diagnose(of(replace(HEALTHY, probe="hung", journal=journal)))[0].rule == rule
+    assert diagnose(of(replace(HEALTHY, probe="hung", restarts=restarts, journal=journal)))[0].rule == rule
 
 
-@pytest.mark.parametrize("later", [SERVES, (*SERVES, "Starting vLLM instance a...", *SERVES)])
-def test_an_error_counts_in_a_restart_loop(later: tuple[str, ...]) -> None:
+def test_an_error_of_two_starts_ago_is_over() -> None:
+    begins = "Starting vLLM instance a..."
+    journal = (begins, "error: unrecognized arguments: --x", begins, "INFO one", begins, "INFO two")
+    assert [one.rule for one in diagnose(of(replace(ENDED, journal=journal)))] == ["probe-failed"]
+
+
+def test_an_error_counts_in_a_restart_loop() -> None:
     loops = firing("InstanceRestartLoop", vllm_instance="a")
-    first, *_ = diagnose(of(replace(HEALTHY, journal=("KeyError: 'getpwuid(): uid not found: 1'", *later)), loops))
+    journal = (*SERVES, "KeyError: 'getpwuid(): uid not found: 1'", "Starting vLLM instance a...", *SERVES)
+    first, *_ = diagnose(of(replace(HEALTHY, journal=journal), loops))
     assert first.rule == "cache-not-writable"
+
+
+@pytest.mark.parametrize("unit", [HEALTHY, replace(HEALTHY, probe="busy")], ids=["ready", "busy"])
+@pytest.mark.parametrize("result", ["oom-kill", "timeout"])
+def test_a_ready_instance_has_no_finding_whatever_its_journal_holds(unit: UnitEvidence, result: str) -> None:
+    """Row 23: the memory that ran out in an earlier start is no finding of one that serves."""
+    begins = "Starting vLLM instance a..."
+    journal = (begins, "torch.OutOfMemoryError: CUDA out of memory.", begins, *SERVES)
+    assert diagnose(of(replace(unit, result=result, journal=journal))) == []
+    assert diagnose(of(replace(unit, journal=(*SERVES, "torch.OutOfMemoryError: CUDA out of memory.")))) == []
+
+
+def test_a_fix_names_the_instance() -> None:
+    """Row 19: what an operator can do about a neighbour that freed memory, beside a start."""
+    first, *_ = diagnose(FAULTS["concurrent-starts"])
+    assert "systemctl restart vllm@a" in first.fix
+    assert "kv-cache-memory-bytes" in first.fix
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "pynvml.NVMLError_LibRmVersionMismatch: RM has detected an NVML/RM version mismatch.",
+        "RuntimeError: Failed to initialize NVML: Driver/library version mismatch",
+        "RuntimeError: CUDA error: system has unsupported display driver / cuda driver combination",
+    ],
+)
+def test_each_wording_of_a_driver_of_two_versions_leads_to_a_boot(line: str) -> None:
+    """Row 15."""
+    first, *_ = diagnose(journal(line))
+    assert (first.rule, first.fix.startswith("boot the host")) == ("driver-mismatch", True)
+
+
+@pytest.mark.parametrize(
+    ("lines", "phase", "fix"),
+    [
+        (("INFO 11-11 12:33:12 [pynccl.py:103] vLLM is using nccl==2.27.3",), "while setting up NCCL", "topo -m"),
+        (("INFO 11-11 12:33:12 [m.py:1] Starting to load model x",), "while loading the weights", "faster disk"),
+        (("INFO:     Application startup complete.",), "no token came", "vllm_start_timeout"),
+        (("nothing known",), "the start took longer than it may", "still loading"),
+    ],
+)
+def test_a_start_that_ran_out_of_time_names_its_phase(lines: tuple[str, ...], phase: str, fix: str) -> None:
+    """Row 21: a hang in NCCL."""
+    (first, *_) = diagnose(of(replace(ENDED, result="timeout", journal=lines)))
+    assert (first.rule, phase in first.cause, fix in first.fix) == ("start-timeout", True, True)
+
+
+def test_an_engine_that_stood_still_after_an_unknown_error_shows_it_before_the_timeout() -> None:
+    ends = ("vllm@a.service: start operation timed out. Terminating.", "KeyError: 'said while it is ended'")
+    journal = ("(Worker pid=7) ERROR 11-30 10:00:00 [m.py:1] KeyError: 'router'", *ends)
+    found = diagnose(of(replace(ENDED, result="timeout", journal=journal)))
+    assert [one.rule for one in found] == ["engine-error", "start-timeout"]
+    assert found[0].evidence == "KeyError: 'router'"
+
+
+@pytest.mark.parametrize(
+    ("words", "state", "rules"),
+    [
+        ("Failed to initialize NVML: NVML/RM version mismatch", {}, ["driver-mismatch"]),
+        ("Failed to initialize NVML: NVML/RM version mismatch", {"active": "activating"}, ["driver-mismatch"]),
+        ("zorp is not blonk", {}, ["engine-ended"]),
+        ("zorp is not blonk", {"active": "activating"}, ["probe-failed"]),
+        ("zorp is not blonk", {"active": "inactive", "result": "success"}, ["probe-failed"]),
+    ],
+    ids=["known", "known, and tried again", "unknown", "unknown of a start that goes on", "stopped"],
+)
+def test_last_words_without_an_error_are_told_of_an_engine_that_ended(
+    words: str, state: dict[str, str], rules: list[str]
+) -> None:
+    """Row 15: a unit that was started 269 times."""
+    unit: Any = replace(ENDED, journal=("INFO 11-30 10:00:00 [a.py:1] up", words), **state)  # type: ignore[arg-type]
+    assert [one.rule for one in diagnose(of(unit))] == rules
+
+
+def test_what_was_stopped_by_somebody_is_no_failure() -> None:
+    said = ("asyncio.exceptions.CancelledError", "vllm@a.service: Deactivated successfully.")
+    stopped = (*SERVES, "Stopping vLLM instance a...", "Traceback (most recent call last):", *said)
+    unit = replace(HEALTHY, active="inactive", probe="failed", journal=stopped)
+    assert [one.rule for one in diagnose(of(unit))] == ["probe-failed"]
 
 
 @pytest.mark.parametrize(
@@ -184,32 +282,41 @@ def test_the_fix_of_a_sites_own_alert_is_its_runbook(runbook: str, fix: str) -> 
     assert fix in found.fix
 
 
-def test_memory_that_ran_out_while_serving_differs_from_too_little_memory() -> None:
-    assert memory_ran_out(SERVES) is None
-    assert memory_ran_out(("CUDA out of memory", *SERVES)) == ("CUDA out of memory", False)
-
-
 @pytest.mark.parametrize(
     ("journal", "phase"),
     [
         ((), None),
         (("Loading weights took 3.0 seconds", "torch.compile takes 40.5 s in total"), ("compiling", 40.5)),
         (("Fetching 12 files: 0%",), ("downloading the model", 0.0)),
+        (
+            ("Fetching 4 files: 100%|####| 4/4 [00:00<00:00, 9000it/s]", "Loading weights took 141.2 seconds"),
+            ("loading the weights", 141.2),
+        ),
+        (("Fetching 4 files: 100%|####| 4/4 [00:00<00:00, 9000it/s]",), None),
+        (("Fetching 4 files:   0%|    | 0/4 [00:00<?, ?it/s]\rFetching 4 files: 100%|####| 4/4",), None),
+        (("Fetching 4 files:  25%|#   | 1/4 [01:20<04:00, 80s/it]",), ("downloading the model", 80.0)),
+        (("Time spent downloading weights for m: 321.5 seconds",), ("downloading the model", 321.5)),
+        (
+            ("Loading safetensors checkpoint shards:  25% Completed | 1/4 [00:47<02:21, 47.1s/it]",),
+            ("loading the weights", 47.0),
+        ),
+        (("Model loading took 14.9 GiB memory and 88.5 seconds",), ("loading the weights", 88.5)),
     ],
 )
 def test_the_longest_part_of_a_start(journal: tuple[str, ...], phase: tuple[str, float] | None) -> None:
-    assert slow_phase(journal) == phase
+    """Row 24: files that are there already are "fetched" at once, which is no download."""
+    assert slow_phase([line_of(line) for line in journal]) == phase
 
 
 def test_what_a_host_brings_is_read() -> None:
-    lists = {"instance": "a", "active": "active", "result": "success", "restarts": 0, "journal": ["one"]}
+    lists = {"instance": "a", "active": "active", "result": "success", "restarts": 0, "journal": ["one"], "begins": [0]}
     unit = {**lists, "probe": "ready", "probe_detail": "", "drained": False}
     alert = {"state": "firing", "labels": {"alertname": "X"}, "annotations": {"summary": "s", "runbook": "wiki#x"}}
     edge = {"answers": {"200": {"count": 3, "minutes": 2}}, "services": {"nginx.service": "active"}, "drained": ["g:a"]}
     found = read_evidence([("h", {"alerts": [alert], "units": [unit], "free": {"/": 0.5}, **edge})])
     assert found == Evidence(
         (Alert("X", "firing", {"alertname": "X"}, "s", "wiki#x"),),
-        (UnitEvidence("h", "a", journal=("one",)),),
+        (UnitEvidence("h", "a", journal=("one",), begins=(0,)),),
         frozenset({"h"}),
         {("h", "/"): 0.5},
         {"h": {200: 3}},

@@ -60,7 +60,7 @@ def test_a_row_with_a_mistake_is_refused(change: dict[str, object]) -> None:
 
 def test_the_file_has_no_other_parts() -> None:
     assert set(Hardware.model_fields) == {
-        *("generations", "gpus", "quantization", "attention_backends"),
+        *("generations", "gpus", "attention_backends"),
         *("compilers", "open_modules_only", "driver_kernels"),
     }
 

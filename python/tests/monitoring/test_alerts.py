@@ -41,6 +41,11 @@ def test_every_metric_of_a_rule_is_exposed(rule: dict[str, Any]) -> None:
     assert metrics_of(rule["expr"]) - known_series() == set()
 
 
+def test_the_probe_and_the_alert_of_a_hung_engine_use_the_same_series() -> None:
+    (rule,) = [rule for rule in RULES if rule.get("record") == "rackserve:steps:changes2m"]
+    assert metrics_of(rule["expr"]) == {name for release in releases().values() for name in release.steps}
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["alert"])
 def test_a_case_uses_series_that_are_exposed(case: dict[str, Any]) -> None:
     series = {key.split("{")[0] for side in ("fires", "silent") for key in case.get(side, {})}

@@ -27,6 +27,7 @@ OPTIONS = {
     "shutdown_timeout": "60",
     "start_timeout": 600,
     "serial_starts": False,
+    "memory_max": "95%",
     "root": "/opt/vllm",
     "hf_home": "/hf",
     "site": "/none",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rackserve.ansible.modules import host_evidence as he
 
@@ -12,10 +12,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def entries(*found: tuple[Any, dict[str, str]]) -> str:
+    return "".join(f"{json.dumps({'MESSAGE': message, **fields})}\n" for message, fields in found)
+
+
 def test_a_unit_is_what_systemd_its_journal_and_its_probe_say() -> None:
     shown = "ActiveState=failed\nResult=oom-kill\nNRestarts=5\n"
     record = json.dumps({"state": "failed", "detail": "gave up"})
-    found = he.unit_of("a", shown, "one\ntwo\n", record, drained=True)
+    journal = entries(("one", {}), ("two", {}))
+    found = he.unit_of("a", shown, journal, record, drained=True)
     assert (found["active"], found["result"], found["restarts"], found["drained"]) == ("failed", "oom-kill", 5, True)
     assert (found["journal"], found["probe"], found["probe_detail"]) == (["one", "two"], "failed", "gave up")
 
@@ -23,6 +28,20 @@ def test_a_unit_is_what_systemd_its_journal_and_its_probe_say() -> None:
 def test_a_unit_of_which_nothing_is_known_is_unknown() -> None:
     found = he.unit_of("a", "", "", "", drained=False)
     assert (found["active"], found["probe"], found["restarts"], found["journal"]) == ("unknown", "unknown", 0, [])
+
+
+def test_a_start_begins_where_systemd_counts_a_new_invocation() -> None:
+    """systemd's own lines about a unit have the number in another field than the unit's lines."""
+    first, second = ({"_PID": "7", "_SYSTEMD_INVOCATION_ID": name} for name in ("aa", "bb"))
+    of_systemd = {"_PID": "1", "INVOCATION_ID": "bb", "_SYSTEMD_INVOCATION_ID": "init"}
+    journal = entries(("old", first), ("Starting a", of_systemd), ("new", second), ("kernel", {}), ("more", second))
+    assert he.journal_of(journal) == (["old", "Starting a", "new", "kernel", "more"], [0, 1])
+
+
+def test_lines_that_are_no_text_or_too_long_are_read_as_far_as_they_go() -> None:
+    journal = entries((list(b"caf\xe9"), {}), (None, {}), ("two\nlines", {}), ("x" * 5000, {}))
+    lines, begins = he.journal_of(f"{journal}no json\n")
+    assert (lines[:4], len(lines[4]), begins) == (["caf\ufffd", "", "two", "lines"], he.LINE_CHARACTERS, [])
 
 
 def test_statuses_of_the_last_ten_minutes_are_counted_with_their_minutes() -> None:

@@ -12,6 +12,7 @@ from rackserve.bundle import Manifest, Model, Runtime
 from rackserve.errors import InputError
 from rackserve.gpu import GpuFacts
 from rackserve.preflight import Host, HostFacts, HostSpec, compare, parts_for, refused
+from testing.model_folders import Layout
 from testing.small_site import FIT, GB, INSTANCE, MANIFEST, REVISION, WANTED
 
 if TYPE_CHECKING:
@@ -28,11 +29,7 @@ def host_problems(wanted: HostSpec, manifest: Manifest, facts: HostFacts, bundle
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     """Give a bundle's folder with the configuration of its one model: 16 layers, 8 of 32 heads for keys and values."""
-    folder = tmp_path / f"models/o--m/{REVISION}"
-    folder.mkdir(parents=True)
     config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
         "hidden_size": 2048,
         "intermediate_size": 8192,
         "num_hidden_layers": 16,
@@ -42,7 +39,8 @@ def bundle(tmp_path: Path) -> Path:
         "vocab_size": 128256,
         "torch_dtype": "bfloat16",
     }
-    (folder / "config.json").write_text(json.dumps(config))
+    files = "tokenizer.json tokenizer_config.json pytorch_model.bin"
+    Layout("LlamaForCausalLM", "llama", files, 0, config).write(tmp_path / f"models/o--m/{REVISION}")
     return tmp_path
 
 
@@ -151,6 +149,56 @@ def test_a_host_that_serves_nothing_needs_packages_only(bundle: Path) -> None:
     idle = replace(WANTED, instances=(), serves=False)
     assert host_problems(idle, MANIFEST, replace(FIT, pythons={}, free_bytes={"/s": GB, "/r": 0}), bundle) == []
     assert parts_for(MANIFEST, "12", (), vllm="0.32.0", flavour="cpu", python="3.11") == ("apt/debian-12",)
+
+
+def test_a_model_that_is_not_whole_refuses_the_host(bundle: Path) -> None:
+    (bundle / f"models/o--m/{REVISION}/tokenizer.json").unlink()
+    (problem,) = host_problems(WANTED, MANIFEST, FIT, bundle)
+    assert problem.startswith("instance 'a': o/m: it has no tokenizer; add its files")
+
+
+def test_a_checkpoint_that_the_gpu_is_too_old_for_refuses_the_host(bundle: Path) -> None:
+    folder = bundle / f"models/o--m/{REVISION}"
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "fp8"}}))
+    runtime = replace(MANIFEST.runtimes[0], vllm="0.10.2", flavour="cuda")
+    carried = replace(MANIFEST, runtimes=(runtime,))
+    wanted = replace(WANTED, instances=({**INSTANCE, "gpus": [0]},), vllm="0.10.2", flavour="cuda")
+    for capability, refuses in {(7, 0): True, (7, 5): True, (8, 0): False}.items():
+        read = gpu_facts().model_copy(deep=True)
+        gpus = read.model_copy(
+            update={"gpus": tuple(gpu.model_copy(update={"reported_capability": capability}) for gpu in read.gpus)}
+        )
+        found = compare(wanted, carried, Host("gpu1", FIT, gpus), bundle)
+        assert any("its quantization is fp8, for which vLLM 0.10.2 wants" in text for text in found.problems) is refuses
+
+
+def test_a_draft_model_is_copied_and_has_to_be_in_the_bundle(bundle: Path) -> None:
+    speculative = {"speculative-config": {"model": "o/draft", "num_speculative_tokens": 3}}
+    wanted = replace(WANTED, instances=({**INSTANCE, "extra_args": speculative},))
+    (problem,) = host_problems(wanted, MANIFEST, FIT, bundle)
+    assert problem.startswith(
+        "instance 'a': extra_args.speculative-config.model is o/draft, which is not in the bundle; "
+    )
+    path = f"models/o--draft/{'1' * 40}"
+    carried = replace(MANIFEST, models=(*MANIFEST.models, Model("o/draft", "1" * 40, path, 5)))
+    Layout("LlamaForCausalLM", "llama", "pytorch_model.bin", 0, template="").write(bundle / path)
+    assert host_problems(wanted, carried, FIT, bundle) == []
+    assert path in parts_for(carried, "12", wanted.instances, vllm="0.32.0", flavour="cpu", python="3.11")
+    (bundle / path / "pytorch_model.bin").unlink()
+    assert "o/draft: it has no weights" in host_problems(wanted, carried, FIT, bundle)[0]
+
+
+def test_a_tokenizer_of_another_repository_has_to_be_one(bundle: Path) -> None:
+    wanted = replace(WANTED, instances=({**INSTANCE, "extra_args": {"tokenizer": "o/words"}},))
+    path = f"models/o--words/{'1' * 40}"
+    carried = replace(MANIFEST, models=(*MANIFEST.models, Model("o/words", "1" * 40, path, 5)))
+    (bundle / path).mkdir(parents=True)
+    (bundle / path / "tokenizer_config.json").write_text("{}")
+    assert "o/words: it has no tokenizer" in host_problems(wanted, carried, FIT, bundle)[0]
+    (bundle / path / "tokenizer.json").write_text("{}")
+    (bundle / f"models/o--m/{REVISION}/tokenizer.json").unlink()
+    assert host_problems(wanted, carried, FIT, bundle) == []
 
 
 def test_a_host_that_serves_needs_lock_wheels_and_its_models() -> None:

@@ -16,6 +16,7 @@ from rackserve.vllm import HostOptions, HostPlan, HostState, host_plan
 from rackserve.vllm._chat_templates import FOLDER_ON_HOST
 from rackserve.vllm._files import CONFIG, LIB
 from rackserve.vllm._plan import Removal
+from testing.model_folders import Layout
 
 ROLE = Path(__file__).parents[3] / "roles" / "vllm"
 REVISION = "0" * 40
@@ -40,6 +41,7 @@ def plan(*raw: dict[str, Any], host: HostState | None = None, bundle: Path = Pat
         "shutdown_timeout": "60",
         "start_timeout": "600",
         "serial_starts": "no",
+        "memory_max": "95%",
         "root": "/opt/vllm",
         "hf_home": "/hf",
         "site": "/none",
@@ -113,6 +115,17 @@ def test_arguments_of_the_command_line_are_checked_with_the_file() -> None:
     assert arguments.validate.endswith("--unit vllm@a.service --user vllm %s o/m --served-model-name m")
 
 
+@pytest.mark.parametrize("limit", ["95%", "99.5%", "200G", "infinity", "34359738368"])
+def test_the_memory_of_an_instance_has_a_limit(limit: str) -> None:
+    assert plan(instance(), memory_max=limit).units[0].data["memory_max"] == limit
+
+
+@pytest.mark.parametrize("limit", ["", "200 GB", "lots", "-1", "95%\nExecStart=/bin/true"])
+def test_a_limit_that_systemd_does_not_read_is_refused(limit: str) -> None:
+    with pytest.raises(InputError, match=r"vllm_memory_max is .*; set a share"):
+        plan(instance(), memory_max=limit)
+
+
 def test_times_of_the_units_follow_from_those_of_the_inventory() -> None:
     unit, listener = plan(instance()).units[:2]
     assert (unit.data["stop_timeout"], unit.data["start_limit_sec"]) == (90, 5 * (600 + 90 + 60))
@@ -168,3 +181,22 @@ def test_adapters_are_read_in_the_bundle_and_on_the_host() -> None:
 def test_what_cannot_be_served_is_refused(raw: list[dict[str, Any]], options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         plan(*raw, **options)
+
+
+def test_what_a_model_lacks_refuses_the_plan_or_is_a_note_of_it(tmp_path: Path) -> None:
+    Layout("LlamaForCausalLM", "llama", template="").write(tmp_path / "models/m")
+    (note,) = plan(instance(), bundle=tmp_path).notes
+    assert note.startswith("instance 'a': o/m: it has no chat template, so /v1/chat/completions will refuse every")
+    assert plan(instance(task="embed"), bundle=tmp_path).notes == []
+    (tmp_path / "models/m/model.safetensors").unlink()
+    with pytest.raises(InputError, match="instance 'a': o/m: it has no weights"):
+        plan(instance(), bundle=tmp_path)
+
+
+def test_a_checkpoint_has_to_fit_the_gpu_of_the_plan(tmp_path: Path) -> None:
+    config = {"quantization_config": {"quant_method": "fp8"}}
+    Layout("LlamaForCausalLM", "llama", config=config).write(tmp_path / "models/m")
+    cuda: dict[str, Any] = {"flavour": "cuda", "bundle": tmp_path, "host": HostState(gpus=[T4])}
+    assert plan(instance(gpus=[3]), vllm="0.32.0", **cuda).notes == []
+    with pytest.raises(InputError, match=r"vLLM 0\.10\.2 wants compute capability 8\.0 or more, and the GPU has 7\.5"):
+        plan(instance(gpus=[3]), vllm="0.10.2", **cuda)

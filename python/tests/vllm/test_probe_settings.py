@@ -74,7 +74,7 @@ def test_only_an_answer_with_its_work_in_it_counts(
         return 200, json.dumps(answer)
 
     monkeypatch.setattr(vllm_probe, "ask", answer_it)
-    assert vllm_probe.ask_token(Settings("/s", "m", task), 1)[0] is works
+    assert vllm_probe.ask_token(Settings("/s", "m", (), task), 1)[0] is works
     paths = {"generate": "/v1/completions", "embed": "/v1/embeddings", "score": "/v1/score"}
     assert asked == [paths[task]]
 

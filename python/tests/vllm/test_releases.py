@@ -6,11 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rackserve.errors import InputError
 from rackserve.vllm import release_of, releases
 
 SNAPSHOTS = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[2] / "src/rackserve/data/vllm_releases.yml"
 SUPPORTED = ("0.6.4.post1", "0.10.2", "0.22.1", "0.26.0", "0.32.0", "0.33.0")
 FROM_OTHERS = {"http_requests_total"}  # prometheus-fastapi-instrumentator's
 
@@ -30,11 +32,16 @@ def test_another_release_is_refused_with_those_that_are_known() -> None:
 
 
 @pytest.mark.parametrize("version", SUPPORTED)
-def test_a_release_has_the_flags_that_its_wheel_declares_and_no_other(version: str) -> None:
+def test_a_flag_is_in_a_release_or_absent_from_it(version: str) -> None:
     release = release_of(version)
-    in_wheel = {flag.removeprefix("--") for flag in snapshot("vllm_flags", version)}
-    assert release.flags <= in_wheel
-    assert not release.absent.keys() & in_wheel
+    everywhere = frozenset().union(*(other.flags for other in releases().values()))
+    assert release.flags | release.absent.keys() == everywhere
+    assert not release.flags & release.absent.keys()
+
+
+def test_advice_is_for_flags_that_a_release_lacks() -> None:
+    advised = set(yaml.safe_load(DATA.read_text(encoding="utf-8"))["instead"])
+    assert advised <= {name for release in releases().values() for name in release.absent}
 
 
 @pytest.mark.parametrize(
@@ -42,7 +49,17 @@ def test_a_release_has_the_flags_that_its_wheel_declares_and_no_other(version: s
     [
         ("0.6.4.post1", "uds", "it came after 0.6.4.post1; leave it out"),
         ("0.32.0", "swap-space", "it went after 0.10.2; leave it out; requests are recomputed instead"),
-        ("0.6.4.post1", "cuda-graph-sizes", "it came after 0.6.4.post1 and went after 0.10.2; set"),
+        ("0.22.1", "cuda-graph-sizes", "it came after 0.6.4.post1 and went after 0.10.2; set compilation-config"),
+        ("0.6.4.post1", "cuda-graph-sizes", "it came after 0.6.4.post1 and went after 0.10.2; leave it out"),
+        ("0.32.0", "calculate-kv-scales", "it came after 0.6.4.post1 and went after 0.26.0; leave it out; scales come"),
+        ("0.32.0", "override-attention-dtype", "it came after 0.6.4.post1 and went after 0.26.0; leave it out; set"),
+        ("0.10.2", "num-speculative-tokens", "it went after 0.6.4.post1; set speculative-config"),
+        (
+            "0.32.0",
+            "no-guided-decoding-disable-fallback",
+            "it came after 0.6.4.post1 and went after 0.10.2; set struct",
+        ),
+        ("0.26.0", "aux-output-config", "it came after 0.26.0; leave it out"),
         ("0.26.0", "disable-log-requests", "only 0.6.4.post1, 0.10.2, 0.33.0 have it; leave it out; requests are"),
     ],
 )
@@ -50,10 +67,11 @@ def test_a_missing_flag_says_since_when_and_what_to_do(version: str, flag: str, 
     assert release_of(version).absent[flag].startswith(said)
 
 
-@pytest.mark.parametrize("version", SUPPORTED[1:])
+@pytest.mark.parametrize("version", SUPPORTED)
 def test_a_flag_that_is_named_instead_is_there(version: str) -> None:
-    advice = [re.search(r"\bset ([a-z-]+)$", text) for text in release_of(version).absent.values()]
-    assert {f"--{found[1]}" for found in advice if found} <= snapshot("vllm_flags", version)
+    release = release_of(version)
+    advice = [re.search(r"\bset ([a-z-]+)$", text) for text in release.absent.values()]
+    assert {found[1] for found in advice if found} <= release.flags
 
 
 @pytest.mark.parametrize("version", SUPPORTED)
@@ -61,6 +79,18 @@ def test_metrics_are_those_that_the_wheel_spells_out(version: str) -> None:
     spelled = snapshot("vllm_metrics", version)
     for ours, name in release_of(version).metrics.items():
         assert name in FROM_OTHERS or {name, name.removesuffix("_total")} & spelled, ours
+
+
+@pytest.mark.parametrize("version", SUPPORTED)
+def test_series_of_steps_are_those_that_the_wheel_spells_out(version: str) -> None:
+    spelled = snapshot("vllm_metrics", version)
+    for name in release_of(version).steps:
+        assert {name, name.removesuffix("_total"), name.removesuffix("_count")} & spelled, name
+
+
+@pytest.mark.parametrize("version", SUPPORTED)
+def test_a_step_without_output_changes_a_series(version: str) -> None:
+    assert release_of(version).metrics["kv_usage"] in release_of(version).steps
 
 
 @pytest.mark.parametrize(

@@ -70,10 +70,12 @@ def build(
         tree, archive = Path(draft, "tree"), Path(draft, "archive")
         tree.mkdir()
         context = BuildContext(tree, Path(scratch), progress)
+        versions = list(dict.fromkeys(runtime.vllm for runtime in recipe.runtimes))
+        # Models first: one that no release can serve is found before the wheels are downloaded.
+        models = tuple(context.model(part, versions) for part in recipe.models)
         runtimes = tuple(context.runtime(part) for part in recipe.runtimes)
         if recipe.has_gpus:
             context.gpu_exporter()
-        models = tuple(context.model(part) for part in recipe.models)
         more = CONTROLLER_PACKAGES if recipe.controller else ()
         repositories = tuple(context.repository(target, more) for target in recipe.targets)
         drivers = tuple(context.driver(target, target.driver) for target in recipe.targets if target.driver)

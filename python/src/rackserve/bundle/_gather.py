@@ -13,7 +13,7 @@ from rackserve.bundle._driver_choice import COMPONENTS
 from rackserve.bundle._drivers import build_driver_set
 from rackserve.bundle._locks import for_target, read_lock
 from rackserve.bundle._manifest import Driver, Model, Repository, Runtime, sha256_of
-from rackserve.bundle._models import build_model
+from rackserve.bundle._models import build_model, check_model
 from rackserve.bundle._recipe import GPU_EXPORTER, debian_packages
 from rackserve.bundle._supplied import add_supplied, unmet_dependencies
 from rackserve.bundle._wheels import TARGET_MACHINE, build_wheelhouse, download
@@ -21,6 +21,7 @@ from rackserve.errors import BundleError, InputError
 from rackserve.programs.verify_bundle import place
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from rackserve.bundle._progress import Progress
@@ -87,15 +88,20 @@ class BuildContext:
         (self.tree / "locks").mkdir(exist_ok=True)
         shutil.copyfile(lock, self.tree / "locks" / lock.name)
 
-    def model(self, recipe: ModelRecipe) -> Model:
+    def model(self, recipe: ModelRecipe, versions: Sequence[str]) -> Model:
         """Add the snapshot of a model or of a LoRA adapter.
 
+        Args:
+            recipe: of the model.
+            versions: the bundle's vLLM releases.
+
         Raises:
-            InputError: when the recipe's revision is not the one that its source gives.
+            InputError: when the recipe's revision is not the one that its source gives, or no release can serve it.
             BundleError: when the source cannot be had.
         """
         self.progress.say(f"model {recipe.repo}")
         folder = build_model(recipe, self.tree, self.scratch, self.progress)
+        check_model(recipe.repo, folder, versions, self.progress)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         path = folder.relative_to(self.tree).as_posix()
         return Model(repo=recipe.repo, revision=recipe.revision, path=path, size=size)

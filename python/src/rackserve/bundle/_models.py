@@ -17,8 +17,11 @@ from rackserve.bundle._recipe import FolderSource, GgufSource, RandomLoraSource,
 from rackserve.bundle._wheels import download
 from rackserve.errors import BundleError, InputError
 from rackserve.programs.verify_bundle import place
+from rackserve.servable import known_releases, servable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rackserve.bundle._progress import Progress
     from rackserve.bundle._recipe import ModelRecipe
 
@@ -41,6 +44,29 @@ def derived_revision(source: MadeSource) -> str:
     """
     text = json.dumps({"converter": _CONVERTER_VERSION, **source.model_dump()}, sort_keys=True)
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def check_model(repo: str, folder: Path, versions: Sequence[str], progress: Progress) -> None:
+    """Say what no release of the bundle can serve, before the bundle is carried to where nothing can be added to it.
+
+    What an instance may still bring, such as a tokenizer or trust in the repository's code, is told.
+
+    Args:
+        repo: the model's or adapter's repository.
+        folder: its snapshot.
+        versions: the vLLM releases of the bundle.
+        progress: told what is worth knowing.
+
+    Raises:
+        InputError: naming everything that every release refuses.
+    """
+    found = {version: servable(folder, version) for version in versions if version in known_releases()}
+    refused = {version: [f.text for f in findings if f.refuses] for version, findings in found.items()}
+    if refused and all(refused.values()):
+        texts = dict.fromkeys(text for texts in refused.values() for text in texts)
+        raise InputError(f"{repo} cannot be served: {'; '.join(texts)}")
+    for text in dict.fromkeys(finding.text for findings in found.values() for finding in findings):
+        progress.say(f"  {repo}: {text}")
 
 
 def build_model(recipe: ModelRecipe, tree: Path, scratch: Path, progress: Progress) -> Path:

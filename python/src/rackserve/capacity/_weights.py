@@ -10,13 +10,13 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from rackserve.errors import InputError
-from rackserve.vllm import read_header
+from rackserve.servable import read_header
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from rackserve.capacity._config import ModelShape
-    from rackserve.vllm import Tensor
+    from rackserve.servable import Tensor
 
 _BITS: Final = {
     "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8, "U16": 16,

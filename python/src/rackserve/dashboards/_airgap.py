@@ -18,29 +18,29 @@ _GLANCE: Final = Row(
     "At a glance",
     (
         number(
-            "Bundles altered",
-            "Hosts whose bundle is not what was signed (BundleAltered). Nothing until the first weekly comparison.",
+            "Altered bundles",
+            "Hosts whose bundle differs from its manifest (BundleAltered). No value until the first comparison.",
             "none",
             Query(f"sum(rackserve_bundle_intact{{{HOST}}} == bool 0)"),
             steps=GOOD_UNLESS_ANY,
         ),
         number(
-            "Releases adrift",
-            "Hosts that do not run the release of vLLM that the inventory wants (ReleaseDrift).",
+            "Release drift",
+            "Hosts that run another release of vLLM than the inventory sets (ReleaseDrift).",
             "none",
             Query(_DRIFT),
             steps=GOOD_UNLESS_ANY,
         ),
         number(
             "Bundles in use",
-            "Versions of the bundle in the rack; more than one while an upgrade is under way.",
+            "Versions of the bundle on all hosts; more than one during an upgrade.",
             "none",
             Query(f"count(count by (bundle, version) (rackserve_bundle_info{{{HOST}}}))"),
             steps=((None, "green"), (2, "orange")),
         ),
         number(
-            "Bundle's last day",
-            "Days until the first bundle ends; after that no run takes it. What runs goes on (BundleExpires).",
+            "Bundle expiry",
+            "Days until the first bundle expires (BundleExpires). Afterwards no run accepts it.",
             "d",
             Query(f"min(rackserve_bundle_expires_seconds{{{HOST}}} - time()) / 86400"),
             steps=_DAYS,
@@ -48,7 +48,7 @@ _GLANCE: Final = Row(
         ),
         number(
             "Certificates",
-            "Days that the one that ends first still holds.",
+            "Days until the first certificate expires.",
             "d",
             Query(f"min(rackserve_certificate_not_after_seconds{{{HOST}}} - time()) / 86400"),
             steps=_DAYS,
@@ -56,7 +56,7 @@ _GLANCE: Final = Row(
         ),
         number(
             "Clock",
-            "The host that is furthest from the clock of Prometheus's (ClockSkew from a second on).",
+            "Largest difference between a host's clock and Prometheus's (ClockSkew from one second on).",
             "s",
             Query(f"max(abs(node_time_seconds{{{HOST}}} - timestamp(node_time_seconds{{{HOST}}})))"),
             steps=((None, "green"), (1, "red")),
@@ -65,12 +65,12 @@ _GLANCE: Final = Row(
     ),
 )
 _RELEASES: Final = Row(
-    "What is installed",
+    "Installed",
     (
         table_of(
             "Releases of vLLM",
-            "Which release each host's link points at, and how many instances there are scraped with the one that the "
-            "inventory wants.",
+            "The release that is active on each host, and the number of scraped instances with the release that the "
+            "inventory sets.",
             [
                 Query(f"max by (host, release) (rackserve_runtime_info{{{HOST}}})"),
                 Query(f'count by (host, release) (up{{job="vllm", {HOST}}})'),
@@ -80,7 +80,7 @@ _RELEASES: Final = Row(
         ),
         table_of(
             "Bundles",
-            "What each host took in, whether the weekly comparison found every byte of it, and when that was.",
+            "The bundle on each host, whether it matches its signed manifest, and the time since that was compared.",
             [
                 Query(f"max by (host, bundle, version) (rackserve_bundle_info{{{HOST}}})"),
                 Query(f"max by (host) (rackserve_bundle_intact{{{HOST}}})"),
@@ -91,19 +91,19 @@ _RELEASES: Final = Row(
                 "bundle": "bundle",
                 "version": "version",
                 "Value #B": "intact",
-                "Value #C": "compared, ago",
+                "Value #C": "since compared",
             },
-            units={"compared, ago": "s", "intact": "bool_yes_no"},
+            units={"since compared": "s", "intact": "bool_yes_no"},
             width=12,
         ),
     ),
 )
 _TIME: Final = Row(
-    "What runs out",
+    "Expiry and disk space",
     (
         lines(
             "Certificates",
-            "Days that each still holds; the limit is prometheus_certificate_days.",
+            "Days until each expires; the limit is prometheus_certificate_days.",
             "d",
             [
                 Query(
@@ -113,17 +113,17 @@ _TIME: Final = Row(
             ],
             limits=[Query("rackserve:limit:certificate_seconds / 86400", "warning")],
         ),
-        disk_left("Free share of each filesystem, where releases, models and bundles pile up."),
+        disk_left("Free share of each filesystem; releases, models and bundles fill it."),
         lines(
-            "Age of what hosts tell",
-            "Of the timer that looks at certificates, bundle, release and GPUs; five minutes are HostMetricsStale.",
+            "Age of host metrics",
+            "Since the timer last read certificates, bundle, release and GPUs (HostMetricsStale from five minutes on).",
             "s",
             [Query(f"time() - rackserve_host_metrics_time_seconds{{{HOST}}}", "{{host}}")],
         ),
     ),
 )
 _WATCH: Final = Row(
-    "Who watches",
+    "Monitoring",
     (
         states(
             "Scrapes",
@@ -134,14 +134,14 @@ _WATCH: Final = Row(
         ),
         lines(
             "Samples",
-            "Taken in a second.",
+            "Samples per second.",
             "short",
             [Query("sum(rate(prometheus_tsdb_head_samples_appended_total[5m]))", "samples")],
             width=6,
         ),
         lines(
-            "Prometheus's own disk",
-            "Of its finished blocks, the first after two hours; prometheus_retention_size ends it.",
+            "Prometheus storage",
+            "Size of completed blocks, the first after two hours. The limit is prometheus_retention_size.",
             "bytes",
             [Query("sum(prometheus_tsdb_storage_blocks_bytes)", "blocks")],
             width=6,
@@ -152,7 +152,7 @@ _WATCH: Final = Row(
 AIRGAP: Final = Board(
     "airgap",
     "Air gap",
-    "Releases, bundles and drift: what was carried in, what runs out, and who watches it.",
+    "Releases, bundles, drift, expiry dates and the monitoring itself.",
     ("host",),
     (_GLANCE, _RELEASES, _TIME, _WATCH),
 )

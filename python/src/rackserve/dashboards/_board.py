@@ -35,7 +35,7 @@ TTFT_LIMIT: Final = Query("rackserve:limit:ttft_seconds", "limit")
 ITL_LIMIT: Final = Query("rackserve:limit:itl_seconds", "limit")
 BUDGET: Final = (
     Query("rackserve:limit:slo_budget", "budget"),
-    Query("14.4 * rackserve:limit:slo_budget", "somebody is called"),
+    Query("14.4 * rackserve:limit:slo_budget", "pages"),
 )
 ERRORS_LIMIT: Final = Query("rackserve:limit:http_errors", "limit")
 
@@ -96,20 +96,20 @@ def disk_left(what: str, *, width: int = 8) -> Builder[Panel]:
     sizes = f'node_filesystem_avail_bytes{{mountpoint!~"/run/.*", {HOST}}} / node_filesystem_size_bytes'
     limits = [
         Query("rackserve:limit:disk_free_warning", "warning"),
-        Query("rackserve:limit:disk_free_critical", "somebody is called"),
+        Query("rackserve:limit:disk_free_critical", "pages"),
     ]
     return lines(
         "Disk left", what, "percentunit", [Query(sizes, "{{host}} {{mountpoint}}")], limits=limits, width=width, most=1
     )
 
 
-def the_five(selector: str, by: str, says: Sequence[str], *, count: str = "{}", legend: str = NAME) -> Row:
+def key_figures(selector: str, by: str, descriptions: Sequence[str], *, count: str = "{}", legend: str = NAME) -> Row:
     """Return the row of the article's five metrics.
 
     Args:
         selector: what they are selected by.
         by: the label that has quantiles of its own for each value.
-        says: the description of each panel, in their order.
+        descriptions: the description of each panel, in their order.
         count: the expression that requests are counted by; {} is their series.
         legend: how its lines are named.
     """
@@ -117,12 +117,12 @@ def the_five(selector: str, by: str, says: Sequence[str], *, count: str = "{}", 
     first, between = (quantiles(f"rackserve:{s}_seconds:rate5m", selector, by) for s in ("ttft", "itl"))
     cache = Query(f"rackserve:kv_usage{{{selector}}}", NAME)
     return Row(
-        "The five to look at first",
+        "Key figures",
         (
-            lines("Requests running", says[0], "short", [running]),
-            lines("Requests waiting", says[1], "short", [waiting]),
-            lines("KV cache in use", says[2], "percentunit", [cache], most=1),
-            lines("Time to first token", says[3], "s", first, limits=[TTFT_LIMIT], width=12),
-            lines("Time between tokens", says[4], "s", between, limits=[ITL_LIMIT], width=12),
+            lines("Requests running", descriptions[0], "short", [running]),
+            lines("Requests waiting", descriptions[1], "short", [waiting]),
+            lines("KV cache in use", descriptions[2], "percentunit", [cache], most=1),
+            lines("Time to first token", descriptions[3], "s", first, limits=[TTFT_LIMIT], width=12),
+            lines("Time between tokens", descriptions[4], "s", between, limits=[ITL_LIMIT], width=12),
         ),
     )

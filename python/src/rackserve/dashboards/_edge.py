@@ -18,28 +18,28 @@ _NGINX: Final = Row(
     "nginx",
     (
         number(
-            "Edges answering",
-            "nginx that the exporter reaches; without one nobody is served (EdgeDown).",
+            "Edges up",
+            "nginx servers that their exporter reaches; without one no client is served (EdgeDown).",
             "none",
             Query(f"sum(nginx_up{{{HOST}}})"),
             steps=BAD_IF_NONE,
         ),
         number(
             "Requests",
-            "In a second, over five minutes, of every path.",
+            "Per second, over five minutes, of all paths.",
             "reqps",
             Query(f"sum(rate(nginx_http_requests_total{{{HOST}}}[5m]))"),
             decimals=2,
         ),
         number(
-            "Connections open",
-            "Now, those at rest among them.",
+            "Open connections",
+            "At present, including idle ones.",
             "none",
             Query(f"sum(nginx_connections_active{{{HOST}}})"),
         ),
         number(
-            "Connections dropped",
-            "In the last hour, for want of worker_connections.",
+            "Dropped connections",
+            "In the last hour, because worker_connections was reached.",
             "none",
             Query(
                 f"sum(increase(nginx_connections_accepted{{{HOST}}}[1h])"
@@ -50,7 +50,7 @@ _NGINX: Final = Row(
         ),
         number(
             "Certificate",
-            "Days that the one that ends first still holds (CertificateExpires).",
+            "Days until the first certificate expires (CertificateExpires).",
             "d",
             Query(f'min(rackserve_certificate_not_after_seconds{{path=~"/etc/nginx/.*", {HOST}}} - time()) / 86400'),
             steps=((None, "red"), (3, "orange"), (21, "green")),
@@ -59,18 +59,18 @@ _NGINX: Final = Row(
     ),
 )
 _FLOW: Final = Row(
-    "What comes in",
+    "Incoming",
     (
         lines(
             "Requests",
-            "In a second, by edge.",
+            "Per second, by edge.",
             "reqps",
             [Query(f"rate(nginx_http_requests_total{{{HOST}}}[5m])", "{{host}}")],
             width=12,
         ),
         lines(
             "Connections",
-            "writing: an answer is on its way; waiting: kept open for the next request.",
+            "writing: an answer is being sent; waiting: idle, kept open for the next request.",
             "short",
             [
                 Query(f"nginx_connections_{kind}{{{HOST}}}", f"{{{{host}}}} {kind}")
@@ -83,31 +83,31 @@ _FLOW: Final = Row(
 )
 
 _CLIENTS: Final = Row(
-    "What clients get",
+    "Answers",
     (
         lines(
             "Time to the first byte",
-            "Of the body of a streamed answer: what a client waits for its first token, the queue included.",
+            "Of the body of a streamed answer: a client's wait for its first token, including the queue.",
             "s",
             _percentiles("rackserve_edge_first_byte_seconds", "model"),
             limits=[TTFT_LIMIT],
         ),
         lines(
-            "Time of a request",
-            "To the last byte, of answers with 2xx.",
+            "Request duration",
+            "Until the last byte, of answers with 2xx.",
             "s",
             _percentiles("rackserve_edge_request_seconds", "model"),
         ),
         lines(
-            "Requests ended, by status",
-            "401: no key; 403: not this model; 429: too many; 5xx: nobody answered.",
+            "Completed requests by status",
+            "401: no valid key; 403: model not allowed; 429: over a limit; 5xx: no instance answered.",
             "reqps",
             [Query(f"sum by (status) (rate(rackserve_edge_requests_total{{{HERE}}}[5m]))", "{{status}}")],
             stacked=True,
         ),
         lines(
             "Late first bytes",
-            "Share that came after prometheus_ttft_limit (FirstTokenBudgetBurnFast).",
+            "Share above prometheus_ttft_limit (FirstTokenBudgetBurnFast).",
             "percentunit",
             shares("edge_ttft_late"),
             limits=BUDGET,
@@ -119,49 +119,49 @@ _CLIENTS: Final = Row(
             shares("edge_errors"),
             limits=[
                 Query("rackserve:limit:availability_budget", "budget"),
-                Query("14.4 * rackserve:limit:availability_budget", "somebody is called"),
+                Query("14.4 * rackserve:limit:availability_budget", "pages"),
             ],
         ),
         lines(
-            "Requests, by client",
-            "In a second; the names of nginx_clients.",
+            "Requests by client",
+            "Per second; the names are those in nginx_clients.",
             "reqps",
             [Query(f"sum by (client) (rate(rackserve_edge_requests_total{{{HERE}}}[5m]))", "{{client}}")],
             stacked=True,
         ),
         lines(
             "Sent to clients",
-            "Bytes in a second, by client.",
+            "Bytes per second, by client.",
             "Bps",
             [Query(f"sum by (client) (rate(rackserve_edge_sent_bytes_total{{{HERE}}}[5m]))", "{{client}}")],
         ),
         lines(
-            "Open requests, by client",
-            "Now; the limit of a client is its `concurrent` in nginx_clients.",
+            "Open requests by client",
+            "At present; the limit of a client is its `concurrent` in nginx_clients.",
             "short",
             [Query(f"sum by (client) (rackserve_edge_open_requests{{{HOST}}})", "{{client}}")],
         ),
         lines(
-            "Samples dropped",
-            "Of the edge's own metrics, for lack of memory, in the last quarter of an hour (EdgeMetricsDropped).",
+            "Dropped samples",
+            "Of the edge's own metrics, because their memory was full, in 15 minutes (EdgeMetricsDropped).",
             "short",
             [Query(f"increase(rackserve_edge_dropped_samples_total{{{HOST}}}[15m])", "{{host}}")],
         ),
     ),
 )
 _BEHIND: Final = Row(
-    "Instances, as the edge finds them",
+    "Instances as seen by the edge",
     (
         lines(
-            "Requests handed on",
-            "In a second, by instance.",
+            "Forwarded requests",
+            "Per second, by instance.",
             "reqps",
             [Query(f"sum by (upstream) (rate(rackserve_edge_upstream_requests_total{{{HOST}}}[5m]))", "{{upstream}}")],
             stacked=True,
         ),
         lines(
             "Time to the first byte, p95",
-            "From when the instance was asked.",
+            "From the forwarding of the request.",
             "s",
             [
                 Query(
@@ -174,7 +174,7 @@ _BEHIND: Final = Row(
         ),
         states(
             "Rotation",
-            "Which instances an operator keeps out (rackserve drain).",
+            "Instances that an operator has drained (rackserve drain).",
             Query(f"max by (upstream) (rackserve_edge_drained{{{HOST}}})", "{{upstream}}"),
             {0: ("in", "green"), 1: ("drained", "orange")},
             width=8,
@@ -185,7 +185,7 @@ _BEHIND: Final = Row(
 EDGE: Final = Board(
     "edge",
     "Edge",
-    "What clients get, and what of nginx and its certificate they get it by.",
+    "Requests, answers and latencies of clients, and nginx itself.",
     ("model", "host"),
     (_CLIENTS, _NGINX, _FLOW, _BEHIND),
 )

@@ -13,21 +13,21 @@ from rackserve.dashboards._board import (
     STATE_NAMES,
     Board,
     Row,
+    key_figures,
     shares,
     state_code,
-    the_five,
 )
 from rackserve.dashboards._parts import BAD_IF_NONE, GOOD_UNLESS_ANY, Query, lines, number, states, table_of
 
-_FIVE: Final = the_five(
+_KEY_FIGURES: Final = key_figures(
     HERE,
     "model",
     (
-        "Requests that the engines work on. max_num_seqs of each instance is the most that it takes at once.",
-        "Requests that no engine has begun. More waiting than running for five minutes is QueueGrowing.",
-        "Of each instance. A full cache is what it is for; with preemptions beside it, it is KvPressure.",
-        "From the request's arrival at the engine. The limit is prometheus_ttft_limit, which the alerts go by.",
-        "From one token of an answer to the next. The limit is prometheus_itl_limit, which the alerts go by.",
+        "Requests that the engines process. The limit of each instance is its max_num_seqs.",
+        "Requests in the engines' queues. More waiting than running for five minutes is QueueGrowing.",
+        "Of each instance. A full cache is normal; together with preemptions it is KvPressure.",
+        "From the request's arrival at the engine. The limit is prometheus_ttft_limit, which alerts use too.",
+        "From one token of an answer to the next. The limit is prometheus_itl_limit, which alerts use too.",
     ),
     count="sum by (model) ({})",
     legend="{{model}}",
@@ -36,44 +36,44 @@ _GLANCE: Final = Row(
     "At a glance",
     (
         number(
-            "Instances answering",
+            "Instances up",
             "Instances whose metrics were read at the last scrape.",
             "none",
             Query(f'sum(up{{job="vllm", {HERE}}})'),
             steps=BAD_IF_NONE,
         ),
         number(
-            "Instances out",
-            "Instances that their probe calls neither ready nor busy.",
+            "Instances not serving",
+            "Instances whose probe reports neither ready nor busy.",
             "none",
             Query(f'sum(rackserve_instance_state{{{HERE}, state!~"ready|busy"}})'),
             steps=GOOD_UNLESS_ANY,
         ),
         number(
             "Alerts firing",
-            "Of severity critical and warning, in the whole site. docs/how-to/alerts.md says what to do.",
+            "Of severity critical and warning, in the whole site. docs/how-to/alerts.md describes what to do.",
             "none",
             Query('count(ALERTS{alertstate="firing", severity=~"critical|warning"}) or vector(0)'),
             steps=GOOD_UNLESS_ANY,
         ),
         number(
-            "Generated",
-            "Tokens in a second, over five minutes.",
+            "Generated tokens",
+            "Per second, over five minutes.",
             "none",
             Query(f"sum(rackserve:generation_tokens:rate5m{{{HERE}}})"),
             decimals=1,
         ),
         number(
-            "Requests ended",
-            "In a second, over five minutes.",
+            "Completed requests",
+            "Per second, over five minutes.",
             "reqps",
             Query(f"sum(rackserve:finished:rate5m{{{HERE}}})"),
             decimals=2,
         ),
         number(
-            "Error budget burnt",
-            "How many times faster than prometheus_slo allows, over the last hour, by first tokens of the model that "
-            "is worst. From 14.4 on somebody is called.",
+            "Error budget burn rate",
+            "Late first tokens of the worst model in the last hour, as a multiple of what prometheus_slo allows. "
+            "From 14.4 on FirstTokenBudgetBurnFast pages.",
             "x",
             Query(f"max(rackserve:ttft_late:ratio1h{{{MODEL}}}) / scalar(rackserve:limit:slo_budget)"),
             steps=((None, "green"), (1, "orange"), (14.4, "red")),
@@ -82,26 +82,26 @@ _GLANCE: Final = Row(
     ),
 )
 _BUDGET: Final = Row(
-    "What clients were promised",
+    "Service level objectives",
     (
         lines(
             "Late first tokens",
-            "Share that came after the limit, over five minutes and an hour. Both above 14.4 times the budget call "
-            "somebody (FirstTokenBudgetBurnFast).",
+            "Share above the limit, over five minutes and an hour. Both above 14.4 times the budget is "
+            "FirstTokenBudgetBurnFast.",
             "percentunit",
             shares("ttft_late"),
             limits=BUDGET,
         ),
         lines(
-            "Late further tokens",
-            "Share that came after the limit, over five minutes and an hour (InterTokenBudgetBurnFast).",
+            "Late tokens after the first",
+            "Share above the limit, over five minutes and an hour (InterTokenBudgetBurnFast).",
             "percentunit",
             shares("itl_late"),
             limits=BUDGET,
         ),
         lines(
             "Answers with 5xx",
-            "Share of each instance's answers. vLLM 0.6.4 does not count its answers.",
+            "Share of each instance's answers. vLLM 0.6.4 has no such counter.",
             "percentunit",
             [Query(f"rackserve:http_errors:ratio5m{{{HERE}}}", NAME)],
             limits=[ERRORS_LIMIT],
@@ -109,25 +109,25 @@ _BUDGET: Final = Row(
     ),
 )
 _WORK: Final = Row(
-    "What it does",
+    "Throughput",
     (
         lines(
-            "Tokens generated",
-            "In a second, by instance.",
+            "Generated tokens by instance",
+            "Per second, by instance.",
             "short",
             [Query(f"rackserve:generation_tokens:rate5m{{{HERE}}}", NAME)],
             stacked=True,
         ),
         lines(
             "Prompt tokens",
-            "In a second, by instance; those found in the prefix cache are among them.",
+            "Per second, by instance, including tokens found in the prefix cache.",
             "short",
             [Query(f"rackserve:prompt_tokens:rate5m{{{HERE}}}", NAME)],
             stacked=True,
         ),
         lines(
-            "Requests ended, by reason",
-            "stop and length are answers; abort is a client that went away, not an error of the server.",
+            "Completed requests by reason",
+            "stop and length are answers; abort is a client that disconnected, not an error of the server.",
             "reqps",
             [
                 Query(
@@ -144,7 +144,7 @@ _INSTANCES: Final = Row(
     (
         table_of(
             "Instances",
-            "What each runs, and what it does now.",
+            "Model, release, state and load of each instance.",
             [
                 Query(f"rackserve:running{{{HERE}}}"),
                 Query(f"rackserve:waiting{{{HERE}}}"),
@@ -167,8 +167,8 @@ _INSTANCES: Final = Row(
             width=14,
         ),
         states(
-            "State of each instance",
-            "What the probe on its host says, which asks it for a token every few seconds: docs/reference/health.md.",
+            "State",
+            "Reported by the probe on its host, which requests a token every ten seconds: docs/reference/health.md.",
             Query(state_code(HERE), NAME),
             STATE_NAMES,
             width=10,
@@ -179,7 +179,7 @@ _INSTANCES: Final = Row(
 FLEET: Final = Board(
     "fleet",
     "Fleet",
-    "What clients of the fleet feel, and which instance is how.",
+    "Service levels, throughput, and the state of each instance.",
     ("model", "host"),
-    (_FIVE, _GLANCE, _BUDGET, _WORK, _INSTANCES),
+    (_KEY_FIGURES, _GLANCE, _BUDGET, _WORK, _INSTANCES),
 )

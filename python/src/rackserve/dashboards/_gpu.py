@@ -13,28 +13,28 @@ _GLANCE: Final = Row(
     "At a glance",
     (
         number(
-            "GPUs seen",
-            "GPUs that the driver shows.",
+            "GPUs present",
+            "GPUs that the driver lists.",
             "none",
             Query(f"sum(rackserve_gpus_seen{{{HOST}}})"),
         ),
         number(
             "GPUs lost",
-            "On the PCI bus, and not shown by the driver (GpuLost).",
+            "On the PCI bus, but not listed by the driver (GpuLost).",
             "none",
             Query(f"sum(rackserve_gpus_installed{{{HOST}}} - rackserve_gpus_seen{{{HOST}}})"),
             steps=GOOD_UNLESS_ANY,
         ),
         number(
-            "GPUs slowed down",
-            "By heat or for want of power (GpuThrottled). A power limit that was set on purpose does not count.",
+            "Throttled GPUs",
+            "By temperature or power supply (GpuThrottled). A configured power limit does not count.",
             "none",
             Query(f"sum(max by (host, gpu) (rackserve_gpu_throttled{{{HOST}}}))"),
             steps=GOOD_UNLESS_ANY,
         ),
         number(
-            "Faults reported",
-            "Xid of the hardware in the last day (GpuXid).",
+            "Hardware faults",
+            "Xid errors of the hardware in the last day (GpuXid).",
             "none",
             Query(f"sum(increase(rackserve_gpu_xid_total{{{HOST}}}[1d]))"),
             steps=GOOD_UNLESS_ANY,
@@ -48,7 +48,7 @@ _GLANCE: Final = Row(
             decimals=0,
         ),
         number(
-            "Versions of the driver",
+            "Driver versions",
             "More than one for an hour is DriverDrift.",
             "none",
             Query(f"count(count by (version) (rackserve_gpu_driver_info{{{HOST}}}))"),
@@ -57,18 +57,18 @@ _GLANCE: Final = Row(
     ),
 )
 _WORK: Final = Row(
-    "What they do",
+    "Load",
     (
         lines(
-            "Time in use",
-            "Share of the time in which anything ran on the GPU. 100 % does not mean that it could not do more.",
+            "Utilization",
+            "Share of the time in which any kernel ran. 100 % does not mean that the GPU has no capacity left.",
             "percentunit",
             [Query(f"rackserve_gpu_utilization_ratio{{{HOST}}}", _GPU)],
             most=1,
         ),
         lines(
             "Memory in use",
-            "vLLM takes its share at the start, so a flat line is what is wanted; KV cache in use is in Fleet.",
+            "vLLM allocates its share at the start, so a flat line is normal; KV cache in use is in Fleet.",
             "percentunit",
             [Query(f"rackserve_gpu_memory_used_bytes{{{HOST}}} / rackserve_gpu_memory_total_bytes", _GPU)],
             most=1,
@@ -82,25 +82,25 @@ _WORK: Final = Row(
         ),
         lines(
             "Clock",
-            "Of the multiprocessors. It falls when the GPU has nothing to do, and when it is slowed down.",
+            "Of the multiprocessors. It falls when the GPU is idle or throttled.",
             "hertz",
             [Query(f"rackserve_gpu_clock_hertz{{{HOST}}}", _GPU)],
         ),
         states(
-            "Slowed down",
-            "By which cause, and when.",
+            "Throttling",
+            "By cause.",
             Query(f"rackserve_gpu_throttled{{{HOST}}}", "{{host}} GPU {{gpu}} {{reason}}"),
-            {0: ("no", "green"), 1: ("slowed", "red")},
+            {0: ("no", "green"), 1: ("throttled", "red")},
             width=8,
         ),
     ),
 )
 _HEALTH: Final = Row(
-    "How they are",
+    "Health",
     (
         lines(
             "Memory errors",
-            "Since the driver was loaded. Corrected ones cost nothing; others end what ran (GpuEccErrors).",
+            "ECC errors since the driver was loaded. Uncorrected ones end the process concerned (GpuEccErrors).",
             "none",
             [
                 Query(f"rackserve_gpu_ecc_corrected_total{{{HOST}}}", f"{_GPU} corrected"),
@@ -108,8 +108,8 @@ _HEALTH: Final = Row(
             ],
         ),
         lines(
-            "Rows of memory to replace",
-            "1 where rows wait for the next reset, or cannot be replaced any more (GpuRowRemap).",
+            "Row remapping",
+            "1 where rows are remapped at the next reset, or can no longer be remapped (GpuRowRemap).",
             "none",
             [
                 Query(f"rackserve_gpu_rows_remap_pending{{{HOST}}}", f"{_GPU} waiting"),
@@ -118,7 +118,7 @@ _HEALTH: Final = Row(
         ),
         table_of(
             "Drivers",
-            "Version on each host, and how many GPUs it shows.",
+            "Version and number of GPUs on each host.",
             [
                 Query(f"max by (host, version) (rackserve_gpu_driver_info{{{HOST}}})"),
                 Query(f"max by (host) (rackserve_gpus_seen{{{HOST}}})"),

@@ -13,19 +13,19 @@ from rackserve.dashboards._board import (
     Board,
     Row,
     disk_left,
+    key_figures,
     quantiles,
     state_code,
-    the_five,
 )
 from rackserve.dashboards._parts import Query, lines, number, states, table_of
 
-_FIVE: Final = the_five(
+_KEY_FIGURES: Final = key_figures(
     ONE,
     "vllm_instance",
     (
-        "Requests that the engine works on; max_num_seqs is the most that it takes at once.",
-        "Requests that it has not begun.",
-        "A full cache is what it is for; see the preemptions below.",
+        "Requests that the engine processes; the limit is max_num_seqs.",
+        "Requests in its queue.",
+        "A full cache is normal; see the preemptions below.",
         "Of the selected instances together.",
         "Of the selected instances together.",
     ),
@@ -35,7 +35,7 @@ _ENGINE: Final = Row(
     (
         lines(
             "Tokens",
-            "Generated and read, in a second.",
+            "Generated tokens and prompt tokens per second.",
             "short",
             [
                 Query(f"rackserve:generation_tokens:rate5m{{{ONE}}}", f"{NAME} generated"),
@@ -43,56 +43,55 @@ _ENGINE: Final = Row(
             ],
         ),
         lines(
-            "Time in the queue",
-            "Before the engine begins with a request.",
+            "Queue time",
+            "Until the engine begins with a request.",
             "s",
             quantiles("rackserve:queue_seconds:rate5m", ONE, "vllm_instance"),
         ),
         lines(
-            "Time of a whole request",
-            "From its arrival to its last token. Until 0.6.4 vLLM's own histogram ends at a minute.",
+            "Request duration",
+            "From arrival to the last token. The histogram of vLLM 0.6.4 ends at one minute.",
             "s",
             quantiles("rackserve:e2e_seconds:rate5m", ONE, "vllm_instance"),
         ),
         lines(
-            "Prefixes found in the cache",
-            "Share of the prompts' tokens, over half an hour. It falls when a prompt is changed near its beginning.",
+            "Prefix cache hits",
+            "Share of prompt tokens, over 30 minutes. It falls when prompts differ near their beginning.",
             "percentunit",
             [Query(f"rackserve:prefix_hits:ratio30m{{{ONE}}}", NAME)],
             most=1,
         ),
         lines(
-            "Requests thrown out",
-            "Preempted for want of KV cache, and turned away because the queue is full (counted from 0.32.0 on), in a "
-            "second.",
+            "Preempted and rejected requests",
+            "Per second: preempted as the KV cache was full, rejected as the queue was full (from 0.32.0 on).",
             "short",
             [
                 Query(f"rackserve:preemptions:rate5m{{{ONE}}}", f"{NAME} preempted"),
-                Query(f"rackserve:rejections:rate5m{{{ONE}}} or 0 * rackserve:running{{{ONE}}}", f"{NAME} turned away"),
+                Query(f"rackserve:rejections:rate5m{{{ONE}}} or 0 * rackserve:running{{{ONE}}}", f"{NAME} rejected"),
             ],
         ),
         lines(
             "Answers with 5xx",
-            "Share of its answers. vLLM 0.6.4 does not count its answers.",
+            "Share of its answers. vLLM 0.6.4 has no such counter.",
             "percentunit",
             [Query(f"rackserve:http_errors:ratio5m{{{ONE}}}", NAME)],
             limits=[ERRORS_LIMIT],
         ),
         lines(
-            "Requests ended, by reason",
-            "In a second.",
+            "Completed requests by reason",
+            "Per second.",
             "reqps",
             [Query(f"sum by (finished_reason) (rackserve:finished:rate5m{{{ONE}}})", "{{finished_reason}}")],
             stacked=True,
         ),
         lines(
-            "Memory of its process",
-            "Resident memory of the process that serves, without that of the GPU.",
+            "Process memory",
+            "Resident memory of the API server's process, without GPU memory.",
             "bytes",
             [Query(f'process_resident_memory_bytes{{job="vllm", {ONE}}}', NAME)],
         ),
         lines(
-            "CPU of its process",
+            "Process CPU",
             "Cores in use.",
             "short",
             [Query(f'rate(process_cpu_seconds_total{{job="vllm", {ONE}}}[5m])', NAME)],
@@ -100,32 +99,32 @@ _ENGINE: Final = Row(
     ),
 )
 _PROBE: Final = Row(
-    "Its probe",
+    "Probe",
     (
         states(
             "State",
-            "What the probe says, which asks for a token every few seconds: docs/reference/health.md.",
+            "Reported by the probe, which requests a token every ten seconds: docs/reference/health.md.",
             Query(state_code(ONE), NAME),
             STATE_NAMES,
             width=10,
         ),
         lines(
-            "Time of a probe",
-            "How long the probe waited for its token.",
+            "Probe duration",
+            "Duration of a probe run.",
             "s",
             [Query(f"rackserve_instance_probe_duration_seconds{{{ONE}}}", NAME)],
             width=8,
         ),
         number(
-            "Up for",
-            "Since its process started; the one that started last.",
+            "Uptime",
+            "Since the process started; of several, the latest.",
             "s",
             Query(f'min(time() - process_start_time_seconds{{job="vllm", {ONE}}})'),
             width=3,
         ),
         number(
-            "Killed by its probe",
-            "Times in the last day.",
+            "Restarts by the probe",
+            "In the last day.",
             "none",
             Query(f"sum(increase(rackserve_instance_probe_restarts_total{{{ONE}}}[1d]))"),
             steps=((None, "green"), (1, "orange"), (3, "red")),
@@ -135,7 +134,7 @@ _PROBE: Final = Row(
     ),
 )
 _HOST: Final = Row(
-    "Its host",
+    "Host",
     (
         lines(
             "CPU in use",
@@ -147,7 +146,7 @@ _HOST: Final = Row(
         ),
         lines(
             "Memory in use",
-            "What is neither free nor to be had at once.",
+            "Share that is not available.",
             "percentunit",
             [Query(f"1 - node_memory_MemAvailable_bytes{{{HOST}}} / node_memory_MemTotal_bytes{{{HOST}}}", "{{host}}")],
             width=6,
@@ -156,7 +155,7 @@ _HOST: Final = Row(
         disk_left("Free share of each filesystem; the limits are those of DiskFilling and DiskFull.", width=6),
         lines(
             "Network",
-            "Bytes in a second, without the loopback.",
+            "Bytes per second, without the loopback.",
             "Bps",
             [
                 Query(
@@ -173,11 +172,11 @@ _HOST: Final = Row(
     ),
 )
 _MADE_OF: Final = Row(
-    "What it was started with",
+    "Configuration",
     (
         table_of(
             "Cache",
-            "As vLLM says it of its own cache.",
+            "As vLLM reports it.",
             [Query(f"vllm:cache_config_info{{{ONE}}}")],
             {
                 "host": "host",
@@ -200,5 +199,5 @@ INSTANCE: Final = Board(
     "Instance",
     "The engine, the probe and the host of one instance, or of a few side by side.",
     ("model", "host", "instance"),
-    (_FIVE, _ENGINE, _PROBE, _HOST, _MADE_OF),
+    (_KEY_FIGURES, _ENGINE, _PROBE, _HOST, _MADE_OF),
 )

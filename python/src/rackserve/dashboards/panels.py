@@ -15,7 +15,7 @@ _VARIABLE: Final = re.compile(r"\$\{?(\w+)\}?")
 # What not every site has.
 _NEEDS: Final = (
     (re.compile(r"\brackserve[_:]gpus?_"), "a GPU"),
-    (re.compile(r"\brackserve_bundle_expires_seconds\b"), "a bundle with a last day"),
+    (re.compile(r"\brackserve_bundle_expires_seconds\b"), "a bundle that expires"),
 )
 
 

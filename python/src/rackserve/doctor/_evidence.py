@@ -28,6 +28,7 @@ class UnitEvidence:
         active: systemd's ActiveState.
         result: systemd's Result: success, exit-code, oom-kill, timeout, start-limit-hit, ...
         journal: the last lines of its engine, oldest first.
+        begins: places of lines in it with which a start begins, as systemd numbers invocations.
         probe: the last state of its probe; `probe_detail` explains it.
         drained: whether an operator keeps it closed.
     """
@@ -38,6 +39,7 @@ class UnitEvidence:
     result: str = "success"
     restarts: int = 0
     journal: tuple[str, ...] = ()
+    begins: tuple[int, ...] = ()
     probe: str = "ready"
     probe_detail: str = ""
     drained: bool = False
@@ -95,7 +97,10 @@ def read_evidence(found: Iterable[tuple[str, Mapping[str, Any]]]) -> Evidence:
             )
             for alert in data.get("alerts") or ()
         ]
-        units += [UnitEvidence(host=host, **{**unit, "journal": tuple(unit["journal"])}) for unit in data["units"]]
+        units += [
+            UnitEvidence(host=host, **{**unit, "journal": tuple(unit["journal"]), "begins": tuple(unit["begins"])})
+            for unit in data["units"]
+        ]
         free.update({(host, mount): float(share) for mount, share in data["free"].items()})
         if data["answers"]:
             answers[host] = {int(status): int(found["count"]) for status, found in data["answers"].items()}

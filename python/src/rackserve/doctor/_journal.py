@@ -1,203 +1,144 @@
-"""Error lines of engines and their causes. The first line that matches a row is the evidence."""
+"""An engine's journal: its starts, and the causes that the last of them names."""
 
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
+from rackserve.doctor._causes import causes
+from rackserve.doctor._failures import REAL, RECORD, Ended, Failure, ended_of
+from rackserve.doctor._lines import Line, line_of
+from rackserve.doctor._phases import SERVING, marks_of, reached
 
-class JournalPattern(NamedTuple):
-    """A pattern for lines of an engine's journal; `weight` is the likelihood of the cause in percent."""
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-    name: str
-    pattern: re.Pattern[str]
-    weight: int
-    cause: str
-    fix: str
+    from rackserve.doctor._causes import Cause
 
-
-# From reports to vllm-project/vllm, whose numbers stand beside a row. Compared with the sources of vLLM 0.32.0's CPU
-# wheel and what it brings: context-too-long (vllm/v1/core/kv_cache_utils.py:1033), no-cache-memory (same, :1011),
-# gpu-shared (vllm/v1/worker/utils.py:742), concurrent-starts (vllm/v1/worker/gpu_worker.py:658, 720), model-missing
-# (huggingface_hub/errors.py:86, transformers/utils/hub.py:621), weights-corrupt (safetensors, run with a broken file),
-# the phases of a start (vllm/model_executor/model_loader/default_loader.py:502, vllm/compilation/monitor.py:20,
-# vllm/v1/worker/gpu_model_runner.py:6582). Messages of drivers and CUDA were not: no GPU's journal was at hand.
-JOURNAL_PATTERNS: Final = (
-    JournalPattern(
-        "wrong-flag",
-        re.compile(r"unrecognized arguments|error: argument --|Extra inputs are not permitted"),
-        95,
-        "an argument that this release of vLLM does not have",
-        "take it out of extra_args, or run the release that has it: docs/reference/vllm-releases.md",
-    ),
-    # systemd's messages about the unit, in its journal: systemd 252, src/core/service.c and unit.c.
-    JournalPattern(
-        "host-oom",
-        re.compile(r"A process of this unit has been killed by the OOM killer"),
-        94,
-        "the host's memory ran out",
-        "weights, KV cache and work space of all instances have to fit the host's memory",
-    ),
-    JournalPattern(
-        "killed",
-        re.compile(r"Main process exited, code=killed, status=9/KILL"),
-        60,
-        "a signal, perhaps of the host's OOM killer, killed the engine's process",
-        "journalctl -k for the OOM killer; who else works on the host?",
-    ),
-    JournalPattern(
-        "context-too-long",
-        re.compile(
-            r"larger than the (maximum number of tokens|available KV cache)|KV cache is needed, which is larger"
-        ),
-        95,
-        "a request of max_model_len does not fit the KV cache",
-        "lower max_model_len to the length that the line names; rackserve capacity shows what fits",
-    ),
-    JournalPattern(
-        "no-cache-memory",
-        re.compile(r"No available memory for the cache blocks"),
-        94,
-        "the weights leave nothing for the KV cache",
-        "raise gpu_memory_utilization, spread the model over more gpus, or take a quantized model",
-    ),
-    JournalPattern(
-        "gpu-shared",
-        re.compile(r"Free memory on device .* is less than desired GPU memory utilization"),
-        94,
-        "something else holds memory of the GPU: another program, or an engine that outlived its unit",
-        "nvidia-smi names the process; end it, or lower gpu_memory_utilization of the two to 1 together",
-    ),
-    # 10643, 55827
-    JournalPattern(
-        "concurrent-starts",
-        re.compile(r"Error in memory profiling|Initial free memory .* current free memory"),
-        93,
-        "two instances started at once on one GPU and measured each other's memory",
-        "run rackserve apply: its units start the instances of one GPU one after the other",
-    ),
-    JournalPattern(
-        "driver-too-old",
-        re.compile(r"driver version is insufficient|unsupported display driver|Driver/library version mismatch"),
-        96,
-        "the GPU driver does not fit the CUDA of this release",
-        "install the driver that docs/reference/vllm-releases.md names for it and boot the host",
-    ),
-    JournalPattern(
-        "no-kernel-image",
-        re.compile(r"no kernel image is available for execution"),
-        95,
-        "the wheel has no code for this GPU's architecture",
-        "run a release that supports the GPU",
-    ),
-    JournalPattern(
-        "glibc",
-        re.compile(r"version `GLIBC_[\d.]+' not found"),
-        96,
-        "the host's glibc is older than the wheel needs",
-        "run a release whose glibc fits (docs/reference/vllm-releases.md), or a newer Debian",
-    ),
-    JournalPattern(
-        "model-missing",
-        re.compile(
-            r"LocalEntryNotFoundError|offline mode is enabled|OfflineModeIsEnabled|couldn't connect to 'https?://"
-        ),
-        94,
-        "the model is not in the host's cache, and there is no network to fetch it from",
-        "add it to models in bundle.yml, build, import, rackserve apply",
-    ),
-    # safetensors 0.8 says "header too large" and "incomplete metadata", older ones "HeaderTooLarge". vLLM 0.32.0 reads
-    # the header itself before: a broken one ends in a MemoryError of that function.
-    JournalPattern(
-        "weights-corrupt",
-        re.compile(r"SafetensorError|Error while deserializing header|in parse_safetensors_file_metadata"),
-        93,
-        "a file of the model's weights is broken on the host",
-        "rackserve apply compares every file of the model with its sha256 and brings it again; dmesg for the disk",
-    ),
-    JournalPattern(
-        "disk-full",
-        re.compile(r"No space left on device"),
-        92,
-        "a disk of the host is full",
-        "see docs/how-to/alerts.md#diskfull",
-    ),
-    # 44548
-    JournalPattern(
-        "cache-not-writable",
-        re.compile(r"getpwuid|Permission denied: '[^']*(\.cache|\.triton|torchinductor|vllm)"),
-        90,
-        "the engine cannot write to its cache",
-        "run rackserve apply: its unit gives the engine folders of its own",
-    ),
-    JournalPattern(
-        "socket-path",
-        re.compile(r"is longer than 107 characters"),
-        95,
-        "the path of an internal socket is too long",
-        "give the instance a shorter name; leave TMPDIR and VLLM_RPC_BASE_PATH alone",
-    ),
-    JournalPattern(
-        "port-in-use",
-        re.compile(r"[Aa]ddress already in use"),
-        90,
-        "another process listens where this instance wants to",
-        "ss -lptn names it; end it, or set another port",
-    ),
+# systemd's lines about a unit: "Starting vllm@a.service - vLLM instance a..."; older ones leave out the unit's name.
+_STARTING: Final = re.compile(r"^(?:.*systemd\[\d+\]: )?Starting (?:vLLM instance |\S*vllm\S*@)")
+_STARTED: Final = re.compile(r"^(?:.*systemd\[\d+\]: )?Started (?:vLLM instance |\S*vllm\S*@)")
+_STOPPING: Final = re.compile(
+    r"^(?:.*systemd\[\d+\]: )?Stopping (?:vLLM instance |\S*vllm\S*@)|: start operation timed out\. Terminating"
 )
-# systemd's line before a start; rackserve's units are called "vLLM instance NAME", others by their name.
-_STARTS = re.compile(r"Starting (vLLM instance |.*vllm@)|Started .*vllm@")
-_OUT_OF_MEMORY = re.compile(r"CUDA out of memory|OutOfMemoryError|CUDA error: out of memory")
-_SERVES = re.compile(r"Application startup complete|Uvicorn running on|Started server process")
-_DOWNLOADS = re.compile(r"Downloading|Fetching \d+ files|Time spent downloading weights")
-_PHASES: Final = (
-    ("loading the weights", re.compile(r"Loading (?:model )?weights took ([\d.]+) s")),
-    ("compiling", re.compile(r"torch\.compile (?:takes|took) ([\d.]+) s")),
-    ("capturing CUDA graphs", re.compile(r"Graph capturing finished in ([\d.]+) s")),
+_LAST: Final = 20
+_NO_WORDS: Final = re.compile(
+    r"^\S*vllm\S*(?:@\S*)?(?:\.service|\.socket)?:? |^no token of |\d+%\||\d+% Completed|^(?:Started|Stopped) "
 )
+_ENDS: Final = re.compile(r"Main process exited|Failed with result|: Deactivated successfully|Start request repeated")
+
+# Causes that a warning at the very beginning may explain.
+_HINTED: Final = frozenset({"driver-missing", "broken-package", "library-missing"})
 
 
-def exit_causes(journal: tuple[str, ...], *, newest_start: bool, loops: bool) -> list[tuple[JournalPattern, str]]:
-    """Return the causes that an engine's journal has for its exit, of its last start with a known error.
+@dataclass(frozen=True)
+class Start:
+    """One start of an engine: its lines, and whether systemd said that it ended."""
 
-    An error of an earlier start may be fixed since, and is if a later start served; the newest start may still be
-    running.
+    lines: tuple[Line, ...]
+    over: bool
+
+    @cached_property
+    def phase(self) -> str | None:
+        """The furthest phase that it showed; None where it showed none."""
+        return reached(marks_of(self.lines), len(self.lines))
+
+    @cached_property
+    def ended(self) -> Ended | None:
+        """How it failed; None where it did not."""
+        return ended_of(self.lines)
+
+    @property
+    def served(self) -> bool:
+        """Whether it came to serve."""
+        return self.phase == SERVING
+
+    def last_words(self) -> Failure | None:
+        """Return what it said last without a logger: of the C library or the shell, where no error is known."""
+        said: list[str] = []
+        for line in self.lines:
+            if line.level:
+                said = []
+            elif line.text.strip() and not line.text.startswith(" ") and not _NO_WORDS.search(line.text):
+                said.append(line.text.strip())
+        return Failure(len(self.lines), "", said[: -_LAST - 1 : -1], rank=RECORD, native=True) if said else None
+
+
+def starts_of(journal: Sequence[str], begins: Sequence[int] = ()) -> list[Start]:
+    """Return the starts of an engine, oldest first, without those that wrote nothing.
+
+    What an engine writes after somebody stops it, or its time is over, is no failure, and left out.
 
     Args:
-        journal: its lines, oldest first.
-        newest_start: whether the newest start has ended, so that only it counts.
-        loops: whether the engine restarts in a loop, so that a start that served fixed nothing.
+        journal: lines, oldest first.
+        begins: places of lines with which an invocation of the unit begins, as systemd numbers them.
     """
-    start: list[str] = []
-    for line in reversed(journal):
-        start.append(line)
-        if _STARTS.match(line):
-            found = _matches(start)
-            if found or newest_start or (not loops and any(_SERVES.search(earlier) for earlier in start)):
-                return found
-            start = []
-    return _matches(start)
+    places = set(begins)
+    starts: list[list[str]] = [[]]
+    ends: list[bool] = [False]
+    waits = stopping = False
+    for at, line in enumerate(journal):
+        starting = bool(_STARTING.match(line))
+        # A unit of another type has no line before its start, only the one that it started.
+        started = bool(_STARTED.match(line)) and (ends[-1] or not waits)
+        if at in places or starting or started:
+            starts.append([])
+            ends.append(False)
+            waits, stopping = starting or at in places, False
+        stopping = stopping or bool(_STOPPING.search(line))
+        ends[-1] = ends[-1] or bool(_ENDS.search(line))
+        if not (starting or stopping or _STARTED.match(line)):
+            starts[-1].append(line)
+    return [
+        Start(tuple(map(line_of, lines)), over)
+        for lines, over in zip(starts, ends, strict=True)
+        if any(line.strip() for line in lines)
+    ]
 
 
-def _matches(lines: list[str]) -> list[tuple[JournalPattern, str]]:
-    """Return the patterns that match lines, newest first, each once."""
-    found = ((known, next((line for line in lines if known.pattern.search(line)), None)) for known in JOURNAL_PATTERNS)
-    return [(known, line) for known, line in found if line is not None]
+def named_by(ended: Ended) -> list[tuple[Cause, Failure]]:
+    """Return the causes that the failures of a start name, likeliest first, each once.
+
+    What was said beside the root counts only where the root itself is known, or where it is no Python exception: an
+    error that was handled before an unknown one would mislead.
+    """
+    root, *beside = ended.failures
+    found = [hit for one in root.chain() for hit in _matches(one, ended.phase)]
+    hints = bool(_HINTED & {cause.name for cause, _ in found})
+    for other in beside:
+        if hints if other.hint else found or root.rank > REAL or other.native:
+            found += _matches(other, ended.phase)
+    best: dict[str, tuple[Cause, Failure]] = {}
+    for cause, failure in sorted(found, key=lambda hit: -hit[0].weight):
+        best.setdefault(cause.name, (cause, failure))
+    return list(best.values())
 
 
-def memory_ran_out(journal: tuple[str, ...]) -> tuple[str, bool] | None:
-    """Return the line about the GPU's memory running out, and whether the engine had served before it."""
-    served = False
-    for line in journal:
-        served = served or bool(_SERVES.search(line))
-        if _OUT_OF_MEMORY.search(line):
-            return line, served
+def line_naming(cause: Cause, failure: Failure) -> str:
+    """Return the line of a failure that names a cause."""
+    said = (line.strip() for line in failure.lines if any(pattern.search(line) for pattern in cause.says))
+    return next(said, failure.shown())[:400]
+
+
+def _matches(failure: Failure, phase: str | None) -> list[tuple[Cause, Failure]]:
+    served = phase == SERVING
+    return [(cause, failure) for cause in causes() if cause.names(failure.text, failure.frames, served=served)]
+
+
+def last_ended(starts: Sequence[Start], *, again: bool, loops: bool, newest: bool) -> Ended | None:
+    """Return how the last start failed; None where none did, or the last one goes on well.
+
+    Args:
+        starts: the starts, oldest first.
+        again: whether systemd started the engine anew by itself: then the start before a running one counts.
+        loops: whether it comes up and fails again and again: then also if the running one serves.
+        newest: whether only the newest start counts.
+    """
+    for age, start in enumerate(reversed(starts)):
+        if start.ended:
+            return start.ended
+        if newest or age or start.over or not (again or loops) or (start.served and not loops):
+            return None
     return None
-
-
-def slow_phase(journal: tuple[str, ...]) -> tuple[str, float] | None:
-    """Return the longest part of the last start and its seconds; the seconds of a download are unknown."""
-    if any(_DOWNLOADS.search(line) for line in journal):
-        return "downloading the model", 0.0
-    found = {name: float(hit[1]) for line in journal for name, pattern in _PHASES if (hit := pattern.search(line))}
-    return max(found.items(), key=lambda phase: phase[1]) if found else None

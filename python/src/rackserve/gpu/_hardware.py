@@ -124,7 +124,6 @@ class Hardware(Converting):
 
     generations: tuple[Generation, ...]
     gpus: tuple[KnownGpu, ...]
-    quantization: dict[str, Dotted]
     attention_backends: dict[str, Backend]
     compilers: dict[str, Dotted]
     open_modules_only: int

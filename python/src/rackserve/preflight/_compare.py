@@ -19,6 +19,7 @@ from rackserve.programs.verify_bundle import BundleRejected, refuse_rollback
 from rackserve.vllm import (
     adapter_sources,
     find_template,
+    model_findings,
     parse_instances,
     release_of,
     validate_adapters,
@@ -50,7 +51,7 @@ def compare(spec: HostSpec, manifest: Manifest, host: Host, bundle: Path) -> Pre
     problems = _rollback_problems(spec, manifest, host.facts)
     if spec.serves:
         found = _instance_problems(spec, manifest) + _runtime_problems(spec, manifest)
-        problems += found or _file_problems(spec, manifest, host.facts, bundle)
+        problems += found or _file_problems(spec, manifest, host, bundle)
         rows += _serving_rows(spec, manifest, host, bundle)
     if not problems:
         rows += _room_rows(spec, manifest, host)
@@ -119,12 +120,15 @@ def _instance_problems(spec: HostSpec, manifest: Manifest) -> list[str]:
     ]
 
 
-def _file_problems(spec: HostSpec, manifest: Manifest, facts: HostFacts, bundle: Path) -> list[str]:
-    """Validate the adapters and chat templates of instances."""
-    sources, release = adapter_sources(manifest, bundle, facts.adapters), release_of(spec.vllm)
+def _file_problems(spec: HostSpec, manifest: Manifest, host: Host, bundle: Path) -> list[str]:
+    """Validate the models, adapters and chat templates of instances."""
+    sources, release = adapter_sources(manifest, bundle, host.facts.adapters), release_of(spec.vllm)
+    gpus = host.gpus.gpus if host.gpus and spec.flavour == "cuda" else ()
     found: list[str] = []
     for instance in parse_instances(spec.instances):
-        found += validate_adapters(instance, sources, release)
+        findings = model_findings(instance, sources.snapshots, release, capability_of(instance.gpus, gpus))
+        refused = [finding.text for finding in findings if finding.refuses]
+        found += refused or validate_adapters(instance, sources, release)
         try:
             find_template(instance, Path(spec.site), sources.snapshots, "")
         except InputError as wrong:

@@ -8,6 +8,7 @@ from rackserve.gpu import dotted, find_share, hardware, shares_of
 from rackserve.preflight._kv_rows import backend_rows, wheels_cuda
 from rackserve.preflight._peer_rows import peer_row
 from rackserve.preflight._rows import Row, Verdict, row
+from rackserve.servable import quantization_floor
 from rackserve.vllm import releases
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def instance_rows(
     rows.append(_cuda_support(gpus, release))
     if known:
         oldest = min(known)
-        rows += [_dtype(instance, gpus), _quantization(instance, oldest)]
+        rows += [_dtype(instance, gpus), _quantization(instance, oldest, release)]
         rows += backend_rows(instance, known, facts, release, cached=cached_kernels, stored=stored)
     rows.append(peer_row(gpus) if _exchanges(instance) else None)
     labelled = (entry for entry in rows if entry)
@@ -144,10 +145,10 @@ def _dtype(instance: Instance, gpus: Sequence[Gpu]) -> Row | None:
     return row("dtype", instance.dtype, names, fix, fits=not lacking)
 
 
-def _quantization(instance: Instance, oldest: Capability) -> Row | None:
+def _quantization(instance: Instance, oldest: Capability, release: Release) -> Row | None:
     if instance.quantization is None:
         return None
-    floor = hardware().quantization[instance.quantization]
+    floor = quantization_floor(release.version, instance.quantization) or _FLOOR
     fix = "serve on a newer GPU, or serve another copy of the model"
     wanted = f"{instance.quantization}: {dotted(floor)} or newer"
     return row("quantization", wanted, dotted(oldest), fix, fits=oldest >= floor)

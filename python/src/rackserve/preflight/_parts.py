@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rackserve.errors import InputError
 from rackserve.preflight._driver import find_set
-from rackserve.vllm import parse_instances
+from rackserve.vllm import parse_instances, snapshots_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,19 +58,20 @@ def parts_for(
         parts += [path for path in EXPORTER_PARTS if manifest.under((path,))]
     if instances:
         runtime = find_runtime(manifest, vllm, flavour, python)
-        wanted = wanted_snapshots(instances)
+        wanted = wanted_snapshots(instances, manifest)
         parts += [runtime.lock, runtime.wheels]
         parts += sorted(model.path for model in manifest.models if (model.repo, model.revision) in wanted)
     return tuple(parts)
 
 
-def wanted_snapshots(instances: Sequence[dict[str, Any]]) -> frozenset[tuple[str, str]]:
-    """Return repository and commit of every model and adapter that instances need.
+def wanted_snapshots(instances: Sequence[dict[str, Any]], manifest: Manifest) -> frozenset[tuple[str, str]]:
+    """Return repository and commit of every model, adapter and further repository that instances need.
 
     Raises:
         InputError: when the instances are wrong.
     """
-    return frozenset().union(*(instance.snapshots for instance in parse_instances(instances)))
+    carried = [(model.repo, model.revision) for model in manifest.models]
+    return frozenset().union(*(snapshots_of(instance, carried) for instance in parse_instances(instances)))
 
 
 def find_snapshots(manifest: Manifest, instances: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -83,7 +84,7 @@ def find_snapshots(manifest: Manifest, instances: Sequence[dict[str, Any]]) -> l
     Raises:
         InputError: when the instances are wrong.
     """
-    wanted = wanted_snapshots(instances)
+    wanted = wanted_snapshots(instances, manifest)
     return [
         {
             "repo": model.repo,

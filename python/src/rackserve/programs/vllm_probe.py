@@ -7,7 +7,7 @@ engine still answers 200.
     vllm_probe.py wait NAME     ExecStartPost of vllm@NAME: exit 0 after the first token, 1 with the reason
     vllm_probe.py check NAME    every ten seconds, as root: decide the state, close or open the proxy, restart
 
-It reads /etc/vllm/instances/NAME.probe.json: `engine` (a socket's path or host:port) and `model`, and the other
+It reads /etc/vllm/instances/NAME.probe.json: `engine` (a socket's path or host:port), `model`, `steps`, and the other
 fields of `Settings`. docs/reference/health.md has a diagram of the states, and the limits of the probe.
 """
 
@@ -17,6 +17,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -24,12 +25,14 @@ import time
 from typing import Any, NamedTuple
 
 SETTINGS = "/etc/vllm/instances/{}.probe.json"
-RECORD = "/var/lib/rackserve/probe/{}.json"
+# Not on a disk: a full one must not stop the probe.
+RECORD = "/run/rackserve/probe/{}.json"
 GOLDEN = "/var/lib/rackserve/probe/{}.golden.json"
 DRAINED = "/var/lib/rackserve/drained/{}"
 CORRUPT = "/run/vllm-{}/corrupt"
 METRICS = "/var/lib/prometheus/node-exporter"
 PRESSURE = "/sys/fs/cgroup{}/cpu.pressure"
+CPU_TIME = "/sys/fs/cgroup{}/cpu.stat"
 STATES = ("starting", "ready", "busy", "hung", "corrupt", "stopped", "failed")
 GOLDEN_PROMPT = (
     "Sphinx of black quartz, judge my vow. On 14 July 1789, 3 of 7 ships left Lisbon; E = mc^2, naïve café,\n"
@@ -38,10 +41,11 @@ GOLDEN_PROMPT = (
 # Lengths of the prompts whose next token is requested.
 _ENDS = (20, 60, 100, 140, len(GOLDEN_PROMPT))
 _OVERLOADED = (408, 429, 503)
-# Percent of the last ten seconds: an engine that waited for a CPU that long is starved, not hung; a restart would wait
-# as well. Spinning threads wait too, so after this many times `restart_after` probe runs it counts as hung.
-_STARVED = 50.0
-_STARVED_FACTOR = 10
+# Percent. An engine that waited for a CPU that long is starved, not hung: a restart would wait as well. One whose model
+# runs on CPUs, and that used one that much, computes a step. Spinning threads do both, hence the limit in seconds.
+_CPU_PERCENT = 50.0
+_CPU_EXCUSE_S = 300.0
+_ENGINE = re.compile(r'[{,]engine="([^"]*)"')
 # The request by task, and the place of the result in the answer.
 _REQUESTS: dict[str, tuple[str, dict[str, Any], tuple[Any, ...]]] = {
     "generate": (
@@ -55,44 +59,73 @@ _REQUESTS: dict[str, tuple[str, dict[str, Any], tuple[Any, ...]]] = {
 
 
 class Settings(NamedTuple):
-    """Settings of one instance's probe. `golden_identity` names model, release, dtype and hardware; empty: none."""
+    """Settings of one instance's probe.
+
+    `close_after_s` and `restart_after_s`: how long an engine with work may stand still. `steps`: series that the steps
+    of an engine change, whatever it computes (`steps` in vllm_releases.yml). `computes_on_cpu`: the model runs on CPUs.
+    `golden_identity` names model, release, dtype and hardware; empty: no golden answer.
+    """
 
     engine: str
     model: str
+    steps: tuple[str, ...]
     task: str = "generate"
     probe_timeout_s: float = 10.0
     suspect_timeout_s: float = 5.0
     metrics_timeout_s: float = 2.0
     start_budget_s: float = 600.0
-    restart_after: int = 3
-    counters: tuple[str, ...] = ("vllm:iteration_tokens_total_count", "vllm:generation_tokens_total")
+    close_after_s: float = 14.0
+    restart_after_s: float = 40.0
     load: tuple[str, ...] = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+    computes_on_cpu: bool = False
     golden_identity: str = ""
     adapters: bool = False
     golden_every_s: float = 600.0
     golden_tolerance: float = 0.3
 
 
+class Engine(NamedTuple):
+    """One engine of an instance: a rank of a data-parallel one, or the only one.
+
+    `steps`: its series as they stood last; `load`: its requests, running and waiting; `still_since`: seconds of the
+    monotonic clock, which nobody sets, when it last moved or had nothing to do.
+    """
+
+    steps: str
+    load: float
+    still_since: float
+
+
 class Observation(NamedTuple):
-    """The result of one probe run. `golden` is None where it was not compared; `waited`: percent, for a CPU."""
+    """The result of one probe run.
+
+    `slow`: no answer came in time, or the engine was full; `readable`: its page of metrics could be read; `advanced`:
+    an engine moved meanwhile. `still`: seconds for which an engine with work has stood still; `silent`: the same of any
+    engine that may have the probe's request. `cpu`: percent of the time, waited for one or used of one, the higher.
+    `golden` is None where it was not compared.
+    """
 
     unit: str
     invocation: str
     started: float
     token: bool = False
     listener: bool = False
+    slow: bool = False
+    readable: bool = False
     advanced: bool = False
-    counter: float | None = None
+    still: float = 0.0
+    silent: float = 0.0
+    cpu: float = 0.0
     golden: bool | None = None
     drained: bool = False
     detail: str = ""
-    waited: float = 0.0
+    engines: dict[str, Engine] = {}  # noqa: RUF012 - never changed in place
 
 
 class Record(NamedTuple):
-    """State kept between probe runs. Times are seconds since the epoch, 0 for never; `closed`: the proxy, by the probe.
+    """State kept between probe runs.
 
-    `starved` counts the probe runs, since the engine last made progress, that found it waiting for a CPU.
+    Times are seconds since the epoch, 0 for never; `closed`: the proxy, by the probe.
     """
 
     state: str = "stopped"
@@ -102,48 +135,42 @@ class Record(NamedTuple):
     invocation: str = ""
     last_token: float = 0.0
     golden_compared: float = 0.0
-    frozen: int = 0
-    counter: float | None = None
     closed: bool = False
     restarted: float = 0.0
     seconds: float = 0.0
-    starved: int = 0
+    engines: dict[str, Engine] = {}  # noqa: RUF012 - never changed in place
     decisions: dict[str, int] = {}  # noqa: RUF012 - never changed in place
 
 
 def decide(last: Record, seen: Observation, settings: Settings, now: float) -> tuple[Record, list[str]]:
     """Return the next record, and the actions: `close` or `open` the proxy, `restart` the engine.
 
-    The proxy of an engine without progress is closed at once, and the engine is restarted at the third probe run
-    without progress. A slow engine is left alone, and so, for a limited time, is one that waits for a CPU. An engine
+    The proxy of an engine that has work and stands still is closed; later the engine is restarted. One that steps is
+    left alone, however slow it is, and so, for a limited time, is one that waits for a CPU or computes on one. One
     whose golden answer changed is closed and kept for its operator. After a restart there is no other one before a
     token or the end of the start's budget.
     """
     fresh = last.invocation != seen.invocation
-    record = last._replace(invocation=seen.invocation, checked=now, detail=seen.detail, counter=seen.counter)
+    record = last._replace(invocation=seen.invocation, checked=now, detail=seen.detail, engines=seen.engines)
     if fresh:  # a start of the unit opens the proxy itself
-        record = record._replace(frozen=0, starved=0, closed=False)
-    if None not in {last.counter, seen.counter} and last.counter != seen.counter:
-        record = record._replace(frozen=0, starved=0)
-    state, counted, actions = _next_state(
-        record, seen, settings, now, stays_corrupt=last.state == "corrupt" and not fresh
-    )
+        record = record._replace(closed=False)
+    state, decision = _next_state(record, seen, settings, now, stays_corrupt=last.state == "corrupt" and not fresh)
+    actions = []
     if state in {"hung", "corrupt"} and not record.closed:
-        actions.insert(0, "close")
+        actions.append("close")
     if state in {"ready", "busy"} and record.closed and not seen.drained:
         actions.append("open")
-    if "restart" in actions:
+    if decision == "restart":
+        actions.append("restart")
         record = record._replace(restarted=now)
     tally = dict(record.decisions)
-    for decision in [*actions, *counted]:
-        tally[decision] = tally.get(decision, 0) + 1
+    for key in {decision, *actions} - {""}:
+        tally[key] = tally.get(key, 0) + 1
     return record._replace(
         state=state,
         since=last.since if state == last.state else now,
         last_token=now if seen.token else last.last_token,
         golden_compared=last.golden_compared if seen.golden is None else now,
-        frozen=0 if state != "hung" or "restart" in actions else record.frozen + 1,
-        starved=0 if seen.token or seen.advanced else record.starved + (state == "busy"),
         closed=(record.closed or "close" in actions) and "open" not in actions,
         decisions=tally,
     ), actions
@@ -151,29 +178,35 @@ def decide(last: Record, seen: Observation, settings: Settings, now: float) -> t
 
 def _next_state(
     record: Record, seen: Observation, settings: Settings, now: float, *, stays_corrupt: bool
-) -> tuple[str, list[str], list[str]]:
-    """Return the state, the decisions to count besides, and the actions on the engine."""
+) -> tuple[str, str]:
+    """Return the state, and the decision on the engine, empty where there is none to take."""
     starting = record.last_token < seen.started and 0 <= now - seen.started < settings.start_budget_s
     restart_allowed = record.restarted < record.last_token or not 0 <= now - record.restarted < settings.start_budget_s
-    decision: list[str] = []
-    actions: list[str] = []
+    # A token comes from one engine of the instance; another one may have requests and stand still.
+    serves = seen.token and seen.still < settings.restart_after_s
+    state, decision = "hung", ""
     if seen.unit != "active":
         state = {"failed": "failed", "activating": "starting", "reloading": "starting"}.get(seen.unit, "stopped")
     elif seen.golden is False or stays_corrupt:
         state = "corrupt"
-    elif seen.token:
+    elif serves:
         state = "ready"
     elif not seen.listener and starting:
         state = "starting"
-    elif seen.advanced or (seen.waited >= _STARVED and record.starved < _STARVED_FACTOR * settings.restart_after):
-        state, decision = "busy", ["skip_busy"]
-    elif record.frozen + 1 < settings.restart_after:
-        state = "hung"
-    else:
-        state, decision, actions = (
-            ("hung", [], ["restart"]) if restart_allowed else ("hung", ["restart_suppressed"], [])
-        )
-    return state, decision, actions
+    elif not seen.token and _works(seen, settings):
+        state, decision = "busy", "skip_busy"
+    elif max(seen.still, seen.silent) >= settings.restart_after_s:
+        decision = "restart" if restart_allowed else "restart_suppressed"
+    return state, decision
+
+
+def _works(seen: Observation, settings: Settings) -> bool:
+    """Return whether an engine that gave no token works: on a long step, on others' requests, or once it has a CPU."""
+    if not seen.slow:  # an error is an answer: it is not due to a long step
+        return seen.advanced
+    if seen.readable and seen.still < settings.close_after_s and seen.silent < settings.restart_after_s:
+        return True
+    return seen.cpu >= _CPU_PERCENT and seen.silent < _CPU_EXCUSE_S
 
 
 def same_answer(wanted: dict[str, Any], found: dict[str, Any], tolerance: float) -> bool:
@@ -187,10 +220,46 @@ def same_answer(wanted: dict[str, Any], found: dict[str, Any], tolerance: float)
     return all(abs(one - other) <= tolerance for one, other in zip(wanted["logprobs"], found["logprobs"]))
 
 
-def counted(page: str, names: tuple[str, ...]) -> float | None:
-    """Return the sum of the series of some names on a page of metrics, or None where there is none."""
-    rows = [line.rsplit(" ", 1) for line in page.splitlines() if line.split("{")[0].split(" ")[0] in names]
-    return sum(float(value) for _, value in rows) if rows else None
+def engines_of(page: str, settings: Settings, now: float) -> dict[str, Engine]:
+    """Return the engines on a page of metrics by the label `engine`, all as if they had moved just now."""
+    steps: dict[str, list[str]] = {}
+    load: dict[str, float] = {}
+    for line in page.splitlines():
+        name = line.split("{", 1)[0].split(" ", 1)[0]
+        found = _ENGINE.search(line)
+        engine = found[1] if found else ""
+        if name in settings.steps:
+            steps.setdefault(engine, []).append(f"{name} {line.rsplit(' ', 1)[-1]}")
+        elif name in settings.load:
+            with contextlib.suppress(ValueError):
+                load[engine] = load.get(engine, 0.0) + float(line.rsplit(" ", 1)[-1])
+    return {name: Engine("; ".join(sorted(rows)), load.get(name, 0.0), now) for name, rows in sorted(steps.items())}
+
+
+def followed(kept: dict[str, Engine], found: dict[str, Engine], *, asked: bool) -> dict[str, Engine]:
+    """Return the engines as they were found, with the time since which each stands still.
+
+    Args:
+        kept: the engines as they were before.
+        found: those of a page of metrics; none where the page could not be read.
+        asked: whether the probe waits for an answer: then no engine has nothing to do.
+    """
+    return {
+        name: engine._replace(still_since=kept[name].still_since)
+        if name in kept and kept[name].steps == engine.steps and (asked or engine.load)
+        else engine
+        for name, engine in found.items()
+    } or kept
+
+
+def stands_still(engines: dict[str, Engine], now: float) -> tuple[float, float]:
+    """Return for how many seconds an engine with requests has stood still, and for how many any engine has.
+
+    A hung engine does not report the requests that came afterwards, so the only engine of an instance counts as loaded.
+    """
+    ages = {name: max(0.0, now - engine.still_since) for name, engine in engines.items()}
+    loaded = [age for name, age in ages.items() if engines[name].load or len(engines) == 1]
+    return max(loaded, default=0.0), max(ages.values(), default=0.0)
 
 
 def exposition(name: str, model: str, record: Record) -> str:
@@ -343,7 +412,7 @@ def read_settings(name: str) -> Settings:
     try:
         with open(path, encoding="utf-8") as source:
             raw: dict[str, Any] = json.load(source)
-        raw.update({key: tuple(raw[key]) for key in ("counters", "load") if key in raw})
+        raw.update({key: tuple(raw[key]) for key in ("steps", "load") if key in raw})
         return Settings(**raw)
     except (OSError, ValueError, TypeError, AttributeError) as bad:
         print(f"{path} cannot be used ({bad}); run the role vllm again", file=sys.stderr)
@@ -366,40 +435,78 @@ def systemctl(*args: str) -> str:
     return done.stdout
 
 
+def read_cpu_time(group: str) -> float | None:
+    """Return the seconds of CPU time that a control group has used; None when unknown."""
+    if group:
+        with contextlib.suppress(OSError, ValueError), open(CPU_TIME.format(group), encoding="utf-8") as source:
+            return next((int(line.split()[1]) / 1e6 for line in source if line.startswith("usage_usec ")), None)
+    return None
+
+
 def observe(name: str, settings: Settings, last: Record) -> Observation:
-    """Probe an instance: its unit, a token, progress of its counters, and its golden answer."""
+    """Probe an instance: its unit, a token, the steps of its engines, and its golden answer."""
     keys = "ActiveState,InvocationID,ControlGroup,ExecMainStartTimestampMonotonic"
     shown = systemctl("show", f"vllm@{name}.service", f"--property={keys}").splitlines()
     unit = dict(line.split("=", 1) for line in shown if "=" in line)
     age = time.clock_gettime(time.CLOCK_MONOTONIC) - int(unit.get("ExecMainStartTimestampMonotonic") or 0) / 1e6
-    started = time.time() - age
-    state, invocation = unit.get("ActiveState", "unknown"), unit.get("InvocationID", "")
-    drained = os.path.exists(DRAINED.format(name))
-    if state != "active":
-        return Observation(state, invocation, started, drained=drained, detail=f"the unit is {state}")
-    before = read_page(settings)
-    # The first failing probe run waits long; later ones need less time to see that there is no progress.
-    token, status, detail = ask_token(settings, settings.suspect_timeout_s if last.frozen else settings.probe_timeout_s)
-    if not token:
-        first, second = (
-            counted(before, settings.counters),
-            counted(read_page(settings) if before else "", settings.counters),
-        )
-        advanced = None not in {first, second} and first != second
-        # Only a missing answer can be due to a busy CPU; an error is an answer.
-        waited = read_waited(unit.get("ControlGroup", "")) if status == 0 or status in _OVERLOADED else 0.0
-        if waited >= _STARVED:
-            detail += f"; it waits for a CPU {waited:.0f} % of the time"
-        return Observation(
-            state, invocation, started, False, status >= 0, advanced, second, None, drained, detail, waited
-        )
-    golden: bool | None = None
-    fresh, due = last.golden_compared < started, time.time() - last.golden_compared >= settings.golden_every_s
+    seen = Observation(
+        unit.get("ActiveState", "unknown"),
+        unit.get("InvocationID", ""),
+        time.time() - age,
+        drained=os.path.exists(DRAINED.format(name)),
+    )
+    if seen.unit != "active":
+        return seen._replace(detail=f"the unit is {seen.unit}")
+    fresh, group = last.invocation != seen.invocation, unit.get("ControlGroup", "")
+    cpu_before, page = read_cpu_time(group), read_page(settings)
+    began = time.monotonic()
+    unanswered = last.last_token < last.checked
+    engines = followed({} if fresh else last.engines, engines_of(page, settings, began), asked=unanswered)
+    before = engines = engines or {"": Engine("", 0.0, began)}
+    # A probe run of an engine that is hung already needs less time to see that there is no progress.
+    timeout = settings.suspect_timeout_s if last.state == "hung" else settings.probe_timeout_s
+    token, status, detail = ask_token(settings, timeout)
+    seen = seen._replace(token=token, listener=status >= 0, slow=status in {0, *_OVERLOADED}, detail=detail)
+    if token:
+        engines = followed(engines, engines_of(read_page(settings), settings, time.monotonic()), asked=False)
+        still = stands_still(engines, time.monotonic())[0] if len(engines) > 1 else 0.0
+        busy = any(engine.load for engine in before.values())
+        golden = _golden(name, settings, last, seen.started, busy=busy)
+        return seen._replace(engines=engines, still=still, golden=golden)
+    while True:
+        page = read_page(settings)
+        now = time.monotonic()
+        engines = followed(engines, engines_of(page, settings, now), asked=True)
+        still, silent = stands_still(engines, now)
+        if not (seen.slow and page and now - began <= still < settings.close_after_s):
+            break
+        time.sleep(settings.close_after_s / 14)
+    advanced = any(before[name].steps != engine.steps for name, engine in engines.items() if name in before)
+    waited, used = read_waited(group), 0.0
+    if waited >= _CPU_PERCENT:
+        detail += f"; it waits for a CPU {waited:.0f} % of the time"
+    cpu_after = read_cpu_time(group)
+    if settings.computes_on_cpu and cpu_before is not None and cpu_after is not None:
+        used = 100 * (cpu_after - cpu_before) / max(time.monotonic() - began, 0.1)
+    if used >= _CPU_PERCENT and not advanced:
+        detail += f"; it computes, on {used:.0f} % of a CPU"
+    return seen._replace(
+        readable=bool(page),
+        advanced=advanced,
+        still=still,
+        silent=silent,
+        cpu=max(waited, used),
+        detail=detail,
+        engines=engines,
+    )
+
+
+def _golden(name: str, settings: Settings, last: Record, started: float, *, busy: bool) -> bool | None:
+    """Return whether the golden answer is as before; None where it is not due, or cannot be compared now."""
     if os.path.exists(CORRUPT.format(name)):
-        golden = False
-    elif settings.golden_identity and (fresh or due) and not counted(before, settings.load):
-        golden = compare_or_keep(name, settings)
-    return Observation(state, invocation, started, True, True, True, None, golden, drained, detail)
+        return False
+    due = last.golden_compared < started or time.time() - last.golden_compared >= settings.golden_every_s
+    return compare_or_keep(name, settings) if settings.golden_identity and due and not busy else None
 
 
 def compare_or_keep(name: str, settings: Settings) -> bool | None:
@@ -411,20 +518,40 @@ def compare_or_keep(name: str, settings: Settings) -> bool | None:
     if not first or not first["logprobs"] or not compare_golden(settings, first, settings.probe_timeout_s):
         return None
     row = {"identity": settings.golden_identity, "kept": time.time(), **first}
-    write(GOLDEN.format(name), json.dumps(row, ensure_ascii=False))
+    return True if keep(GOLDEN.format(name), json.dumps(row, ensure_ascii=False)) else None
+
+
+def read_record(name: str) -> Record:
+    """Return what the last probe run left, without what is not understood."""
+    kept = {key: value for key, value in read_json(RECORD.format(name)).items() if key in Record._fields}
+    try:
+        kept["engines"] = {engine: Engine(**row) for engine, row in kept.get("engines", {}).items()}
+    except (AttributeError, TypeError):
+        kept["engines"] = {}
+    return Record(**kept)
+
+
+def keep(path: str, text: str) -> bool:
+    """Write a file; return False after printing why it could not be written, as on a full disk."""
+    try:
+        write(path, text)
+    except OSError as failed:
+        print(f"{path} is not written: {failed}", file=sys.stderr)
+        return False
     return True
 
 
 def check(name: str) -> int:
-    """Probe an instance once, decide, record the decision, act and report."""
+    """Probe an instance once, decide, record the decision, act and report; exit 1 where a file could not be written."""
     settings, now = read_settings(name), time.time()
-    kept = read_json(RECORD.format(name))
-    last = Record(**{key: value for key, value in kept.items() if key in Record._fields})
+    last = read_record(name)
     seen = observe(name, settings, last)
     record, actions = decide(last, seen, settings, time.time())
     record = record._replace(seconds=round(time.time() - now, 3))
-    text = json.dumps({"instance": name, "model": settings.model, **record._asdict(), "actions": actions})
-    write(RECORD.format(name), text + "\n")  # before acting: an interrupted check must not lose this
+    engines = {engine: row._asdict() for engine, row in record.engines.items()}
+    row = {"instance": name, "model": settings.model, **record._asdict(), "engines": engines, "actions": actions}
+    text = json.dumps(row)
+    written = keep(RECORD.format(name), text + "\n")  # before acting: an interrupted check must not lose this
     proxy = [f"vllm-proxy@{name}.socket", f"vllm-proxy@{name}.service"]
     for action in actions:
         if action == "close":
@@ -435,10 +562,11 @@ def check(name: str) -> int:
             systemctl("kill", "--signal=SIGKILL", f"vllm@{name}.service")
             systemctl("restart", "--no-block", f"vllm@{name}.service")
     if os.path.isdir(METRICS):
-        write(f"{METRICS}/rackserve_instance_{name}.prom", exposition(name, settings.model, record))
+        page = exposition(name, settings.model, record)
+        written = keep(f"{METRICS}/rackserve_instance_{name}.prom", page) and written
     if actions or record.state != last.state or "JOURNAL_STREAM" not in os.environ:
         print(text)
-    return 0
+    return 0 if written else 1
 
 
 def wait(name: str) -> int:
@@ -462,7 +590,7 @@ def wait(name: str) -> int:
     kept = read_json(GOLDEN.format(name))
     same = kept.get("identity") == settings.golden_identity
     if kept and same and compare_golden(settings, kept, settings.start_budget_s) is False:
-        write(CORRUPT.format(name), "")
+        keep(CORRUPT.format(name), "")
         print(f"vllm@{name} gives other answers than its weights did before: its proxy stays closed", file=sys.stderr)
     print(f"vllm@{name} generated its first token after {waited:.0f} s")
     return 0

@@ -6,11 +6,12 @@ from rackserve.vllm._compatibility import validate_release
 from rackserve.vllm._config import cli_args, config_of, dtype_for, environment_of, parser_of
 from rackserve.vllm._files import reason_of
 from rackserve.vllm._instances import Instance, Task, parse_instances
+from rackserve.vllm._models import model_findings
 from rackserve.vllm._plan import HostOptions, HostPlan, HostState, host_plan
 from rackserve.vllm._probe_settings import probe_settings
+from rackserve.vllm._references import snapshots_of
 from rackserve.vllm._releases import Release, known_paths, release_of, releases
 from rackserve.vllm._resolve import adapter_sources, resolve_paths
-from rackserve.vllm._safetensors import Tensor, read_header
 from rackserve.vllm._units import engine_address, start_plan
 
 __all__ = [
@@ -21,7 +22,6 @@ __all__ = [
     "Release",
     "Sources",
     "Task",
-    "Tensor",
     "adapter_folders",
     "adapter_sources",
     "cli_args",
@@ -32,15 +32,16 @@ __all__ = [
     "find_template",
     "host_plan",
     "known_paths",
+    "model_findings",
     "parse_adapter",
     "parse_instances",
     "parser_of",
     "probe_settings",
-    "read_header",
     "reason_of",
     "release_of",
     "releases",
     "resolve_paths",
+    "snapshots_of",
     "start_plan",
     "validate_adapters",
     "validate_release",

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from rackserve.errors import InputError
+from rackserve.servable import read_header
 from rackserve.vllm._instances import Lora, parse_instances
-from rackserve.vllm._safetensors import read_header
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -14,7 +14,7 @@ CONFIG: Final = "/etc/vllm/instances"
 LIB: Final = "/usr/local/lib/rackserve"
 PARSER: Final = f"{LIB}/parse_arguments.py"
 _PROBE: Final = f"{LIB}/vllm_probe.py"
-_PROBE_STATE: Final = "/var/lib/rackserve/probe"
+_GOLDEN: Final = "/var/lib/rackserve/probe"
 _UNITS: Final = "/etc/systemd/system"
 # Textfile directory of Debian's node exporter.
 _METRICS: Final = "/var/lib/prometheus/node-exporter"
@@ -81,8 +81,8 @@ def instance_files(name: str) -> list[str]:
     return [
         *(f"{CONFIG}/{name}.{suffix}" for suffix in ("yaml", "env", "probe.json")),
         *dropin_folders(name),
-        f"{_PROBE_STATE}/{name}.json",
-        f"{_PROBE_STATE}/{name}.golden.json",
+        f"/run/rackserve/probe/{name}.json",
+        f"{_GOLDEN}/{name}.golden.json",
         f"{_METRICS}/rackserve_instance_{name}.prom",
     ]
 

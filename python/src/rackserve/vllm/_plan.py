@@ -5,6 +5,7 @@ It is made once a run from the inventory, the bundle and what was read on the ho
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,7 @@ from rackserve.vllm._chat_templates import FOLDER_ON_HOST, find_own
 from rackserve.vllm._compatibility import validate_release
 from rackserve.vllm._config import cli_args, config_of, environment_of
 from rackserve.vllm._instances import parse_instances
+from rackserve.vllm._models import model_findings
 from rackserve.vllm._probe_settings import probe_settings
 from rackserve.vllm._releases import release_of
 from rackserve.vllm._resolve import adapter_sources, resolve_paths
@@ -39,6 +41,7 @@ class HostOptions(Converting):
 
     Attributes:
         vllm: the release that the host runs.
+        memory_max: MemoryMax of each instance's unit.
         root: root directory of the vLLM runtimes.
         hf_home: HF_HOME of the instances.
         site: the inventory's folder on the controller.
@@ -52,6 +55,7 @@ class HostOptions(Converting):
     shutdown_timeout: int
     start_timeout: int
     serial_starts: bool
+    memory_max: str
     root: str
     hf_home: str
     site: Path
@@ -126,6 +130,7 @@ class HostPlan:
         chat_templates: path on the host to file of the inventory.
         arguments: `--config` files, which vLLM's own parser reads first.
         settings: environment and probe settings of each instance.
+        notes: what is worth telling of the models, and refuses nothing.
         read_by: files by the unit that reads them: a unit that started before they changed is restarted.
     """
 
@@ -138,6 +143,7 @@ class HostPlan:
     settings: list[File]
     read_by: dict[str, list[str]]
     removed: Removal
+    notes: list[str]
 
 
 def host_plan(
@@ -161,6 +167,15 @@ def host_plan(
     if problems := validate_release(found, release):
         raise InputError("vllm_instances: " + "; ".join(problems))
     sources = adapter_sources(manifest, bundle, host.adapters or {})
+    findings = [
+        finding
+        for instance in found
+        for finding in model_findings(
+            instance, sources.snapshots, release, _capability_of(instance, options, host.gpus)
+        )
+    ]
+    if refused := [finding.text for finding in findings if finding.refuses]:
+        raise InputError("; ".join(refused))
     resolved = resolve_paths(found, sources, release, options.hf_home, options.site)
     starts = start_plan(found, serial=options.serial_starts)
     plans = [_instance_plan(instance, options, release, host.gpus, starts[instance.name]) for instance in resolved]
@@ -178,7 +193,12 @@ def host_plan(
         settings=[file for plan in plans for file in _settings(plan)],
         read_by={unit: paths for plan in plans for unit, paths in _files.read_by(plan.name, options.root).items()},
         removed=_removal(host.written, {plan.name for plan in plans}, templates),
+        notes=[finding.text for finding in findings],
     )
+
+
+def _capability_of(instance: Instance, options: HostOptions, gpus: Sequence[gpu.Gpu]) -> tuple[int, int] | None:
+    return gpu.capability_of(instance.gpus, gpus) if options.flavour == "cuda" else None
 
 
 def _instance_plan(
@@ -216,11 +236,14 @@ def _instance_plan(
 
 
 def _unit_data(options: HostOptions) -> dict[str, Any]:
+    if not re.fullmatch(r"infinity|\d+(\.\d+)?%|\d+[KMGT]?", options.memory_max):
+        raise InputError(f"vllm_memory_max is {options.memory_max!r}; set a share (95%), an amount (200G) or infinity")
     return {
         # Longer than five starts that fail as slowly as they can, or such a unit would be restarted for ever.
         "start_limit_sec": 5 * (options.start_timeout + options.stop_timeout + 60),
         "start_timeout": options.start_timeout,
         "stop_timeout": options.stop_timeout,
+        "memory_max": options.memory_max,
         "hf_home": options.hf_home,
         "root": options.root,
         "clients": list(dict.fromkeys([options.listen_address, *options.allowed_clients])),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rackserve.vllm._releases import release_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -19,7 +21,13 @@ def probe_settings(instance: Instance, engine: str, runtime: Mapping[str, str], 
         runtime: `vllm`, the release, and `flavour`, the kind of host.
         start_timeout: seconds that a start may take.
     """
-    settings = {"engine": engine, "model": instance.served_names[0], "start_budget_s": float(start_timeout)}
+    settings = {
+        "engine": engine,
+        "model": instance.served_names[0],
+        "steps": list(release_of(runtime["vllm"]).steps),
+        "start_budget_s": float(start_timeout),
+        "computes_on_cpu": runtime["flavour"] == "cpu",
+    }
     if instance.task != "generate":
         return {**settings, "task": instance.task}  # only generating models have log-probabilities to compare
     if instance.lora:

@@ -12,11 +12,13 @@ from pydantic import AfterValidator, Field
 
 from rackserve._schema import Strict
 from rackserve.errors import InputError
+from rackserve.servable import facts_of, flag_holders, since_when
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _DATA: Final = Path(__file__).parents[1] / "data" / "vllm_releases.yml"
+_LEAVE_OUT: Final = "leave it out"
 
 
 def _compiles(pattern: str) -> str:
@@ -67,9 +69,10 @@ class Release(Strict):
         api_key_logged: the start writes the API key to the log.
         allowed_origins: default of --allowed-origins, the browsers' origins that may call the API.
         max_num_seqs: default of --max-num-seqs; None where it depends on the GPU.
-        flags: those of `vllm serve` that the data names and the release has.
-        absent: those that it lacks, with a sentence on when they were added or removed, and what to set.
+        flags: all of `vllm serve`, `--no-` forms too, without leading dashes.
+        absent: those of other releases, with a sentence on when they were added or removed, and what to set.
         metrics: vLLM's names of metrics under ours.
+        steps: series that the steps of an engine change.
         paths: those of `known_paths` that the release has.
     """
 
@@ -98,6 +101,7 @@ class Release(Strict):
     flags: frozenset[str] = Field(default=frozenset(), strict=False)
     absent: dict[str, str] = Field(default={})
     metrics: dict[str, str] = Field(default={})
+    steps: tuple[str, ...] = Field(default=(), strict=False)
     paths: frozenset[str] = Field(default=frozenset(), strict=False)
     model_parsers: dict[str, str] = Field(default={})
 
@@ -124,22 +128,6 @@ class _Span(Strict):
         last = order.index(self.until or order[-1])
         return first <= order.index(version) <= last and version not in self.but
 
-    def describe(self, order: Sequence[str]) -> str:
-        """Describe the releases that the span covers."""
-        if self.but:
-            return f"only {', '.join(version for version in order if self.covers(version, order))} have it"
-        since = f"came after {order[order.index(self.first) - 1]}" if self.first else ""
-        until = f"went after {self.until}" if self.until else ""
-        return "it " + " and ".join(part for part in (since, until) if part)
-
-
-class _Flag(_Span):
-    instead: str = "leave it out"
-
-    def refusal(self, order: Sequence[str]) -> str:
-        """Describe when the flag was added or removed, and what to set instead."""
-        return f"{self.describe(order)}; {self.instead}"
-
 
 class _Metric(_Span):
     name: str
@@ -159,8 +147,9 @@ class _ModelParser(Strict):
 
 class _File(Strict):
     releases: list[dict[str, Any]]
-    flags: dict[str, _Flag]
+    instead: dict[str, str]
     metrics: dict[str, list[_Metric]]
+    steps: list[_Metric]
     paths: dict[str, ApiPath]
     tool_parsers: list[_ModelParser]
 
@@ -197,19 +186,31 @@ def release_of(version: str) -> Release:
 
 def _release(row: dict[str, Any], data: _File, order: Sequence[str]) -> Release:
     version = str(row["version"])
-    has = {name: flag.covers(version, order) for name, flag in data.flags.items()}
+    flags = facts_of(version).flags
     return Release.model_validate(
         {
             **row,
-            "flags": [name for name, there in has.items() if there],
-            "absent": {name: data.flags[name].refusal(order) for name, there in has.items() if not there},
+            "flags": flags,
+            "absent": {
+                name: f"{since_when(holders)}; {_advice(name, data, flags)}"
+                for name, holders in flag_holders().items()
+                if name not in flags
+            },
             "metrics": {
                 ours: metric.name
                 for ours, metrics in data.metrics.items()
                 for metric in metrics
                 if metric.covers(version, order)
             },
+            "steps": [metric.name for metric in data.steps if metric.covers(version, order)],
             "paths": [path for path, row in data.paths.items() if row.covers(version, order)],
             "model_parsers": {known.repo: known.parser for known in data.tool_parsers},
         }
     )
+
+
+def _advice(name: str, data: _File, flags: frozenset[str]) -> str:
+    """Return what to do without a flag; a flag to set instead is named only to a release that has it."""
+    advice = data.instead.get(name.removeprefix("no-"), _LEAVE_OUT)
+    named = re.search(r"\bset ([a-z-]+)$", advice)
+    return advice if named is None or named[1] in flags else _LEAVE_OUT

@@ -1,4 +1,4 @@
-"""Instances with the paths that their adapters and chat templates have on a host."""
+"""Instances with the paths that their adapters, chat templates and further repositories have on a host."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rackserve.vllm._adapters import Sources, with_adapters
 from rackserve.vllm._chat_templates import find_template
+from rackserve.vllm._references import with_references
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ def adapter_sources(manifest: Manifest, bundle: Path, on_host: Mapping[str, str 
 def resolve_paths(
     instances: Sequence[Instance], sources: Sources, release: Release, hf_home: str, site: Path
 ) -> list[Instance]:
-    """Return instances with adapters and templates by their paths on the host.
+    """Return instances with adapters, templates and further repositories by their paths on the host.
 
     Raises:
         InputError: when one of these cannot be read or does not fit.
@@ -33,5 +34,6 @@ def resolve_paths(
     for instance in instances:
         template = find_template(instance, site, sources.snapshots, hf_home)
         known = instance.model_copy(update={"chat_template": template.on_host}) if template else instance
-        found.append(with_adapters(known, sources, release, hf_home))
+        named = with_references(known, sources.snapshots, hf_home)
+        found.append(with_adapters(named, sources, release, hf_home))
     return found

@@ -39,4 +39,4 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         except RackserveError as refused:
             host = (task_vars or {}).get("inventory_hostname", "the host")
             return {**result, "failed": True, "msg": f"{host}, nothing was changed: {refused}"}
-        return {**result, "changed": False, **asdict(plan)}
+        return {**result, "changed": False, "warnings": plan.notes, **asdict(plan)}

@@ -46,7 +46,8 @@ RETURN = r"""
 evidence:
   description: >-
     alerts (null where Prometheus does not answer), free, answers of the last ten minutes (count and minutes by status),
-    services, drained, and units with instance, active, result, restarts, journal, probe, probe_detail and drained.
+    services, drained, and units with instance, active, result, restarts, journal (lines), begins (places of lines with
+    which an invocation begins), probe, probe_detail and drained.
   returned: always
   type: dict
 """
@@ -63,10 +64,18 @@ from typing import Any, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
-PROBE = "/var/lib/rackserve/probe/{}.json"
+PROBE = "/run/rackserve/probe/{}.json"
 DRAINED = "/var/lib/rackserve/drained/{}"
 ACCESS_LOG = Path("/var/log/nginx/access.log")
-JOURNAL_LINES = 400
+# Eight workers print a traceback each before the engine prints its own.
+JOURNAL = (
+    "--lines=2000",
+    "--output=json",
+    "--all",
+    "--output-fields=MESSAGE,INVOCATION_ID,_SYSTEMD_INVOCATION_ID,_PID",
+    "--no-pager",
+)
+LINE_CHARACTERS = 1000
 TAIL_BYTES = 1 << 18
 RECENT = dt.timedelta(minutes=10)
 TIMEOUT_S = 20
@@ -86,13 +95,40 @@ def alerts_of(text: str) -> Optional[list[dict[str, Any]]]:  # noqa: UP045 - Pyt
     return None
 
 
+def journal_of(exported: str) -> tuple[list[str], list[int]]:
+    """Return a unit's lines, and the places of those with which an invocation of the unit begins.
+
+    Args:
+        exported: output of `journalctl --output=json`, one entry a line.
+    """
+    lines: list[str] = []
+    begins: list[int] = []
+    last = ""
+    for text in exported.splitlines():
+        entry: dict[str, Any] = {}
+        with contextlib.suppress(ValueError):
+            entry = dict(json.loads(text))
+        message = entry.get("MESSAGE")
+        if isinstance(message, list):  # bytes that are no UTF-8
+            message = bytes(message).decode(errors="replace")
+        # The engine's own lines have the first field, systemd's about the unit the second.
+        invocation = str(entry.get("_SYSTEMD_INVOCATION_ID") or "")
+        if entry.get("_PID") == "1" or entry.get("INVOCATION_ID"):
+            invocation = str(entry.get("INVOCATION_ID") or "")
+        if invocation and invocation != last:
+            begins.append(len(lines))
+            last = invocation
+        lines += [line[:LINE_CHARACTERS] for line in str(message or "").splitlines() or [""]]
+    return lines, begins
+
+
 def unit_of(instance: str, shown: str, journal: str, record: str, *, drained: bool) -> dict[str, Any]:
     """Return what is known of one instance.
 
     Args:
         instance: its name.
         shown: output of `systemctl show` of its unit.
-        journal: the last lines of its engine.
+        journal: the last entries of its engine, as `journalctl --output=json` has them.
         record: what its probe keeps.
         drained: whether an operator keeps it closed.
     """
@@ -101,12 +137,14 @@ def unit_of(instance: str, shown: str, journal: str, record: str, *, drained: bo
     with contextlib.suppress(ValueError):
         probe = json.loads(record) if record else {}
     restarts = properties.get("NRestarts", "0")
+    lines, begins = journal_of(journal)
     return {
         "instance": instance,
         "active": properties.get("ActiveState", "unknown"),
         "result": properties.get("Result", "unknown"),
         "restarts": int(restarts) if restarts.isdigit() else 0,
-        "journal": journal.splitlines(),
+        "journal": lines,
+        "begins": begins,
         "probe": str(probe.get("state", "unknown")),
         "probe_detail": str(probe.get("detail", "")),
         "drained": drained,
@@ -171,7 +209,7 @@ def _instance(name: str) -> dict[str, Any]:
     return unit_of(
         name,
         run("systemctl", "show", unit, "--property=ActiveState,Result,NRestarts"),
-        run("journalctl", f"--unit={unit}", "--since=-24h", f"--lines={JOURNAL_LINES}", "--output=cat", "--no-pager"),
+        run("journalctl", f"--unit={unit}", *JOURNAL),
         tail(Path(PROBE.format(name))),
         drained=Path(DRAINED.format(name)).exists(),
     )
