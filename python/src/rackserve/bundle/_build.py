@@ -73,9 +73,9 @@ def build(
         versions = list(dict.fromkeys(runtime.vllm for runtime in recipe.runtimes))
         # Models first: one that no release can serve is found before the wheels are downloaded.
         models = tuple(context.model(part, versions) for part in recipe.models)
-        runtimes = tuple(context.runtime(part) for part in recipe.runtimes)
+        runtimes = tuple(context.runtime(part, recipe.oldest_debian(part)) for part in recipe.runtimes)
         if recipe.has_gpus:
-            context.gpu_exporter()
+            context.gpu_exporter(recipe.oldest_debian())
         more = CONTROLLER_PACKAGES if recipe.controller else ()
         repositories = tuple(context.repository(target, more) for target in recipe.targets)
         drivers = tuple(context.driver(target, target.driver) for target in recipe.targets if target.driver)

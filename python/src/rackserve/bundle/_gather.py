@@ -38,8 +38,12 @@ class BuildContext:
     scratch: Path
     progress: Progress
 
-    def runtime(self, recipe: RuntimeRecipe) -> Runtime:
+    def runtime(self, recipe: RuntimeRecipe, debian: str) -> Runtime:
         """Add a vLLM release: its lock, and every wheel of it.
+
+        Args:
+            recipe: the runtime.
+            debian: the oldest Debian release of the hosts that it is for.
 
         Raises:
             InputError: when the project has no such lock.
@@ -51,7 +55,7 @@ class BuildContext:
             raise InputError(f"no lock for vLLM {recipe.vllm} ({recipe.lock_name}); locks are: {', '.join(known)}")
         self.progress.say(f"wheels of vLLM {recipe.vllm} ({recipe.flavour}, Python {recipe.python})")
         kept = cache_dir() / "wheels" / recipe.lock_name
-        build_wheelhouse(recipe, lock, kept, self.scratch, self.progress)
+        build_wheelhouse(recipe, lock, kept, self.scratch, self.progress, release=debian)
         wheels = f"wheels/{recipe.lock_name}"
         (self.tree / wheels).mkdir(parents=True)
         pinned = for_target(lock.read_text(encoding="utf-8"), recipe.python)
@@ -75,8 +79,11 @@ class BuildContext:
             wheels=wheels,
         )
 
-    def gpu_exporter(self) -> None:
+    def gpu_exporter(self, debian: str) -> None:
         """Add the wheels of the exporter of GPUs, which are for every Python that a host may have.
+
+        Args:
+            debian: the oldest Debian release of the hosts.
 
         Raises:
             BundleError: when a wheel cannot be had.
@@ -84,7 +91,7 @@ class BuildContext:
         lock = project_root() / "python" / "locks" / GPU_EXPORTER
         self.progress.say("wheels of the exporter of GPUs")
         wheels = self.tree / "wheels" / lock.stem
-        download(lock, wheels, "3.11", self.scratch, self.progress, machine=TARGET_MACHINE)
+        download(lock, wheels, "3.11", self.scratch, self.progress, machine=TARGET_MACHINE, release=debian)
         (self.tree / "locks").mkdir(exist_ok=True)
         shutil.copyfile(lock, self.tree / "locks" / lock.name)
 

@@ -144,6 +144,12 @@ class Recipe(Converting):
         """Whether any of its hosts has GPUs, and so an exporter of them."""
         return any(target.driver for target in self.targets) or any(r.flavour == "cuda" for r in self.runtimes)
 
+    def oldest_debian(self, runtime: RuntimeRecipe | None = None) -> str:
+        """Return the oldest Debian release among the targets: all, or those of one runtime."""
+        return min(
+            (target.release for target in self.targets if runtime is None or runtime in target.runtimes), key=int
+        )
+
     @property
     def runtimes(self) -> tuple[RuntimeRecipe, ...]:
         """Every runtime once, however many targets it is for."""
