@@ -7,9 +7,9 @@ import json
 import os
 import subprocess
 import tarfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rackserve._paths import program_file
 from rackserve.bundle import read_intact
 from rackserve.bundle._build import pack
 from rackserve.bundle._manifest import Manifest, Model, Repository, Runtime, scan
@@ -21,6 +21,7 @@ from rackserve.programs.verify_bundle import HOST_PARTS, MANIFEST, SIGNATURE, VE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 REVISION = "0" * 40
 LOCK = "locks/vllm-0.32.0-cpu-py311.txt"
@@ -64,7 +65,7 @@ def write_tree(
         DUPLICATE: wheel,
         f"models/org--name/{REVISION}/config.json": b"{}",
         "apt/debian-12/Packages": b"Package: nginx\n",
-        VERIFIER: Path(verify_bundle.__file__).read_bytes(),
+        VERIFIER: program_file(VERIFIER).read_bytes(),
     }
     for name, data in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -260,6 +261,11 @@ EDITS: dict[str, tuple[Callable[[Path], None], str]] = {
     "the manifest's own name": (edit(_first(path=MANIFEST)), "the bundle's own"),
     "the name of a host's own file": (edit(_first(path=HOST_PARTS)), "the bundle's own"),
     "a blob's name": (edit(_first(path="blobs/aa/x")), "the bundle's own"),
+    "the manifest's own name in capitals": (edit(_first(path="Manifest.json")), "the bundle's own"),
+    "a blob's folder in capitals": (edit(_first(path="BLOBS/aa")), "the bundle's own"),
+    "the attestations' folder in capitals": (edit(_first(path="Attestations/x")), "the bundle's own"),
+    "a list of parts": (edit(_first(path="x.parts.json")), "the bundle's own"),
+    "a folder named as a list of parts": (edit(_first(path="X.Parts.JSON/x")), "the bundle's own"),
     "twice": (edit(lambda m: m["files"].append(m["files"][-1])), "twice"),
     "case collision": (
         edit(lambda m: m["files"].append({**m["files"][-1], "path": m["files"][-1]["path"].upper()})),
@@ -274,9 +280,21 @@ EDITS: dict[str, tuple[Callable[[Path], None], str]] = {
     "name": (edit(lambda m: m.update(name="../x")), "has the name"),
     "version of zero": (edit(lambda m: m.update(version=0)), "a whole number from 1"),
     "version of a word": (edit(lambda m: m.update(version="1")), "a whole number from 1"),
+    "version of many digits": (edit(lambda m: m.update(version=10**15)), "a whole number from 1"),
+    "version of 4000 digits": (edit(lambda m: m.update(version=10**3999)), "a number has 4000 digits"),
+    "version of a truth": (edit(lambda m: m.update(version=True)), "a whole number from 1"),
+    "no expires": (edit(lambda m: m.pop("expires")), r"lacks or misuses a field \(expires\)"),
+    "expires without dashes": (edit(lambda m: m.update(expires="20991231")), "not a date"),
+    "expires in a week": (edit(lambda m: m.update(expires="2099-W01-1")), "not a date"),
+    "expires in other digits": (edit(lambda m: m.update(expires="\u0662099-12-31")), "not a date"),
+    "expires on no day": (edit(lambda m: m.update(expires="2099-02-30")), "not a date"),
     "expires at some time": (edit(lambda m: m.update(expires="soon")), "not a date"),
     "expired": (edit(lambda m: m.update(expires="2020-01-31")), "it expired on 2020-01-31"),
     "a field gone": (edit(lambda m: m.pop("models")), "lacks or misuses a field"),
+    "an unknown field": (edit(lambda m: m.update(hosts=[])), "fields that are not known"),
+    "a field of another type": (edit(lambda m: m["models"][0].update(size="2")), "valid integer"),
+    "a runtime elsewhere": (edit(lambda m: m["runtimes"][0].update(wheels="../x")), "not a path inside the bundle"),
+    "a release elsewhere": (edit(lambda m: m["runtimes"][0].update(id="../x")), "lacks or misuses a field"),
     "a field too many": (edit(lambda m: m["models"][0].update(run="rm")), "lacks or misuses a field"),
 }
 

@@ -28,7 +28,7 @@ STATE = (
 )
 CASES = "/root/tampered"
 METRICS = "/var/lib/prometheus/node-exporter"
-VERIFIER = "/usr/local/lib/rackserve/verify_bundle.py"
+VERIFIER = "/usr/local/lib/rackserve/verify_bundle.pyz"
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
+from rackserve._paths import program_file
 from rackserve.bundle import read_trust, split
-from testing.lab import BUNDLE, FOLDER, INVENTORY, NAME, PREFIX, ROOT
+from rackserve.programs.verify_bundle import VERIFIER
+from testing.lab import BUNDLE, FOLDER, INVENTORY, NAME, PREFIX
 
 if TYPE_CHECKING:
     from testinfra.host import Host
@@ -53,9 +56,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     split(BUNDLE, 650_000_000, folder / "usb")
     (folder / "apart").mkdir()
     (folder / "apart/signers").write_text(read_trust(INVENTORY / "trust.yml").signers)
-    (folder / "apart/verify_bundle.py").write_bytes(
-        (ROOT / "python/src/rackserve/programs/verify_bundle.py").read_bytes()
-    )
+    shutil.copyfile(program_file(VERIFIER), folder / "apart" / VERIFIER)
     return folder
 
 
@@ -68,7 +69,7 @@ def test_the_machine_is_bare(host: Host) -> None:
 def test_it_unpacks_the_bundle_that_was_signed_and_no_other(host: Host, media: Path) -> None:
     send(host, media / "usb", MEDIA)
     send(host, media / "apart", "/root/apart")
-    unpack = f"python3 /root/apart/verify_bundle.py unpack {MEDIA} {UNPACKED} --signers /root/apart/%s"
+    unpack = f"python3 /root/apart/{VERIFIER} unpack {MEDIA} {UNPACKED} --signers /root/apart/%s"
     host.check_output("sed 's/AAAA[^ ]*/AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAA/' /root/apart/signers >/root/apart/others")
     assert "which is not a trusted key" in host.run(unpack % "others").stderr
     assert not host.file(UNPACKED).exists

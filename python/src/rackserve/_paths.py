@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
+import zipfile
 from pathlib import Path
+from typing import Final
 
 from rackserve.errors import InputError
+
+_ZIP_EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the first day that a zip file can name
+_UNIX: Final = 3
 
 
 def project_root() -> Path:
@@ -31,13 +38,45 @@ def cache_dir() -> Path:
 
 
 def program_file(name: str) -> Path:
-    """Return a program of `rackserve.programs`.
+    """Return a program of `rackserve.programs`: a file, or `NAME.pyz` of a package NAME, packed as one.
 
     Raises:
         InputError: there is none of that name.
     """
     folder = Path(__file__).parent / "programs"
-    names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != "__init__.py")
-    if name not in names:
-        raise InputError(f"there is no program {name!r}; there are {', '.join(names)}")
-    return folder / name
+    found = {path.name: path for path in folder.iterdir() if path.is_file() and path.name != "__init__.py"}
+    packages = {f"{path.parent.name}.pyz": path.parent for path in folder.glob("*/__main__.py")}
+    if name in packages:
+        return _packed(name, zipapp_of(packages[name]))
+    if name not in found:
+        raise InputError(f"there is no program {name!r}; there are {', '.join(sorted({*found, *packages}))}")
+    return found[name]
+
+
+def _packed(name: str, data: bytes) -> Path:
+    path = cache_dir() / "programs" / hashlib.sha256(data).hexdigest()[:16] / name
+    if not path.exists() or path.read_bytes() != data:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f"{name}.{os.getpid()}")
+        draft.write_bytes(data)
+        draft.chmod(0o755)
+        draft.replace(path)
+    return path
+
+
+def zipapp_of(package: Path) -> bytes:
+    """Return a package as one file that Python runs (PEP 441); equal sources give equal bytes.
+
+    Args:
+        package: its folder; its `__main__.py` has a function `main`, and its modules import each other relatively.
+    """
+    sources = {f"{package.name}/{path.name}": path.read_bytes() for path in sorted(package.glob("*.py"))}
+    start = f"import sys\n\nfrom {package.name}.__main__ import main\n\nsys.exit(main())\n"
+    out = io.BytesIO(b"#!/usr/bin/env python3\n")
+    out.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(out, "a", zipfile.ZIP_STORED) as archive:
+        for name, data in {"__main__.py": start.encode(), **sources}.items():
+            entry = zipfile.ZipInfo(name, _ZIP_EPOCH)
+            entry.create_system, entry.external_attr = _UNIX, 0o100644 << 16
+            archive.writestr(entry, data)
+    return out.getvalue()

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
 from rackserve.bundle import _build
 from rackserve.bundle._audit import Audit
+from rackserve.bundle._manifest import scan
 from rackserve.bundle._progress import Progress
 from rackserve.bundle._recipe import Recipe
 from rackserve.bundle._waivers import Finding
-from rackserve.errors import BundleError
+from rackserve.errors import BundleError, InputError
+from testing import bundles as making
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 RECIPE = Recipe.model_validate(
     {"name": "lab", "version": 1, "targets": [{"distribution": "debian", "release": "12"}], "models": []}
@@ -46,3 +53,24 @@ def test_no_answer_stops_the_build_too(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_an_audit_the_reason_is_recorded_and_it_is_no_pass() -> None:
     verdict = _build._audited(RECIPE, Progress(), "no service here")
     assert (verdict.ok, verdict.reason) == (None, "not asked: no service here")
+
+
+@pytest.mark.parametrize(
+    "name", ["Manifest.json", "BLOBS/aa", "Attestations/x", "x.parts.json", "host-parts.json", "a b"]
+)
+def test_a_file_that_no_import_would_accept_stops_the_build(tmp_path: Path, name: str) -> None:
+    manifest = making.write_tree(tmp_path / "tree")
+    (tmp_path / "tree" / name).parent.mkdir(exist_ok=True)
+    (tmp_path / "tree" / name).write_text("x")
+    with pytest.raises(BundleError, match=r"no rackserve would import this bundle: manifest\.json names"):
+        _build.pack(tmp_path / "tree", replace(manifest, files=scan(tmp_path / "tree")), tmp_path / "archive")
+    assert not (tmp_path / "archive").exists()
+
+
+@pytest.mark.parametrize("version", [0, -1, 10**15])
+def test_a_version_that_no_import_would_accept_stops_the_build_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    monkeypatch.setattr(_build, "read_recipe", lambda _: RECIPE)
+    with pytest.raises(InputError, match=f"--bundle-version is {version}; give a whole number from 1"):
+        _build.build(tmp_path, tmp_path / "out", Progress(), key=tmp_path / "key", version=version)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rackserve._paths import program_file
 from rackserve.bundle import diff, import_bundle, read_manifest, split, verify
 from rackserve.errors import BundleError, InputError
 from rackserve.programs import verify_bundle
-from rackserve.programs.verify_bundle import MANIFEST, SIGNATURE
+from rackserve.programs.verify_bundle import MANIFEST, SIGNATURE, VERIFIER
 from testing import bundles as making
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def test_parts_are_one_tar_archive(large: Path, tmp_path: Path, trust: Trust) ->
 def test_a_bare_machine_unpacks_parts(large: Path, tmp_path: Path, trust: Trust) -> None:
     split(large, 1 << 20, tmp_path / "parts")
     (tmp_path / "signers").write_text(trust.signers)
-    argv = [sys.executable, verify_bundle.__file__, "unpack", "parts", "out", "--signers", "signers"]
+    argv = [sys.executable, str(program_file(VERIFIER)), "unpack", "parts", "out", "--signers", "signers"]
     subprocess.run(argv, cwd=tmp_path, check=True)
     assert (tmp_path / "out" / making.DUPLICATE).read_bytes() == LARGE
     assert making.problems(tmp_path / "out", trust) == ""

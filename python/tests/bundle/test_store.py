@@ -153,10 +153,59 @@ class TestFloor:
         making.write_transport(tmp_path / "v6", keys["lab"], version=6)
         assert import_bundle(tmp_path / "v6", trust)[1].manifest.version == 6
 
-    def test_a_floor_that_cannot_be_read_is_not_ignored(self, good_bundle: Path, trust: Trust, state: Path) -> None:
-        (state / "bundles/bundle-floor.json").write_text("{")
-        with pytest.raises(BundleError, match="cannot be read"):
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "{",
+            "[]",
+            "null",
+            "5",
+            '{"lab": 5}',
+            '{"lab": {"version": "5", "id": "x"}}',
+            '{"lab": {"id": "x"}}',
+            "\ufeff{}",
+        ],
+    )
+    @pytest.mark.parametrize("name", ["bundle-floor.json", "bundle-history.jsonl"])
+    def test_a_record_that_cannot_be_read_is_not_ignored(
+        self, good_bundle: Path, trust: Trust, state: Path, name: str, text: str
+    ) -> None:
+        (state / "bundles" / name).write_text(text)
+        with pytest.raises(BundleError, match=rf"{name}, .* cannot be read .*restore it") as said:
             import_bundle(good_bundle, trust)
+        assert "\n" not in str(said.value)
+
+    @pytest.mark.parametrize(("name", "empty"), [("bundle-floor.json", "{}"), ("bundle-history.jsonl", "")])
+    def test_a_record_that_is_lost_is_made_again_from_the_other(
+        self, good_bundle: Path, trust: Trust, state: Path, name: str, empty: str
+    ) -> None:
+        before = json.loads((state / "bundles/bundle-floor.json").read_text())
+        for lost in ("emptied", "removed"):
+            (state / "bundles" / name).write_text(empty)
+            if lost == "removed":
+                (state / "bundles" / name).unlink()
+            with pytest.raises(BundleError, match="older than version 5"):
+                import_bundle(good_bundle, trust)
+            import_bundle(good_bundle.parent / "v5", trust)
+        assert json.loads((state / "bundles/bundle-floor.json").read_text()) == before
+
+    def test_a_record_that_was_set_back_alone_does_not_count(
+        self, good_bundle: Path, trust: Trust, state: Path
+    ) -> None:
+        path = state / "bundles/bundle-floor.json"
+        path.write_text(json.dumps({"lab": {"version": 1, "id": read_manifest(good_bundle).id, "installed": None}}))
+        with pytest.raises(BundleError, match="older than version 5"):
+            import_bundle(good_bundle, trust)
+
+    def test_a_history_keeps_a_line_for_each_import(
+        self, tmp_path: Path, keys: dict[str, Path], trust: Trust, state: Path
+    ) -> None:
+        (state / "bundles/bundle-floor.json").unlink()
+        import_bundle(tmp_path / "v5", trust)
+        making.write_transport(tmp_path / "v6", keys["lab"], version=6)
+        import_bundle(tmp_path / "v6", trust)
+        rows = (state / "bundles/bundle-history.jsonl").read_text().splitlines()
+        assert [json.loads(row)["version"] for row in rows] == [5, 6]
 
 
 def test_two_imports_do_not_meet(good_bundle: Path, trust: Trust, state: Path) -> None:

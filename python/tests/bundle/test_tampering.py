@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rackserve._paths import program_file
 from rackserve.bundle import import_bundle, read_manifest, split, verify
 from rackserve.bundle._sign import sign
 from rackserve.errors import BundleError
 from rackserve.programs import verify_bundle
-from rackserve.programs.verify_bundle import MANIFEST, SIGNATURE, BundleRejected
+from rackserve.programs.verify_bundle import MANIFEST, SIGNATURE, VERIFIER, BundleRejected
 from testing import bundles as making
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ BOTH = pytest.mark.parametrize(("tamper", "reason"), making.TAMPERINGS.values(),
 
 
 def run_verifier(*arguments: object) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, verify_bundle.__file__, *map(str, arguments)]
+    argv = [sys.executable, str(program_file(VERIFIER)), *map(str, arguments)]
     return subprocess.run(argv, capture_output=True, text=True, check=False)
 
 
@@ -218,7 +219,7 @@ def _swap(parts: Path) -> None:
             lambda parts: next(parts.glob("*.json")).write_text(
                 '{"parts": [{"name": "../x", "size": 1, "sha256": ""}]}'
             ),
-            "elsewhere",
+            "not a part's name in this folder",
         ),
     ],
     ids=["flipped byte", "missing", "empty", "swapped", "no list", "part elsewhere"],

@@ -109,7 +109,7 @@ class Site:
         argv = ["check", str(self.host), "--manifest-sha256", hashlib.sha256(self.manifest).hexdigest()]
         argv += ["--parts", str(self.host / "host-parts.json")]
         argv += ["--digests", digests["path"], "--digests-sha256", digests["sha256"]]
-        self.patch.setattr(sys, "argv", ["verify_bundle.py", *argv])
+        self.patch.setattr(sys, "argv", ["verify_bundle.pyz", *argv])
         return verify_bundle.main()
 
     def snapshot(self, digests: dict[str, str]) -> dict[str, Any]:

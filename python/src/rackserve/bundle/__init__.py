@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rackserve.bundle._accept import Verified, import_bundle, prune, read_intact, read_signed, verify
+from rackserve.bundle._accept import Verified, carried_bytes, import_bundle, prune, read_intact, read_signed, verify
 from rackserve.bundle._build import build
 from rackserve.bundle._locks import pins
 from rackserve.bundle._manifest import Manifest, Model, Repository, Runtime, parse_manifest, read_manifest, sha256_of
@@ -11,7 +11,7 @@ from rackserve.bundle._progress import Progress
 from rackserve.bundle._recipe import read_recipe
 from rackserve.bundle._sign import fingerprint_of, key_path, make_key, sign
 from rackserve.bundle._trust import TRUST, Trust, read_trust
-from rackserve.programs.verify_bundle import Entry, read_parts
+from rackserve.programs.verify_bundle import Entry
 
 __all__ = [
     "TRUST",
@@ -25,6 +25,7 @@ __all__ = [
     "Trust",
     "Verified",
     "build",
+    "carried_bytes",
     "diff",
     "fingerprint_of",
     "import_bundle",
@@ -35,7 +36,6 @@ __all__ = [
     "prune",
     "read_intact",
     "read_manifest",
-    "read_parts",
     "read_recipe",
     "read_signed",
     "read_trust",

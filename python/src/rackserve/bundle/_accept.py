@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,18 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rackserve._paths import state_dir
-from rackserve.bundle._manifest import Manifest, parse_manifest
+from rackserve.bundle._manifest import Manifest, parse_manifest, read_manifest
 from rackserve.bundle._store import Store, reject
 from rackserve.errors import BundleError
 from rackserve.programs import verify_bundle
-from rackserve.programs.verify_bundle import (
-    MANIFEST,
-    SIGNATURE,
-    BundleRejected,
-    Entry,
-    RollbackProtection,
-    attestations,
-)
+from rackserve.programs.verify_bundle import MANIFEST, BundleRejected, Entry, RollbackProtection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -36,11 +28,19 @@ def _silent(_: Entry) -> None:
 
 @dataclass(frozen=True)
 class Verified:
-    """A manifest signed by a trusted key, the signer's name, and the attestations: name -> content."""
+    """A manifest signed by a trusted key.
+
+    Attributes:
+        manifest: it.
+        signer: the key's name.
+        attested: the attestations, name -> content.
+        signed: by path, the verified bytes of manifest, attestations and signatures.
+    """
 
     manifest: Manifest
     signer: str
     attested: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    signed: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class ManifestVerifier:
@@ -51,38 +51,43 @@ class ManifestVerifier:
     ) -> None:
         self._trust, self._protection, self._reason = trust, protection, downgrade_reason
 
-    def __call__(self, data: bytes, signature: Path) -> Verified:
+    def __call__(self, data: bytes, signature: bytes) -> Verified:
         """Return the parsed manifest and its signer.
 
         Raises:
             BundleRejected: naming what is wrong.
         """
         with self._trust.files() as (signers, revoked):
-            signer = verify_bundle.verify_signature(data, str(signature), signers, revoked)
+            signer = verify_bundle.verify_signature(data, signature, signers, revoked)
         manifest = parse_manifest(data)
         verify_bundle.check_expiry(manifest.terms, dt.datetime.now(dt.UTC).date())
         if self._protection:
             self._protection.check(manifest.terms, manifest.id, self._reason)
-        return Verified(manifest, signer)
+        return Verified(manifest, signer, signed=verify_bundle.signed_files(data, signature, {}))
 
-    def attested(self, bundle: Path) -> dict[str, dict[str, Any]]:
-        """Return a bundle's attestations: name -> content.
+    def read(self, bundle: Path) -> Verified:
+        """Return a bundle's manifest, its signer and its attestations.
 
         Raises:
-            BundleRejected: when an untrusted key signed an attestation, or it is about another bundle.
+            BundleRejected: naming what is wrong; also when an untrusted key signed an attestation, or it is about
+                another bundle.
         """
-        found = {}
-        digest = verify_bundle.sha256_of(str(bundle / MANIFEST))
-        names = sorted(name for name in attestations(str(bundle)) if name.endswith(".json"))
+        data = verify_bundle.read_bounded(str(bundle), MANIFEST)
+        signature = verify_bundle.read_signature(str(bundle), MANIFEST)
+        verified = self(data, signature)
         with self._trust.files() as (signers, revoked):
-            for name in names:
-                data = verify_bundle.read_bounded(str(bundle), name)
-                verify_bundle.verify_signature(data, f"{bundle / name}.sig", signers, revoked, verify_bundle.ATTESTED)
-                content = json.loads(data)
-                if content.get("manifest_sha256") != digest:
-                    raise BundleRejected(f"{name} is about another bundle; it was put here after the build")
-                found[Path(name).stem] = content
-        return found
+
+            def verify(attestation: bytes, signature: bytes, name: str) -> str:
+                return verify_bundle.verify_signature(
+                    attestation, signature, signers, revoked, namespace=verify_bundle.ATTESTED, name=name
+                )
+
+            found = verify_bundle.verify_attestations(str(bundle), data, verify)
+        return replace(
+            verified,
+            attested={Path(name).stem: attestation.content for name, attestation in found.items()},
+            signed=verify_bundle.signed_files(data, signature, found),
+        )
 
 
 def read_intact(bundle: Path, trust: Trust) -> Manifest:
@@ -93,14 +98,14 @@ def read_intact(bundle: Path, trust: Trust) -> Manifest:
     """
     try:
         data = verify_bundle.read_bounded(str(bundle), MANIFEST)
-        manifest = ManifestVerifier(trust)(data, bundle / SIGNATURE).manifest
-        known = {MANIFEST, SIGNATURE, *attestations(str(bundle))}
-        found = verify_bundle.folder_problems(str(bundle), manifest.files, known)
+        verified = ManifestVerifier(trust)(data, verify_bundle.read_signature(str(bundle), MANIFEST))
+        known = {*verified.signed, *verify_bundle.attestations(str(bundle))}
+        found = verify_bundle.folder_problems(str(bundle), verified.manifest.files, known)
     except BundleRejected as refused:
         found = [str(refused)]
     if found:
         raise BundleError(f"the bundle at {bundle} cannot be used: {'; '.join(found)}")
-    return manifest
+    return verified.manifest
 
 
 def read_signed(bundle: Path, trust: Trust) -> Verified:
@@ -109,10 +114,19 @@ def read_signed(bundle: Path, trust: Trust) -> Verified:
     Raises:
         BundleError: for a bad signature, an untrusted signer or an expired bundle.
     """
-    verifier = ManifestVerifier(trust)
     with _refusals(bundle):
-        verified = verifier(verify_bundle.read_bounded(str(bundle), MANIFEST), bundle / SIGNATURE)
-        return replace(verified, attested=verifier.attested(bundle))
+        return ManifestVerifier(trust).read(bundle)
+
+
+def carried_bytes(bundle: Path) -> int:
+    """Return the bytes of a bundle, or of its parts, as its own lists say; nothing of it is verified.
+
+    Raises:
+        BundleError: when it has no list, or an invalid one.
+    """
+    with _refusals(bundle):
+        parts = verify_bundle.read_parts(str(bundle))
+    return sum(part.size for part in parts) if parts else read_manifest(bundle).size
 
 
 def verify(bundle: Path, trust: Trust, on_file: Callable[[Entry], None] = _silent) -> Verified:
@@ -125,12 +139,9 @@ def verify(bundle: Path, trust: Trust, on_file: Callable[[Entry], None] = _silen
     with _refusals(bundle):
         parts = verify_bundle.read_parts(str(bundle))
         if parts is None:
-            data = verify_bundle.read_bounded(str(bundle), MANIFEST)
-            verified = verifier(data, bundle / SIGNATURE)
-            verified = replace(verified, attested=verifier.attested(bundle))
-            known = {MANIFEST, SIGNATURE, *attestations(str(bundle))}
+            verified = verifier.read(bundle)
             wanted = verify_bundle.files_at(str(bundle), verified.manifest.files)
-            reject(verify_bundle.folder_problems(str(bundle), wanted, known, on_file))
+            reject(verify_bundle.folder_problems(str(bundle), wanted, verified.signed, on_file))
             return verified
         with tempfile.TemporaryDirectory(prefix=".verify-", dir=state_dir()) as scratch:
             _join(bundle, parts, Path(scratch), verifier, _silent)
@@ -165,9 +176,8 @@ def import_bundle(
         if parts is not None:
             source = store.incoming(parts[0].sha256[:16])
             _join(bundle, parts, source, verifier, _silent)
-        verified = verifier(verify_bundle.read_bounded(str(source), MANIFEST), source / SIGNATURE)
-        verified = replace(verified, attested=verifier.attested(source))
-        home = store.add(source, verified.manifest, on_file)
+        verified = verifier.read(source)
+        home = store.add(source, verified.manifest, verified.signed, on_file)
         protection.record(verified.manifest.terms, verified.manifest.id, verified.signer, downgrade_reason)
         store.tidy()
         return home, verified
@@ -188,8 +198,8 @@ def _join(
 ) -> None:
     reject(verify_bundle.part_problems(str(bundle), parts))
 
-    def trust(data: bytes, signature: str) -> dict[str, Any]:
-        return {"files": list(verifier(data, Path(signature)).manifest.files)}
+    def trust(data: bytes, signature: bytes) -> dict[str, Any]:
+        return {"files": list(verifier(data, signature).manifest.files)}
 
     with verify_bundle.open_parts(str(bundle), parts) as stream:
         verify_bundle.extract(stream, str(into), trust, on_file)

@@ -9,17 +9,16 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rackserve._paths import cache_dir
+from rackserve._paths import cache_dir, program_file
 from rackserve.bundle._audit import AUDIT, audit, judge, skipped
 from rackserve.bundle._controller import CONTROLLER_PACKAGES, build_controller
 from rackserve.bundle._gather import BuildContext
-from rackserve.bundle._manifest import Manifest, scan
+from rackserve.bundle._manifest import Manifest, parse_manifest, scan
 from rackserve.bundle._recipe import read_recipe
 from rackserve.bundle._sbom import SBOM, sbom_of_tree
 from rackserve.bundle._sign import attest, require_key, sign
 from rackserve.errors import BundleError, InputError
-from rackserve.programs import verify_bundle
-from rackserve.programs.verify_bundle import MANIFEST, VERIFIER, Entry
+from rackserve.programs.verify_bundle import MANIFEST, MAX_VERSION, VERIFIER, BundleRejected, Entry
 
 if TYPE_CHECKING:
     from rackserve.bundle._audit import Audit
@@ -60,6 +59,8 @@ def build(
     recipe = read_recipe(inventory)
     if output.exists():
         raise InputError(f"{output} exists; name a new folder, or remove that one")
+    if version is not None and not 1 <= version <= MAX_VERSION:
+        raise InputError(f"--bundle-version is {version}; give a whole number from 1 to {MAX_VERSION}")
     require_key(key)
     verdict = _audited(recipe, progress, no_audit)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +83,7 @@ def build(
         controller = (
             build_controller(tree, context.scratch, progress, allow_dirty=allow_dirty) if recipe.controller else None
         )
-        shutil.copyfile(verify_bundle.__file__, tree / VERIFIER)
+        shutil.copyfile(program_file(VERIFIER), tree / VERIFIER)
         progress.say("hash every file")
         files = scan(tree)
         bill = sbom_of_tree(
@@ -129,7 +130,15 @@ def _audited(recipe: Recipe, progress: Progress, no_audit: str | None) -> Audit:
 
 
 def pack(tree: Path, manifest: Manifest, archive: Path) -> None:
-    """Write the transport layout: each content once, under its hash."""
+    """Write the transport layout: each content once, under its hash.
+
+    Raises:
+        BundleError: when the manifest is one that no rackserve imports, as when a file has a name of the bundle's own.
+    """
+    try:
+        parse_manifest(manifest.to_bytes())
+    except BundleRejected as refused:
+        raise BundleError(f"no rackserve would import this bundle: {refused}") from refused
     by_path = {entry.path: entry for entry in manifest.files}
     for entry in manifest.files:
         blob = archive / entry.blob

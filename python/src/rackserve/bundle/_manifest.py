@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from pydantic import AfterValidator, ConfigDict, Field, StrictInt, ValidationError
+from pydantic.dataclasses import dataclass as validated
 
 from rackserve.errors import BundleError
 from rackserve.programs import verify_bundle
@@ -15,61 +18,73 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+_STRICT: Final = ConfigDict(extra="forbid")
 
-@dataclass(frozen=True)
+
+def _inside(path: str) -> str:
+    if not verify_bundle.is_safe_path(path):
+        raise ValueError("it is not a path inside the bundle")
+    return path
+
+
+_Path = Annotated[str, AfterValidator(_inside)]
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+
+
+@validated(frozen=True, config=_STRICT)
 class Runtime:
     """One installable vLLM: release id `<vllm>-<first 12 of the lock's sha256>`, lock file and wheel folder."""
 
-    id: str
-    vllm: str
-    flavour: str
-    python: str
-    lock: str
+    id: _Name
+    vllm: _Name
+    flavour: _Name
+    python: _Name
+    lock: _Path
     lock_sha256: str
-    wheels: str
+    wheels: _Path
 
 
-@dataclass(frozen=True)
+@validated(frozen=True, config=_STRICT)
 class Model:
     """One Hugging Face snapshot: repository, 40-hex commit, folder in the bundle, size in bytes."""
 
     repo: str
-    revision: str
-    path: str
-    size: int
+    revision: _Name
+    path: _Path
+    size: StrictInt
 
 
-@dataclass(frozen=True)
+@validated(frozen=True, config=_STRICT)
 class Repository:
     """One flat apt repository: the Debian release it is for, its folder, and the versions it carries by name."""
 
-    release: str
-    path: str
+    release: _Name
+    path: _Path
     packages: dict[str, str]
 
 
-@dataclass(frozen=True)
+@validated(frozen=True, config=_STRICT)
 class Driver:
     """One NVIDIA driver set: its apt repository, the packages that a host installs, and what the sources lacked."""
 
-    release: str
-    flavour: str
+    release: _Name
+    flavour: _Name
     version: str
-    path: str
+    path: _Path
     kernels: tuple[str, ...]
     install: tuple[str, ...]
     packages: dict[str, str]
     missing: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@validated(frozen=True, config=_STRICT)
 class Controller:
     """The controller's part: the Python it is for, its folder, project and lock in the bundle, the project's commit."""
 
-    python: str
-    path: str
-    project: str
-    lock: str
+    python: _Name
+    path: _Path
+    project: _Path
+    lock: _Path
     commit: str
 
 
@@ -130,18 +145,27 @@ def read_manifest(bundle: Path) -> Manifest:
 
 
 def parse_manifest(data: bytes) -> Manifest:
-    """Turn a manifest's bytes into its typed form.
+    """Turn a manifest's bytes into its typed form, which gives the same bytes again.
 
     Raises:
-        BundleRejected: as `verify_bundle.parse_manifest` does, or when a field is absent or unknown.
+        BundleRejected: as `verify_bundle.parse_manifest` does, or when a field is absent, unknown or of another type.
     """
     raw = verify_bundle.parse_manifest(data)
     try:
-        return _typed(raw)
+        manifest = _typed(raw)
+    except ValidationError as bad:
+        first = bad.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise _misused(f"{verify_bundle.excerpt(where)}: {first['msg']}") from bad
     except (KeyError, TypeError) as bad:
-        raise BundleRejected(
-            f"{MANIFEST} lacks or misuses a field ({bad}); build the bundle with this rackserve"
-        ) from bad
+        raise _misused(verify_bundle.excerpt(str(bad))) from bad
+    if manifest.to_bytes() != data:
+        raise _misused("it has fields that are not known")
+    return manifest
+
+
+def _misused(what: str) -> BundleRejected:
+    return BundleRejected(f"{MANIFEST} lacks or misuses a field ({what}); build the bundle with this rackserve")
 
 
 def _typed(raw: dict[str, Any]) -> Manifest:

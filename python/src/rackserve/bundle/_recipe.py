@@ -14,7 +14,7 @@ from rackserve._paths import project_root
 from rackserve._schema import Converting
 from rackserve._yaml import read_model
 from rackserve.bundle._waivers import Waiver  # noqa: TC001 - pydantic reads it
-from rackserve.programs.verify_bundle import is_safe_path
+from rackserve.programs.verify_bundle import MAX_VERSION, is_safe_path
 
 RECIPE = "bundle.yml"
 GPU_EXPORTER = "gpu-exporter.txt"  # its lock; its wheels lie in wheels/gpu-exporter
@@ -116,7 +116,7 @@ class Recipe(Converting):
     """The whole of `bundle.yml`."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
-    version: int = Field(ge=1)
+    version: int = Field(ge=1, le=MAX_VERSION)
     expires: date | None = None
     targets: tuple[TargetRecipe, ...] = Field(min_length=1)
     models: tuple[ModelRecipe, ...]

@@ -137,8 +137,7 @@ def _sign(args: argparse.Namespace) -> int:
 @contextmanager
 def _progress(path: Path, what: str) -> Iterator[Callable[[bundle.Entry], None]]:
     """Show bytes and time left while the files of a bundle go by."""
-    parts = bundle.read_parts(str(path))
-    total = sum(part.size for part in parts) if parts else bundle.read_manifest(path).size
+    total = bundle.carried_bytes(path)
     columns = (TextColumn(what), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(what, total=total)

@@ -43,9 +43,13 @@ def missing_files(root: str, files: list[Entry], digests: Digests) -> list[str]:
 
 
 def unwanted(root: str, files: list[Entry]) -> list[str]:
-    """Return the paths under the root that no wanted file has."""
-    found = {os.path.relpath(os.path.join(folder, name), root) for folder, _, names in os.walk(root) for name in names}
-    return sorted(found - {entry.path for entry in files})
+    """Return the paths under the root that no wanted file has; a link to a folder is one of them."""
+    wanted = {entry.path for entry in files}
+    found = []
+    for folder, folders, names in os.walk(root):
+        names += [name for name in folders if os.path.islink(os.path.join(folder, name))]
+        found += [os.path.relpath(os.path.join(folder, name), root) for name in names]
+    return sorted(set(found) - wanted)
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.rackserve_host import host_lock, sync_folder
-from ansible.module_utils.verify_bundle import CHUNK, Digests
+from ansible.module_utils.verify_bundle import CHUNK, DRAFT, Digests
 
 
 def unpack(root: str, archive: str, files: list[dict[str, Any]], digests: Digests) -> None:
@@ -53,7 +53,7 @@ def unpack(root: str, archive: str, files: list[dict[str, Any]], digests: Digest
                 raise ValueError(f"{member.name} was sent but is not what the manifest wants; run the play again")
             path = os.path.join(root, member.name)
             os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-            draft = f"{path}.new"
+            draft = f"{path}{DRAFT}"
             data = source.extractfile(member)
             with open(draft, "wb") as target:
                 while data is not None and (chunk := data.read(CHUNK)):

@@ -46,6 +46,7 @@ import shutil
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.verify_bundle import BundleRejected, RollbackProtection
 
 
 def os_release(text: str) -> dict[str, str]:
@@ -71,14 +72,6 @@ def complete_releases(folder: str) -> list[str]:
     """Return the ids of the releases whose installation was completed."""
     stamps = glob.glob(os.path.join(folder, "*", ".rackserve-complete"))
     return sorted(os.path.basename(os.path.dirname(stamp)) for stamp in stamps)
-
-
-def floor_of(path: str) -> dict[str, Any]:
-    """Return the newest versions of bundles that the host took in; empty on a new host."""
-    if not os.path.exists(path):
-        return {}
-    with open(path, encoding="utf-8") as source:
-        return dict(json.load(source))
 
 
 def adapter_config(folder: str) -> str | None:
@@ -150,12 +143,11 @@ def main() -> None:
     with open("/etc/os-release", encoding="utf-8") as source:
         identity = os_release(source.read())
     found = {version: shutil.which(f"python{version}", path="/usr/bin") for version in module.params["pythons"]}
-    floor_path = os.path.join(os.path.dirname(module.params["store"]), "bundle-floor.json")
     floor: dict[str, Any] = {}
     try:
-        floor = floor_of(floor_path)
-    except (OSError, TypeError, ValueError) as bad:
-        module.fail_json(msg=f"{floor_path}, the newest accepted bundles, cannot be read ({bad}); repair it by hand")
+        floor = RollbackProtection(os.path.dirname(module.params["store"])).read()
+    except BundleRejected as bad:
+        module.fail_json(msg=str(bad))
     module.exit_json(
         changed=False,
         euid=os.geteuid(),
