@@ -235,6 +235,49 @@ def test_unsigned_bytes_of_any_kind(bundle: Path, outcome: Outcome, tmp_path: Pa
     refused(outcome.of(bundle), "verify", "import", "check", "unpack")
 
 
+def test_every_key_of_a_signed_attestation(
+    bundle: Path, outcome: Outcome, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in (verify_bundle, verify_bundle._commands):
+        monkeypatch.setattr(module, "verify_signature", lambda *_, **__: "lab")
+    monkeypatch.setattr("rackserve.cli._bundle._trust", lambda _: outcome.trust)
+    for what, raw in mutations((bundle / AUDIT).read_bytes(), 3, 30):
+        (bundle / AUDIT).write_text(json.dumps(raw))
+        found = outcome.of(bundle)
+        said = {found[way] != "" for way in ("verify", "import", "check", "unpack")}
+        assert len(said) == 1, what
+        if True in said:
+            refused(found, "verify")
+        code = rackserve(["bundle", "verify", str(bundle)])
+        told = capsys.readouterr()
+        assert (code != 0) == (True in said), what
+        assert all(char.isprintable() or char == "\n" for char in told.out)
+
+
+@pytest.mark.parametrize("text", ["[1]", "{}", "null", "[", '[["a"]]', "9" * 5000], ids=lambda text: text[:9])
+def test_a_list_of_a_hosts_files_of_any_kind(
+    bundle: Path, trust: Trust, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    home, _ = import_bundle(bundle, trust)
+    (tmp_path / "signers").write_text(trust.signers)
+    (home / "host-parts.json").write_text(text)
+    argv = ["check", str(home), "--signers", str(tmp_path / "signers"), "--parts", str(home / "host-parts.json")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["verify_bundle.pyz", *argv])
+        assert verify_bundle.main() == 1
+    assert "host-parts.json is not" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["blobs", "attestations", "a folder of blobs"])
+def test_a_folder_that_is_a_link(bundle: Path, outcome: Outcome, tmp_path: Path, name: str) -> None:
+    path = min(bundle.glob("blobs/*")) if name == "a folder of blobs" else bundle / name
+    path.rename(tmp_path / "aside")
+    path.symlink_to(tmp_path / "aside")
+    found = outcome.of(bundle)
+    refused(found, "verify", "import", "check", "unpack")
+    assert "is a link" in found["import"]
+
+
 def test_every_key_of_a_list_of_parts(bundle: Path, outcome: Outcome, tmp_path: Path) -> None:
     split(bundle, 1 << 20, tmp_path / "parts")
     path = next((tmp_path / "parts").glob("*.parts.json"))
@@ -387,6 +430,25 @@ def test_bytes_after_the_archive_are_refused(bundle: Path, outcome: Outcome, tmp
         assert [not found[way] for way in ("verify", "import", "check", "unpack")] == [accepted] * 4
         if not accepted:
             assert "bytes after the end of the archive" in found["check"]
+
+
+def test_parts_of_any_bytes(bundle: Path, outcome: Outcome, tmp_path: Path) -> None:
+    split(bundle, 1 << 20, tmp_path / "parts")
+    (path,) = (tmp_path / "parts").glob("*.parts.json")
+    part = path.with_name(json.loads(path.read_text())["parts"][0]["name"])
+    good = part.read_bytes()
+    drawn = random.Random(4)  # noqa: S311 - not for secrets
+    for number in range(30):
+        data = bytearray(good)
+        for _ in range(3):
+            data[drawn.randrange(len(data) if number % 2 else 2048)] = drawn.randrange(256)
+        data = data[: drawn.randrange(len(data))] if number % 5 == 0 else data
+        part.write_bytes(data)
+        listed = {"name": part.name, "size": len(data), "sha256": verify_bundle.sha256_of(str(part))}
+        path.write_text(json.dumps({"parts": [listed]}))
+        found = outcome.of(tmp_path / "parts")
+        if found["verify"]:
+            refused(found, "verify", "import", "check", "unpack")
 
 
 def test_empty_folders_and_modes_are_made_normal(bundle: Path, outcome: Outcome, trust: Trust) -> None:

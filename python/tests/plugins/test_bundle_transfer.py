@@ -45,6 +45,15 @@ def test_a_wanted_member_is_placed_readable(tmp_path: Path) -> None:
     assert missing(root) == []
 
 
+def test_what_is_not_wanted_is_found_links_to_folders_too(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/b.txt").write_bytes(DATA)
+    (tmp_path / "a/extra").write_bytes(DATA)
+    (tmp_path / "a/folder").symlink_to("/etc")
+    (tmp_path / "empty").mkdir()
+    assert unwanted(str(tmp_path), [ENTRY]) == ["a/extra", "a/folder"]
+
+
 @pytest.mark.parametrize(
     "member",
     [

@@ -11,7 +11,7 @@ from rackserve.bundle._progress import Progress
 from rackserve.bundle._recipe import read_recipe
 from rackserve.bundle._sign import fingerprint_of, key_path, make_key, sign
 from rackserve.bundle._trust import TRUST, Trust, read_trust
-from rackserve.programs.verify_bundle import Entry
+from rackserve.programs.verify_bundle import Entry, excerpt
 
 __all__ = [
     "TRUST",
@@ -27,6 +27,7 @@ __all__ = [
     "build",
     "carried_bytes",
     "diff",
+    "excerpt",
     "fingerprint_of",
     "import_bundle",
     "key_path",

@@ -28,6 +28,7 @@ def _inside(path: str) -> str:
 
 
 _Path = Annotated[str, AfterValidator(_inside)]
+_Repo = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 
 
@@ -48,7 +49,7 @@ class Runtime:
 class Model:
     """One Hugging Face snapshot: repository, 40-hex commit, folder in the bundle, size in bytes."""
 
-    repo: str
+    repo: _Repo
     revision: _Name
     path: _Path
     size: StrictInt

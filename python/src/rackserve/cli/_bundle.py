@@ -169,8 +169,16 @@ def _verified_facts(verified: bundle.Verified, path: Path) -> dict[str, Any]:
 
 def _verified_summary(verified: bundle.Verified, path: Path) -> str:
     audit = verified.attested.get("audit", {})
-    verdict = f"{audit.get('reason', 'there is none')} ({audit.get('made_at', 'never')})"
+    reason, made_at = (
+        _shown(audit.get(key, absent)) for key, absent in (("reason", "there is none"), ("made_at", "never"))
+    )
+    verdict = f"{reason} ({made_at})"
     return f"{_summary(verified.manifest, path)}, signed by {verified.signer}\naudit: {verdict}"
+
+
+def _shown(value: object) -> str:
+    """Return a value of an attestation as a terminal may show it."""
+    return value if isinstance(value, str) and value.isprintable() else bundle.excerpt(value)
 
 
 def _split(args: argparse.Namespace) -> int:

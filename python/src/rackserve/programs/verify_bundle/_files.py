@@ -201,6 +201,9 @@ def copy_verified(root: str, entry: Entry, target: str) -> str | None:
             problem = _altered(entry)
         if problem is None:
             os.replace(draft, target)
+    except OSError as failed:
+        failed.filename = failed.filename or target  # a full disk: the one that is written to
+        raise
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)

@@ -30,6 +30,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _PART = re.compile(r"[A-Za-z0-9._+~@%=,!-]{1,200}")  # "!" ends the epoch in a wheel's name (PEP 440)
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 120
 
@@ -60,7 +61,7 @@ def load_json(data: bytes, name: str, remedy: str = "; copy the bundle again") -
     """Return the value of a JSON text that is not trusted.
 
     Args:
-        data: UTF-8, as RFC 8259 has it: no NaN, and no key twice.
+        data: UTF-8, as RFC 7493 (I-JSON) has it: no NaN, no key twice, no half of a surrogate pair.
         name: the file, for the message.
         remedy: what to do, for the message.
 
@@ -68,15 +69,18 @@ def load_json(data: bytes, name: str, remedy: str = "; copy the bundle again") -
         BundleRejected: when it is not JSON, is nested too deeply or has a number that is too long.
     """
     try:
-        return json.loads(
+        value = json.loads(
             data.decode("utf-8"),
             object_pairs_hook=_reject_duplicate_keys,
             parse_int=_integer,
             parse_float=_finite,
             parse_constant=_reject_constant,
         )
+        if _SURROGATE.search(data):  # half of a pair is no text, and nothing can print it
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as bad:
         raise BundleRejected(f"{name} is not JSON ({bad}){remedy}") from bad
+    return value
 
 
 def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
