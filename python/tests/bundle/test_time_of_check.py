@@ -80,8 +80,7 @@ def test_a_machine_unpacks_no_content_that_was_swapped(
         patch.setattr(sys, "argv", ["verify_bundle.pyz", *argv])
         assert verify_bundle.main() == 1
     assert reason in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-    assert not (tmp_path / "out.new").exists()
+    assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
 
 
 @pytest.mark.parametrize("swap", ["before the copy is opened", "while it is copied"])

@@ -55,6 +55,8 @@ class RollbackProtection:
     def _rows(self) -> list[dict[str, Any]]:
         rows = []
         for number, line in enumerate(_bytes(self._history, b"").splitlines(), 1):
+            if not line.strip():
+                continue
             try:
                 row = load_json(line, f"line {number}", "")
                 _reject_invalid_row(row, f"line {number}", "name")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from typing import TYPE_CHECKING
 
 from ._files import copy_verified, file_problem, folder_problems, place, reject, sync
@@ -30,13 +31,13 @@ def unpack(
         BundleRejected: with every file that is missing, altered or not in the manifest.
         OSError: when the disk is full.
     """
-    draft = f"{dest.rstrip('/')}.new"
-    shutil.rmtree(draft, ignore_errors=True)
-    os.makedirs(draft, mode=0o755)
+    dest = os.path.abspath(dest)
+    draft = tempfile.mkdtemp(prefix=f".{os.path.basename(dest)}-", dir=os.path.dirname(dest))
+    os.chmod(draft, 0o755)  # noqa: S103 - others read it, whatever the umask
     first = {entry.sha256: entry.path for entry in reversed(entries)}
-    for folder in {os.path.dirname(path) for path in (*(entry.path for entry in entries), *signed)}:
-        _make_folder(draft, folder)
     try:
+        for folder in {os.path.dirname(path) for path in (*(entry.path for entry in entries), *signed)}:
+            _make_folder(draft, folder)
         take = _taker(draft, first, own=own)
         reject(folder_problems(bundle, transport_files(entries), {*signed, *ignored}, problem_of=take))
         for entry in entries:
