@@ -26,6 +26,7 @@ PACKAGES: Final = {
     "dpkg": "dpkg",
     "dpkg-deb": "dpkg",
     "gpg": "gnupg",
+    "nginx": "nginx libnginx-mod-http-lua lua-cjson",
     "ssh-keygen": "openssh-client",
 }
 

@@ -60,8 +60,8 @@ def test_a_log_that_has_keys_is_found(host: Host, key: str, status: int) -> None
 
 
 def test_a_buffer_smaller_than_the_prompt_puts_it_into_a_file(host: Host) -> None:
-    """The control, of the search and of the setting; a body in a file is none to the edge, hence the status."""
+    """The control, of the search and of the setting. The file is in memory, and the edge refuses the body."""
     with configured(host, SMALL_BUFFER):
-        found = places_while_under_way(host, 400, halves=9)
+        found = places_while_under_way(host, 413, halves=9)
     assert len(found) == 1
     assert found.pop().startswith("/var/lib/nginx/body/")

@@ -174,3 +174,14 @@ def test_what_cannot_be_asked_is_refused(
 def test_a_wrong_backend_is_refused(backends: list[dict[str, Any]], reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         edge.plan_of(backends, CLIENTS)
+
+
+def test_login_users_of_an_edge_are_kept_from_every_instance() -> None:
+    backends = [backend("g1", "m"), backend("g2", "m", port=8001), {**backend("g3", "n"), "address": "gpu3.example"}]
+    backends.append({**backend("g4", "n"), "address": "2001:db8::4"})
+    assert edge.plan_of(backends, CLIENTS)["engine_matches"] == [
+        "ip daddr 10.0.0.1 tcp dport 8000",
+        "ip daddr 10.0.0.2 tcp dport 8001",
+        "ip6 daddr 2001:db8::4 tcp dport 8000",
+        "tcp dport 8000",
+    ]

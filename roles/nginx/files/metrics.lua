@@ -1,5 +1,6 @@
 -- Prometheus counters and histograms of the requests in the access log, in a separate shared dictionary. Label values
 -- come only from the edge's table, never from a request, so clients, models and servers bound the number of series.
+local counters = require "counters"
 local counts = ngx.shared.rackserve_metrics
 local metrics = {}
 local known, labels = nil, { client = {}, model = {}, upstream = {} }
@@ -11,6 +12,12 @@ local WHOLE = { "0.1", "0.25", "0.5", "1.0", "2.5", "5.0", "10.0", "30.0", "60.0
 local TOLD_AS_ZERO = { "200", "500", "502", "503", "504" }
 local MANY_PAIRS = 500
 local NOBODY = "none"
+-- Events of the Responses and Messages APIs before the first token, and bytes of a line that are looked at.
+local SILENT_EVENTS = {
+    ["ping"] = true, ["message_start"] = true,
+    ["response.created"] = true, ["response.queued"] = true, ["response.in_progress"] = true,
+}
+local LONGEST_LINE = 64
 
 local families = {
     { "requests_total", "counter", "Requests that ended, by what the client was told.",
@@ -27,6 +34,12 @@ local families = {
         { "upstream" }, FIRST_BYTE },
     { "upstream_seconds", "histogram", "As request_seconds, from when this instance was asked.",
         { "upstream" }, WHOLE },
+}
+
+local OPEN = {
+    { "open_requests", "open", "Requests that a client has open now." },
+    { "open_sequences", "sequences", "Sequences of these requests, which the client's limit counts." },
+    { "held_body_bytes", "held", "Bytes of the larger bodies of these requests." },
 }
 
 -- Take the edge's table, as edge.load has read it.
@@ -103,13 +116,50 @@ local function parts(text)
     return found
 end
 
+local function is_stream()
+    return (ngx.var.sent_http_content_type or ""):find("^text/event%-stream") ~= nil
+end
+
+-- Whether a piece of an event stream has data of an answer. A comment keeps a connection open, and some events say
+-- only that the request was taken: neither is a token.
+local function has_data(context, piece)
+    local text = ((context.line or "") .. piece):gsub("\r", "")
+    local begin = 1
+    while true do
+        local stop = text:find("\n", begin, true)
+        if not stop then
+            break
+        end
+        local line = text:sub(begin, stop - 1)
+        begin = stop + 1
+        if line == "" then
+            context.silent = nil
+        elseif line:find("^event:") then
+            context.silent = SILENT_EVENTS[line:match("^event: ?(.*)$")]
+        elseif line:find("^data:") and not context.silent then
+            return true
+        end
+    end
+    context.line = text:sub(begin, begin + LONGEST_LINE)
+    return not context.silent and context.line:find("^data:") ~= nil
+end
+
 -- Record the time of the first byte of an engine's response; called for every chunk.
 function metrics.piece()
     local context = ngx.ctx
-    if not context.first_byte and #ngx.arg[1] > 0 then
+    if context.first_byte or #(ngx.arg[1] or "") == 0 then
+        return
+    end
+    if not is_stream() or has_data(context, ngx.arg[1]) then
         context.first_byte = math.max(0, ngx.now() - ngx.req.start_time())
         ngx.var.rackserve_first_byte = string.format("%.3f", context.first_byte)
     end
+end
+
+-- The status that a client was told. An engine's 500 to a request with a grammar or schema of its own is another: a
+-- client can cause it, and does not use up the error budget of all.
+local function status_of(status, said)
+    return status == "500" and said == "500" and ngx.var.rackserve_grammar == "1" and "500_grammar" or or_nobody(status)
 end
 
 local function count()
@@ -118,14 +168,14 @@ local function count()
         return
     end
     local pair = or_nobody(var.rackserve_client) .. "\n" .. or_nobody(var.rackserve_model)
-    add("requests_total\n" .. pair .. "\n" .. var.status, 1)
+    local asked, said, took = parts(var.upstream_addr), parts(var.upstream_status), parts(var.upstream_response_time)
+    add("requests_total\n" .. pair .. "\n" .. status_of(var.status, said[#said]), 1)
     add("sent_bytes_total\n" .. pair, tonumber(var.bytes_sent) or 0)
     add("received_bytes_total\n" .. pair, tonumber(var.request_length) or 0)
-    local asked, said, took = parts(var.upstream_addr), parts(var.upstream_status), parts(var.upstream_response_time)
     for number, status in ipairs(said) do
         local server = known.servers[asked[number]]
         if server then
-            add("upstream_requests_total\n" .. server.label .. "\n" .. or_nobody(status), 1)
+            add("upstream_requests_total\n" .. server.label .. "\n" .. status_of(status, status), 1)
         end
     end
     local server, whole = known.servers[asked[#asked] or ""], tonumber(var.request_time)
@@ -136,7 +186,7 @@ local function count()
     observe("request_seconds", WHOLE, pair, whole)
     observe("upstream_seconds", WHOLE, upstream, alone)
     local first = ngx.ctx.first_byte
-    if first and (var.sent_http_content_type or ""):match("^text/event%-stream") then
+    if first and is_stream() then
         observe("first_byte_seconds", FIRST_BYTE, pair, first)
         observe("upstream_first_byte_seconds", FIRST_BYTE, upstream, math.max(0, first - (whole - alone)))
     end
@@ -237,10 +287,11 @@ function metrics.tell()
             end
         end
     end
-    head("rackserve_edge_open_requests", "gauge", "Requests that a client has open now.")
-    for name in pairs(known.clients) do
-        local open = ngx.shared.rackserve:get("open/" .. name) or 0
-        say("rackserve_edge_open_requests" .. written({ "client" }, { name }) .. " " .. open)
+    for _, kind in ipairs(OPEN) do
+        head("rackserve_edge_" .. kind[1], "gauge", kind[3])
+        for name in pairs(known.clients) do
+            say("rackserve_edge_" .. kind[1] .. written({ "client" }, { name }) .. " " .. counters.total(kind[2], name))
+        end
     end
     head("rackserve_edge_drained", "gauge", "1 for an instance that an operator took out of rotation.")
     for _, server in pairs(known.servers) do

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rackserve.edge._affinity import parse_affinity
 from rackserve.edge._backend import parse_backends
 from rackserve.edge._clients import parse_clients
+from rackserve.edge._limits import parse_limits
+from rackserve.edge._local_users import engine_matches
 from rackserve.edge._paths import parse_optional, paths_of, refuse_mixed_tasks
 from rackserve.vllm import known_paths
 
@@ -25,18 +27,22 @@ def plan_of(
     drained: Collection[str] = (),
     optional_paths: Sequence[str] = (),
     affinity: Mapping[str, Any] | None = None,
+    *,
+    limits: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the data of the edge's configuration.
 
     Instances that serve exactly the same names share a group wherever those names lead to the same instances. `drained`
     holds labels, as `gpu1:smollm2`; such a server stays in its group and gets no new requests. `optional_paths` are
-    those of the API's optional paths that clients may ask for, `affinity` is as `parse_affinity` takes it.
+    those of the API's optional paths that clients may ask for; `affinity` is as `parse_affinity` takes it, `limits` as
+    `parse_limits` does.
 
     Returns:
-        `groups` (name, models, servers, affine) and `paths` for nginx; `table`, JSON text for the Lua code; `digest`.
+        `groups` (name, models, servers, affine) and `paths` for nginx; `table`, JSON text for the Lua code; `digest`;
+        `engine_matches` for nftables.
 
     Raises:
-        InputError: a wrong backend, client, path or affinity.
+        InputError: a wrong backend, client, path, affinity or limit.
     """
     parsed = parse_backends(backends)
     optional, rule = parse_optional(optional_paths), parse_affinity(affinity or {})
@@ -65,6 +71,7 @@ def plan_of(
     for group in groups:
         group["affine"] = rule is not None and _can_choose(by_model[group["models"][0]], drained)
     payload = _table(_models(by_model, models, paths), parse_clients(clients, sorted(models)))
+    payload["limits"] = parse_limits(limits or {})
     if rule:
         payload["affinity"] = {**rule, "groups": {group["name"]: True for group in groups if group["affine"]}}
     payload["servers"] = {f"{b.address}:{b.port}": {"label": b.label, "drained": b.label in drained} for b in parsed}
@@ -72,7 +79,8 @@ def plan_of(
     offered = [path for path in known_paths() if any(path in of_model for of_model in paths.values())]
     text = json.dumps([groups, offered, table], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return {"groups": groups, "paths": offered, "table": table, "digest": digest}
+    matches = engine_matches(parsed)
+    return {"groups": groups, "paths": offered, "table": table, "digest": digest, "engine_matches": matches}
 
 
 def _group_name(members: Sequence[Backend]) -> str:
@@ -91,7 +99,8 @@ def _models(
     def entry(name: str, members: Sequence[Backend]) -> dict[str, Any]:
         adapters = any(member.adapters for member in members) or None
         shortest = _shortest(members)
-        return _set({"group": models[name], "max_model_len": shortest, "paths": paths[name], "adapters": adapters})
+        served = {"group": models[name], "task": members[0].task, "paths": paths[name]}
+        return _set({**served, "max_model_len": shortest, "adapters": adapters})
 
     return {name: entry(name, members) for name, members in by_model.items()}
 

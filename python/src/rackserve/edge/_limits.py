@@ -1,0 +1,48 @@
+"""`nginx_max_*`: what one request may ask of the edge and of an engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from rackserve.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Limits by name in the Lua code, with the variable of each. 128 is OpenAI's own bound of `n`, 2048 that of the texts of
+# one request for embeddings, and 1000 that of the enum values of a schema.
+_DEFAULTS: Final = {
+    "sequences": ("nginx_max_sequences", 128),
+    "inputs": ("nginx_max_inputs", 2048),
+    "grammar_kib": ("nginx_max_grammar_kib", 64),
+    "grammar_values": ("nginx_max_grammar_values", 1000),
+    "body_mib": ("nginx_max_body_mib", 10),
+    "bodies_mib": ("nginx_max_bodies_mib", 128),
+}
+
+
+def parse_limits(wanted: Mapping[str, Any]) -> dict[str, int]:
+    """Return all limits for the Lua code.
+
+    Args:
+        wanted: those of `sequences`, `inputs`, `grammar_kib`, `grammar_values`, `body_mib` and `bodies_mib` that differ
+            from the defaults.
+
+    Raises:
+        InputError: naming the variable, the value found and what to set.
+    """
+    limits: dict[str, int] = {}
+    for name, (variable, default) in _DEFAULTS.items():
+        found = wanted.get(name, default)
+        try:
+            limits[name] = int(found)
+        except (TypeError, ValueError):
+            raise InputError(f"{variable} is {found!r}; set it to a number") from None
+        if limits[name] < 1:
+            raise InputError(f"{variable} is {found}; set it to 1 or more")
+    if limits["bodies_mib"] < limits["body_mib"]:
+        raise InputError(
+            f"nginx_max_bodies_mib is {limits['bodies_mib']}, less than one body of nginx_max_body_mib "
+            f"{limits['body_mib']}; set it to {limits['body_mib']} or more"
+        )
+    return limits
