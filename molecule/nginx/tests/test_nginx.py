@@ -152,6 +152,14 @@ def test_only_the_ports_for_clients_are_open_to_others(host: Host) -> None:
     assert {address for address in mine if not address.startswith("127.")} == {"0.0.0.0:443", "0.0.0.0:80"}
 
 
+@pytest.mark.parametrize(("user", "refused"), [("root", 0), ("www-data", 0), ("nobody", 1), ("1500", 1)])
+def test_login_users_of_the_edge_do_not_reach_an_engine(host: Host, user: str, refused: int) -> None:
+    code = "import socket; socket.create_connection(('127.0.0.1', 7001), 3)"
+    with engines(host):
+        done = host.run(f'setpriv --reuid={user} --clear-groups python3 -c "{code}"')
+    assert done.stderr.count("ConnectionRefusedError") == done.rc == refused, done.stderr
+
+
 def test_old_protocols_are_refused(host: Host) -> None:
     code = (
         'import socket, ssl; c = ssl._create_unverified_context(); c.set_ciphers("DEFAULT@SECLEVEL=0");'
