@@ -20,6 +20,7 @@ PATH = "/v1/completions"
 HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: edge\r\nContent-Type: application/json\r\n"
 KEY = b"Authorization: Bearer rsk-roomy\r\n"
 DEEP = 511  # levels below the body's own
+OPEN = ("open_requests", "open_sequences", "held_body_bytes")
 NOT_JSON = "The body is not a JSON object."
 WRONG: dict[str, tuple[bytes, str]] = {
     "a list": (b"[1]", NOT_JSON),
@@ -153,7 +154,14 @@ def test_no_body_is_told_as_that(nginx: Edge) -> None:
     for body in (b"", iter([b""])):
         answer = nginx.ask(PATH, body)
         assert (answer.status, answer.error["message"]) == (400, "The request has no body; send a JSON object.")
-    assert nginx.ask(PATH, chunks(b" " * (10 << 20) + b"{}", 65536)).status == 413
+
+
+@pytest.mark.parametrize("size", [(10 << 20) + 2, 20 << 20])
+def test_a_body_in_chunks_that_is_too_large_is_refused_and_given_back(nginx: Edge, size: int) -> None:
+    with nginx.connect() as link:
+        link.sendall(HEAD + KEY + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n%x\r\n{" % size)
+        assert read(link).startswith(b"HTTP/1.1 413 ")
+    wait_for(lambda: sum(nginx.series()[f'{kind}{{client="roomy"}}'] for kind in OPEN) == 0)
 
 
 def test_bodies_of_one_client_have_a_bound_together_and_other_clients_have_their_own(run: Callable[..., Any]) -> None:
