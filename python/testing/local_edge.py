@@ -9,6 +9,7 @@ import http.server
 import json
 import os
 import pwd
+import random
 import re
 import signal
 import socket
@@ -36,10 +37,12 @@ _TEMPORARY: Final = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 
 def free_port() -> int:
-    """Return a port of the loopback that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """Return a port of the loopback that nobody listens on, below those that the kernel gives to clients meanwhile."""
+    while True:
+        port = random.randrange(15000, 32000)  # noqa: S311 - no secret
+        with socket.socket() as found, contextlib.suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
 
 
 class Engine(http.server.BaseHTTPRequestHandler):
@@ -96,8 +99,8 @@ class _Server(http.server.ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, port: int, engines: Engines) -> None:
-        super().__init__(("127.0.0.1", port), Engine)
+    def __init__(self, engines: Engines) -> None:
+        super().__init__(("127.0.0.1", 0), Engine)
         self.engines = engines
 
     def handle_error(self, *_: object) -> None:
@@ -238,14 +241,16 @@ def running(
         code: folder of the Lua code, if not the role's.
         given: variables of the role.
     """
-    port, metrics_port, plain, *behind = (free_port() for _ in range(5))
+    port, metrics_port, plain = (free_port() for _ in range(3))
+    engines = Engines()
+    servers = [_Server(engines) for _ in range(2)]
     for name in ("log", "temporary"):
         (folder / name).mkdir()
     limits = {name.removeprefix("nginx_max_"): value for name, value in given.items() if name.startswith("nginx_max_")}
     place = {"host": "gpu1", "address": "127.0.0.1", "release": "0.32.0"}
     backends = [
-        {**place, "instance": "a", "port": behind[0], "served_names": ["small"]},
-        {**place, "instance": "b", "port": behind[1], "served_names": ["vectors"], "task": "embed"},
+        {**place, "instance": "a", "port": servers[0].server_port, "served_names": ["small"]},
+        {**place, "instance": "b", "port": servers[1].server_port, "served_names": ["vectors"], "task": "embed"},
     ]
     optional = ["/v1/responses", "/v1/messages"]
     plan = edge.plan_of(backends, clients(), (), optional, given.pop("affinity", None), limits=limits)
@@ -265,8 +270,6 @@ def running(
         **given,
     }
     (folder / "nginx.conf").write_text(change(_template(folder, names)), encoding="utf-8")
-    engines = Engines()
-    servers = [_Server(number, engines) for number in behind]
     for server in servers:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     argv = ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-g", "daemon off;"]

@@ -72,7 +72,7 @@ def read_rows(path: Path) -> tuple[Row, ...]:
 def target_tags(python: str) -> tuple[Tag, ...]:
     """Return the wheel tags that a host with the given Python takes, best first."""
     major, minor = (int(part) for part in python.split("."))
-    platforms = target_platforms(TARGET_MACHINE)
+    platforms = target_platforms(TARGET_MACHINE, "12")
     return (
         *cpython_tags((major, minor), platforms=platforms),
         *compatible_tags((major, minor), f"cp{major}{minor}", platforms),
