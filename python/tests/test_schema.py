@@ -100,3 +100,37 @@ def test_items_that_fit_are_returned_and_every_other_is_named() -> None:
     assert [item.name for item in parsed] == ["a"]
     assert [problem.partition(":")[0] for problem in problems] == ["site 'b'", "site number 3"]
     assert parse_items([{"name": "a"}], Outer, "site")[1] == []
+
+
+class Loose(Strict):
+    values: dict[str, bool | int | float | str | list[str] | dict[str, Any]] = Field(default={})
+    gpus: list[int | str] = Field(default=[])
+    maybe: int | str | None = None
+
+
+KINDS = "true or false, a whole number, a number, a text, a list or a mapping"
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ({"values": {"a": None}}, [f"values.a: Input should be {KINDS} (found None)"]),
+        ({"values": {"a": None, "b": object}}, [f"values.{key}: Input should be {KINDS}" for key in "ab"]),
+        ({"values": {"a": ["x", 1]}}, ["values.a.2: Input should be a valid string (found 1)"]),
+        ({"gpus": [0, 1.5]}, ["gpus.2: Input should be a whole number or a text (found 1.5)"]),
+        ({"maybe": []}, ["maybe: Input should be a whole number or a text (found [])"]),
+        ({"gpus": 3}, ["gpus: Input should be a valid list (found 3)"]),
+    ],
+)
+def test_a_value_that_fits_no_member_of_a_union_is_one_mistake(raw: dict[str, Any], expected: list[str]) -> None:
+    with pytest.raises(ValidationError) as wrong:
+        Loose.model_validate(raw)
+    found = sentences(wrong.value, Loose)
+    assert len(found) == len(expected)
+    assert all(sentence.startswith(start) for sentence, start in zip(found, expected, strict=True))
+
+
+def test_a_secret_in_a_union_is_not_shown() -> None:
+    with pytest.raises(ValidationError) as wrong:
+        Loose.model_validate({"maybe": ["hunter2"]})
+    assert "hunter2" not in " ".join(sentences(wrong.value, Loose, shown=frozenset()))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import typing
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, Union
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -73,7 +74,75 @@ def sentences(
             for input that may hold secrets; None shows every value.
         prefix: what stands before every key.
     """
-    return [_sentence(details, model, shown, prefix) for details in error.errors()]
+    return [_sentence(details, model, shown, prefix) for details in _without_unions(error.errors(), model)]
+
+
+def _without_unions(errors: Sequence[ErrorDetails], model: type[BaseModel]) -> list[ErrorDetails]:
+    """Return one error for each value that fits no member of a union; pydantic gives one for each member.
+
+    Where the value is of the kind of one member (a list with a wrong item), that member's errors are returned.
+    """
+    found: list[ErrorDetails] = []
+    groups: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
+    for details in errors:
+        place, kinds = _union_of(model, details["loc"])
+        if not kinds:
+            found.append(details)
+            continue
+        if place not in groups:
+            groups[place] = []
+            found.append({**details, "loc": place, "msg": f"Input should be {_either(kinds)}"})
+        groups[place].append(details)
+    for place, group in groups.items():
+        inside = [details for details in group if len(details["loc"]) > len(place) + 1]
+        if inside:
+            at = next(index for index, details in enumerate(found) if details["loc"] == place)
+            found[at : at + 1] = [{**one, "loc": (*place, *one["loc"][len(place) + 1 :])} for one in inside]
+    return found
+
+
+_KINDS: Final[Mapping[Any, str]] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    list: "a list",
+    dict: "a mapping",
+}
+
+
+def _union_of(model: type[BaseModel], loc: Sequence[int | str]) -> tuple[tuple[int | str, ...], list[Any]]:
+    """Return the first place on the way to an error where the schema has a union of plain types, and those types."""
+    annotation: Any = model
+    for depth, part in enumerate(loc):
+        annotation = _inner(annotation, part)
+        members = [m for m in _flat(annotation) if m is not type(None)]
+        kinds = [typing.get_origin(member) or member for member in members]
+        if len(members) > 1 and depth + 1 < len(loc) and all(kind in _KINDS for kind in kinds):
+            return tuple(loc[: depth + 1]), kinds
+        annotation = members[0] if len(members) == 1 else annotation
+    return (), []
+
+
+def _inner(annotation: Any, part: int | str) -> Any:  # noqa: ANN401 - any type that a field can have
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return _annotation(annotation, str(part))
+    inner = typing.get_args(annotation)
+    return inner[-1] if inner else None
+
+
+def _flat(annotation: Any) -> list[Any]:  # noqa: ANN401 - any type that a field can have
+    """Return the members of a union; any other type is the only member of itself."""
+    if typing.get_origin(annotation) is Annotated:
+        return _flat(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (Union, UnionType):
+        return [member for inner in typing.get_args(annotation) for member in _flat(inner)]
+    return [annotation]
+
+
+def _either(kinds: Sequence[Any]) -> str:
+    names = [_KINDS[kind] for kind in kinds]
+    return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def _sentence(error: ErrorDetails, model: type[BaseModel], shown: Collection[str] | None, prefix: str) -> str:
