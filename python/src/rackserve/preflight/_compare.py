@@ -185,7 +185,7 @@ def capacity_request(
         release=vllm,
         max_model_len=instance.max_model_len,
         max_num_seqs=instance.max_num_seqs,
-        extra_args=instance.extra_args,
+        extra_args=instance.flags,
         gpu_bytes=gpu_bytes,
         cpu_kv_bytes=cpu_kvcache_gib << 30 if cpu else None,
         tensor_parallel=instance.tensor_parallel,

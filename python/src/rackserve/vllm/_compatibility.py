@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from rackserve.gpu import stable_name
 from rackserve.vllm._config import cli_args, parser_of
+from rackserve.vllm._extra_args import unknown_flags
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,17 +43,7 @@ def _instance_problems(instance: Instance, release: Release) -> list[str]:
         found.append(f"api_server_count is {instance.api_server_count}, which {version} does not have: {why}")
     if instance.task == "score" and "/v1/score" not in release.paths:
         found.append(f"task is 'score', which {version} does not have; set stack_runtime.vllm to a newer one")
-    found += [
-        f"extra_args.{key} is {value!r}, which {version} does not have: {release.absent[key]}"
-        for key, value in instance.extra_args.items()
-        if key in release.absent
-    ]
-    if not release.negates_switches:
-        found += [
-            f"extra_args.{key} is false, which {version} drops, and it has no --no-{key}; leave it out"
-            for key, value in instance.extra_args.items()
-            if value is False
-        ]
+    found += unknown_flags(instance.extra_args, release)
     found += [
         f"{arg!r} must be on the command line of {version}, where only letters, digits and ./=:,@+_- are safe"
         for arg in cli_args(instance, release)

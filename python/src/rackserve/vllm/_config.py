@@ -6,6 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from rackserve.errors import InputError
+from rackserve.vllm._arguments import switch_of
+from rackserve.vllm._extra_args import negated
 from rackserve.vllm._units import engine_address
 
 if TYPE_CHECKING:
@@ -103,7 +105,8 @@ def _listening(address: str) -> dict[str, Any]:
 
 def _settings(instance: Instance, release: Release) -> dict[str, Any]:
     """Return the settings that do not depend on the host."""
-    parser = parser_of(instance, release)
+    parser, extra = parser_of(instance, release), extra_flags(instance)
+    replaced = {switch_of(flag) for flag in extra}
     optional = {
         "tensor-parallel-size": instance.tensor_parallel if instance.tensor_parallel > 1 else None,
         "api-server-count": instance.api_server_count,
@@ -122,16 +125,16 @@ def _settings(instance: Instance, release: Release) -> dict[str, Any]:
         "max-model-len": instance.max_model_len,
         "max-num-seqs": instance.max_num_seqs,
         **_task(instance, release),
-        **_quiet(release),
+        **{flag: value for flag, value in _quiet(release).items() if switch_of(flag) not in replaced},
         **{key: value for key, value in optional.items() if value is not None},
-        **_extra(instance, release),
+        **extra,
     }
 
 
 def _switch(key: str, release: Release, *, on: bool) -> dict[str, bool]:
     if on:
         return {key: True}
-    return {_negated(key): True} if release.negates_switches else {}
+    return {negated(key): True} if release.negates_switches else {}
 
 
 def _task(instance: Instance, release: Release) -> dict[str, Any]:
@@ -149,12 +152,8 @@ def _task(instance: Instance, release: Release) -> dict[str, Any]:
     return {**switched_off, "runner": "pooling", "convert": {"embed": "embed", "score": "classify"}[instance.task]}
 
 
-def _negated(key: str) -> str:
-    return key.removeprefix("no-") if key.startswith("no-") else f"no-{key}"
-
-
 def _quiet(release: Release) -> dict[str, Any]:
-    """Switch off request logs, the API's documentation pages, and calls from other web origins."""
+    """Switch off request logs, the API's documentation pages, and calls from other web origins; defaults only."""
     access_log = "disable-uvicorn-access-log" in release.flags
     return {
         **({"disable-log-requests": True} if release.log_requests == "unless-disabled" else {}),
@@ -164,15 +163,13 @@ def _quiet(release: Release) -> dict[str, Any]:
     }
 
 
-def _extra(instance: Instance, release: Release) -> dict[str, Any]:
+def extra_flags(instance: Instance) -> dict[str, Any]:
     """Return the extra arguments; a mapping becomes the JSON that every release reads."""
-    found: dict[str, Any] = {}
-    for key, value in instance.extra_args.items():
-        if isinstance(value, bool):
-            found |= _switch(key, release, on=value)
-        else:
-            found[key] = json.dumps(value) if isinstance(value, dict) else value
-    return found
+    return {
+        key: json.dumps(value) if isinstance(value, dict) else value
+        for key, value in instance.flags.items()
+        if value is not False
+    }
 
 
 def environment_of(instance: Instance, release: Release, flavour: str, cpu_kvcache_gib: int) -> dict[str, str]:

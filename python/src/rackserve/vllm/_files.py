@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from rackserve.vllm._arguments import owner_of
 from rackserve.vllm._units import listener_of, unit_of
 
 if TYPE_CHECKING:
@@ -88,10 +90,15 @@ def instance_files(name: str) -> list[str]:
 
 
 def reason_of(result: Mapping[str, Any]) -> str:
-    """Return the last error line of a failed `validate`, or the command that could not be run."""
+    """Return the last error line of a failed `validate`, or the command that could not be run.
+
+    Where vLLM misreads a flag that a key of the inventory decides, the key is named.
+    """
     lines = str(result.get("stderr", "")).strip().splitlines()
     if lines:
-        return lines[-1]
+        flags = re.findall(r"--([a-z0-9-]+)", lines[-1]) if " misreads its arguments: " in lines[-1] else []
+        owner = next((owner for owner in map(owner_of, flags) if owner), None)
+        return f"{lines[-1]}; {owner}" if owner else lines[-1]
     if "cmd" in result:
         return f"{str(result['cmd']).split()[0]} cannot be run; run the role vllm_runtime first"
     return str(result.get("msg", "no reason given"))

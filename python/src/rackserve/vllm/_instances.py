@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from rackserve._schema import Strict, parse_items
 from rackserve.errors import InputError
 from rackserve.gpu import stable_name
+from rackserve.vllm._extra_args import Extra, joined, validate_extra_args
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,41 +21,6 @@ _GPU: Final = re.compile(r"(GPU|MIG)-[0-9a-fA-F-]{36}|([0-9a-fA-F]{4}){1,2}:[0-9
 Task = Literal["generate", "embed", "score"]
 _REPO: Final = r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$"
 _COMMIT: Final = r"^[0-9a-f]{40}$"
-_RESERVED_ARGS: Final = {
-    "api-key": "set keys at the edge: only the socket proxy reaches an engine",
-    "config": "leave it out, rackserve writes that file",
-    "convert": "set task",
-    "device-ids": "set gpus",
-    "enable-auto-tool-choice": "set tool_call_parser",
-    "enable-lora": "set lora",
-    "enable-prefix-caching": "set prefix_caching",
-    "host": "set vllm_listen_address",
-    "lora-modules": "set lora",
-    "model": "set model.repo",
-    "no-enable-prefix-caching": "set prefix_caching",
-    "port": "set port",
-    "revision": "set model.revision",
-    "runner": "set task",
-    "served-model-name": "set model.served_names",
-    "shutdown-timeout": "set vllm_shutdown_timeout",
-    "uds": "set port, on which the socket proxy of the instance listens",
-    **{
-        key.replace("_", "-"): f"set {key}"
-        for key in (
-            "api_server_count",
-            "chat_template",
-            "dtype",
-            "gpu_memory_utilization",
-            "kv_cache_dtype",
-            "max_model_len",
-            "max_num_seqs",
-            "quantization",
-            "task",
-            "tensor_parallel_size",
-            "tool_call_parser",
-        )
-    },
-}
 
 
 class ModelRef(Strict):
@@ -166,7 +132,7 @@ class Instance(Strict):
     prefix_caching: bool = Field(
         default=True, description="Whether prompts with the same beginning share the KV cache of it."
     )
-    extra_args: dict[str, bool | int | float | str | list[str] | dict[str, Any]] = Field(
+    extra_args: dict[str, Extra] = Field(
         default={}, description="Other flags of `vllm serve` and their values, by long name without leading dashes."
     )
 
@@ -185,16 +151,6 @@ class Instance(Strict):
             raise ValueError("a GPU is named twice; name each once")
         return value
 
-    @field_validator("extra_args")
-    @classmethod
-    def _known_owner(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for key in value:
-            if key in _RESERVED_ARGS:
-                raise ValueError(f"{key} is not an extra argument; {_RESERVED_ARGS[key]}")
-            if key.startswith("-") or "_" in key:
-                raise ValueError(f"{key}: write the flag's name without leading dashes and with dashes inside")
-        return value
-
     @field_validator("chat_template")
     @classmethod
     def _template_inside(cls, value: str | None) -> str | None:
@@ -211,11 +167,25 @@ class Instance(Strict):
         return self
 
     @model_validator(mode="after")
+    def _extra_args_carried(self) -> Instance:
+        problems = validate_extra_args(self.name, self.extra_args) or self._golden_problems()
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _golden_problems(self) -> list[str]:
+        """Refuse fewer log-probabilities than the probe asks for (programs/vllm_probe.py, ask_golden)."""
+        most, asked = self.extra_args.get("max-logprobs"), 5 if self.lora else 1
+        if self.task != "generate" or not isinstance(most, int) or most < 0 or most >= asked:
+            return []
+        return [f"extra_args.max-logprobs is {most!r}, and the probe compares {asked}; set {asked} or more"]
+
+    @model_validator(mode="after")
     def _every_gpu_works(self) -> Instance:
         workers = self.tensor_parallel
-        for key in ("pipeline-parallel-size", "data-parallel-size"):
-            size = self.extra_args.get(key, 1)
-            workers *= size if isinstance(size, int) else 1
+        for key in ("pipeline-parallel-size", "data-parallel-size", "prefill-context-parallel-size"):
+            size = str(self.extra_args.get(key, 1))
+            workers *= int(size) if size.isdecimal() else 1
         if self.gpus and workers != len(self.gpus):
             raise ValueError(
                 f"tensor_parallel_size makes {workers} workers and gpus names {len(self.gpus)}; name as many GPUs, or "
@@ -232,6 +202,11 @@ class Instance(Strict):
     def served_names(self) -> tuple[str, ...]:
         """Names that clients may use; the repository's when none is given."""
         return tuple(self.model.served_names) or (self.model.repo,)
+
+    @property
+    def flags(self) -> dict[str, Extra]:
+        """The extra arguments as they are written for vLLM; see `joined`."""
+        return joined(self.extra_args)
 
     @property
     def snapshots(self) -> frozenset[tuple[str, str]]:
