@@ -12,6 +12,7 @@ from ansible.plugins.action import ActionBase
 
 from rackserve.ansible.action import bundle_manifest, vllm_plan
 from rackserve.bundle._manifest import Manifest, Model
+from testing.model_folders import Layout
 
 ROLES = Path(__file__).parents[3] / "roles"
 REVISION = "0" * 40
@@ -46,8 +47,8 @@ def run(plugin: Any, **asked: Any) -> dict[str, Any]:
     return found
 
 
-def plan(*instances: dict[str, Any]) -> dict[str, Any]:
-    bundle = {"path": "/none", "text": TEXT}
+def plan(*instances: dict[str, Any], path: str = "/none") -> dict[str, Any]:
+    bundle = {"path": path, "text": TEXT}
     read: dict[str, Any] = {"gpus": [], "adapters": {}, "written": []}
     return run(vllm_plan, instances=list(instances), options=OPTIONS, bundle=bundle, **read)
 
@@ -79,6 +80,15 @@ def test_a_plan_is_plain_data() -> None:
     assert found["changed"] is False
     assert found["instances"][0]["unit"] == "vllm@a.service"
     assert yaml.safe_load(yaml.safe_dump(found)) == found
+
+
+def test_what_goes_off_by_itself_is_a_warning_that_names_the_host(tmp_path: Path) -> None:
+    assert plan(INSTANCE)["notes"] == []
+    Layout("LlamaForCausalLM", "llama", template="").write(tmp_path / "models/m")
+    (tmp_path / "models/m/chat_template.jinja").write_text("{{ tools }}")
+    found = plan(INSTANCE, path=str(tmp_path))
+    assert found["warnings"] == found["notes"]
+    assert any(note.startswith("gpu1: instance 'a': tool calls of o/m come as text") for note in found["notes"])
 
 
 def test_instances_that_cannot_be_served_are_refused_for_their_host() -> None:

@@ -20,6 +20,7 @@ from rackserve.vllm._compatibility import validate_release
 from rackserve.vllm._config import cli_args, config_of, environment_of
 from rackserve.vllm._instances import parse_instances
 from rackserve.vllm._models import model_findings
+from rackserve.vllm._notices import tool_notices
 from rackserve.vllm._probe_settings import probe_settings
 from rackserve.vllm._releases import release_of
 from rackserve.vllm._resolve import adapter_sources, resolve_paths
@@ -130,7 +131,7 @@ class HostPlan:
         chat_templates: path on the host to file of the inventory.
         arguments: `--config` files, which vLLM's own parser reads first.
         settings: environment and probe settings of each instance.
-        notes: what is worth telling of the models, and refuses nothing.
+        notes: sentences on the models and on what goes off by itself; they refuse nothing.
         read_by: files by the unit that reads them: a unit that started before they changed is restarted.
     """
 
@@ -193,7 +194,7 @@ def host_plan(
         settings=[file for plan in plans for file in _settings(plan)],
         read_by={unit: paths for plan in plans for unit, paths in _files.read_by(plan.name, options.root).items()},
         removed=_removal(host.written, {plan.name for plan in plans}, templates),
-        notes=[finding.text for finding in findings],
+        notes=[*(finding.text for finding in findings), *tool_notices(found, release, sources.snapshots, options.site)],
     )
 
 

@@ -116,6 +116,15 @@ class Release(Strict):
         parser = next(found, None)
         return parser if parser in self.tool_parsers else None
 
+    def likely_parser(self, repo: str) -> tuple[str, str] | None:
+        """Return the parser for a copy of a known model in another's repository, and the known model's owner."""
+        name = repo.rpartition("/")[2]
+        for pattern, parser in self.model_parsers.items():
+            owner, _, model = pattern.partition("/")
+            if re.match(model, name) and parser in self.tool_parsers:
+                return parser, f"{owner}'s model"
+        return None
+
 
 class _Span(Strict):
     first: str | None = Field(default=None, alias="from")

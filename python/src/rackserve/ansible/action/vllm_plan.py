@@ -24,6 +24,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Return the fields of `rackserve.vllm.HostPlan`."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         asked = plain(self._task.args)
+        host = (task_vars or {}).get("inventory_hostname", "the host")
         try:
             plan = vllm.host_plan(
                 asked["instances"],
@@ -37,6 +38,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 ),
             )
         except RackserveError as refused:
-            host = (task_vars or {}).get("inventory_hostname", "the host")
             return {**result, "failed": True, "msg": f"{host}, nothing was changed: {refused}"}
-        return {**result, "changed": False, "warnings": plan.notes, **asdict(plan)}
+        notes = [f"{host}: {note}" for note in plan.notes]
+        return {**result, "changed": False, **asdict(plan), "notes": notes, "warnings": notes}
