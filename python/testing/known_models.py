@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
+from typing import Any, Final
 
 Config = dict[str, Any]
+_CONFIGS: Final = Path(__file__).parents[1] / "tests" / "data" / "model_configs"
 
 
 def llama(layers: int, hidden: int, heads: int, kv_heads: int, **more: Any) -> Config:
@@ -70,3 +69,8 @@ def write_model(folder: Path, config: Config, tensors: dict[str, tuple[str, list
         header = json.dumps({"__metadata__": {"format": "pt"}, **entries}).encode()
         (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
     return folder
+
+
+def model_configs() -> dict[str, Config]:
+    """Return the configurations of published models that vLLM was asked about, by name."""
+    return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(_CONFIGS.glob("*.json"))}

@@ -5,80 +5,39 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+from testing.known_models import GEMMA_27B, model_configs
 
-def _llama(layers: int, hidden: int, heads: int, kv_heads: int, **more: Any) -> dict[str, Any]:  # noqa: ANN401
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "num_hidden_layers": layers,
-        "hidden_size": hidden,
-        "intermediate_size": 4 * hidden,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
-        "vocab_size": 128256,
-        "max_position_embeddings": 131072,
-        "torch_dtype": "bfloat16",
-        **more,
-    }
-
-
-LLAMA_8B: Final = _llama(32, 4096, 32, 8)
-LLAMA_3B: Final = _llama(28, 3072, 24, 8, head_dim=128, tie_word_embeddings=True)
-SMOLLM2: Final = _llama(30, 576, 9, 3, tie_word_embeddings=True)
-MISTRAL: Final = {**LLAMA_8B, "architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": 4096}
-QWEN: Final = {
-    **_llama(28, 3584, 28, 4),
-    "architectures": ["Qwen2ForCausalLM"],
-    "model_type": "qwen2",
-    "sliding_window": 131072,
-    "use_sliding_window": False,
-    "max_window_layers": 28,
-}
-GEMMA2: Final = {
-    **_llama(42, 3584, 16, 8, head_dim=256, sliding_window=4096, query_pre_attn_scalar=256),
-    "architectures": ["Gemma2ForCausalLM"],
-    "model_type": "gemma2",
-}
-GEMMA3_27B: Final = {
-    **_llama(62, 5376, 32, 16, head_dim=128, sliding_window=1024, query_pre_attn_scalar=168),
-    "architectures": ["Gemma3ForCausalLM"],
-    "model_type": "gemma3_text",
-}
+_KNOWN: Final = model_configs()
+LLAMA_8B: Final = _KNOWN["llama-3.1-8b"]
+LLAMA_3B: Final = _KNOWN["llama-3.2-3b"]
+SMOLLM2: Final = _KNOWN["smollm2-135m"]
+MISTRAL: Final = _KNOWN["mistral-7b-v0.1"]
+QWEN: Final = _KNOWN["qwen2.5-7b"]
+GEMMA2: Final = _KNOWN["gemma-2-9b"]
+GEMMA3_27B: Final = {**GEMMA_27B, "architectures": ["Gemma3ForCausalLM"]}
 GEMMA3_4B: Final = {
-    **_llama(34, 2560, 8, 4, head_dim=256, sliding_window=1024, query_pre_attn_scalar=256),
-    "architectures": ["Gemma3ForCausalLM"],
-    "model_type": "gemma3_text",
+    **GEMMA3_27B,
+    "num_hidden_layers": 34,
+    "hidden_size": 2560,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
 }
-GPT_OSS: Final = {
-    **_llama(24, 2880, 64, 8, head_dim=64, sliding_window=128, num_local_experts=32, num_experts_per_tok=4),
-    "architectures": ["GptOssForCausalLM"],
-    "model_type": "gpt_oss",
-    "layer_types": ["sliding_attention", "full_attention"] * 12,
-}
-GPT_OSS_DRAFTED: Final = {
-    **GPT_OSS,
+GPT_OSS: Final = {key: value for key, value in _KNOWN["gpt-oss-20b"].items() if key != "quantization_config"}
+TWELVE_AND_THIRTEEN: Final = {
+    **_KNOWN["olmo-3-7b"],
     "num_hidden_layers": 25,
-    "layer_types": [*GPT_OSS["layer_types"], "full_attention"],
+    "hidden_size": 2880,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "sliding_window": 128,
+    "max_position_embeddings": 131072,
+    "rope_scaling": None,
+    "layer_types": [*["sliding_attention", "full_attention"] * 12, "full_attention"],
 }
-COHERE2: Final = {
-    **_llama(32, 4096, 32, 8, sliding_window=4096, layer_norm_eps=1e-5, logit_scale=0.25),
-    "architectures": ["Cohere2ForCausalLM"],
-    "model_type": "cohere2",
-    "sliding_window_pattern": 4,
-}
-DEEPSEEK: Final = {
-    **_llama(61, 7168, 128, 128, kv_lora_rank=512, q_lora_rank=1536, qk_rope_head_dim=64, qk_nope_head_dim=128),
-    "architectures": ["DeepseekV3ForCausalLM"],
-    "model_type": "deepseek_v3",
-    "v_head_dim": 128,
-    "n_routed_experts": 256,
-    "num_experts_per_tok": 8,
-    "n_group": 8,
-    "topk_group": 4,
-    "moe_intermediate_size": 2048,
-    "n_shared_experts": 1,
-    "first_k_dense_replace": 3,
-}
+COHERE2: Final = _KNOWN["c4ai-command-r7b"]
+DEEPSEEK: Final = {key: value for key, value in _KNOWN["deepseek-v3"].items() if key != "quantization_config"}
 
 
 @dataclass(frozen=True)
@@ -122,7 +81,7 @@ CASES: Final = (
     Case("Gemma-3-4B, 5 full + 29 sliding", GEMMA3_4B, 10, 131072, batched=2048),
     Case("gpt-oss-20b, 12 + 12", GPT_OSS, 20, 131072, overlapping=False),
     Case("gpt-oss-20b, short requests", GPT_OSS, 20, 100),
-    Case("gpt-oss-20b with 13 full", GPT_OSS_DRAFTED, 20, 131072),
+    Case("12 sliding + 13 full", TWELVE_AND_THIRTEEN, 20, 131072),
     Case("Command-R7B, 8 full + 24 sliding", COHERE2, 20, 131072),
     Case("Command-R7B, CPU", COHERE2, 4, 16384, device="cpu", batched=2048),
     Case("DeepSeek-V3", DEEPSEEK, 20, 131072, overlapping=False),

@@ -2,10 +2,10 @@
 
 Needs an environment that has vLLM 0.32.0 (its CPU build will do) and this checkout's package on PYTHONPATH:
 
-    export PYTHONPATH=python/src
+    export PYTHONPATH=python/src:python
     VENV/bin/python python/tools/check_capacity.py functions
     VENV/bin/python python/tools/check_capacity.py engine MODEL_DIR --gib 1 --max-model-len 2048
-    PYTHONPATH=UNPACKED:python/src VENV/bin/python python/tools/check_capacity.py functions --release 0.22.1
+    PYTHONPATH=UNPACKED:python/src:python VENV/bin/python python/tools/check_capacity.py functions --release 0.22.1
 
 `functions` asks vLLM for its blocks, concurrency and tokens of known models; no weights are loaded. With 0.32.0,
 vLLM's own ModelConfig reads the config.json. With another release (its wheel unpacked, in front of the installed one)
@@ -116,9 +116,11 @@ def _specs(config: Any) -> dict[str, Any]:  # noqa: ANN401 - vLLM's own
     if model.use_mla:
         return {f"layer.{i}": interface.MLAAttentionSpec(**common) for i in layers}
     window = model.get_sliding_window()
+    # Cohere 2 counts the tokens before a token (model_executor/models/commandr.py)
+    looks_back = (window or 0) + int(text.model_type == "cohere2")
     kinds = getattr(text, "layer_types", None) or ["sliding_attention" if window else "full_attention"] * len(layers)
     return {
-        f"layer.{i}": interface.SlidingWindowSpec(sliding_window=text.sliding_window, **common)
+        f"layer.{i}": interface.SlidingWindowSpec(sliding_window=looks_back, **common)
         if kinds[i] == "sliding_attention"
         else interface.FullAttentionSpec(**common)
         for i in layers
@@ -174,6 +176,10 @@ def theirs_elsewhere(case: Case, folder: Path, release: str) -> list[str]:
     return [f"{found.num_blocks:,}", f"{concurrency:.4f}", tokens]
 
 
+def _window(shape: ModelShape, release: str) -> int:
+    return shape.window + int(shape.window_with_itself and arithmetic_of(release).window_grows)
+
+
 def _block(case: Case, shape: ModelShape, release: str) -> int:
     if case.device == "cpu":
         return arithmetic_of(release).cpu_block_size
@@ -196,7 +202,7 @@ def _duck_specs(shape: ModelShape, case: Case, release: str) -> dict[str, Any]:
     return {
         f"layer.{i}": full(**common)
         if kind is Attention.FULL
-        else interface.SlidingWindowSpec(sliding_window=shape.window, **common)
+        else interface.SlidingWindowSpec(sliding_window=_window(shape, release), **common)
         for i, kind in enumerate(shape.kv_layers)
     }
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rackserve.cli import main
-from testing.known_models import LLAMA_8B, SMOLLM2, write_model
+from testing.known_models import LLAMA_8B, SMOLLM2, model_configs, write_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +47,33 @@ def test_one_request_that_does_not_fit_ends_with_1_and_what_would(
     assert "does not start: one request of 131,072 tokens needs 16.00 GiB of KV cache" in out
     assert "starts with --max-model-len 40" in out
     assert "starts with --tensor-parallel 2" in out
+
+
+def test_an_encoder_is_told_to_have_no_kv_cache(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "e", model_configs()["bge-base-en"])
+    code = main(["capacity", "--model", str(folder), "--gpu-memory", "24"])
+    out = capsys.readouterr().out
+
+    assert code == 0
+    assert "bert: 12 layers, an encoder, bfloat16" in out
+    assert "no KV cache: an encoder reads a request at once and keeps nothing" in out
+    assert "predicted" not in out.split("no KV cache", 1)[1]
+
+
+def test_a_model_without_a_longest_request_needs_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "b", model_configs()["bloom-7b1"])
+    command = ["capacity", "--model", str(folder), "--gpu-memory", "48"]
+
+    assert main(command) == 2
+    assert "sets no longest request that is known here; set --max-model-len" in capsys.readouterr().err
+    assert main([*command, "--max-model-len", "4096"]) == 0
+
+
+def test_a_model_that_is_not_known_is_named_with_its_kind(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "n", {**SMOLLM2, "model_type": "new"})
+
+    assert main(["capacity", "--model", str(folder), "--gpu-memory", "24"]) == 2
+    assert "model_type 'new': the KV cache of this kind of model is not computed here" in capsys.readouterr().err
 
 
 def test_the_bar_has_sixty_marks_and_a_legend(capsys: pytest.CaptureFixture[str], model: str) -> None:

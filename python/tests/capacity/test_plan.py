@@ -10,18 +10,20 @@ import pytest
 from rackserve.capacity import (
     GIB,
     CapacityRequest,
+    NotComputedError,
     Plan,
     Remedy,
     Settings,
     arithmetic_of,
     plan,
+    plan_of,
     remedies,
     shape_of,
     validate_capacity,
     weights_of,
 )
 from rackserve.errors import InputError
-from testing.known_models import DEEPSEEK, GEMMA_27B, LLAMA_3B, LLAMA_8B, SMOLLM2, write_model
+from testing.known_models import DEEPSEEK, GEMMA_27B, LLAMA_3B, LLAMA_8B, SMOLLM2, model_configs, write_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,8 +97,13 @@ def test_a_set_kv_cache_reports_how_much_it_needs(planned: Any) -> None:
 @pytest.mark.parametrize(
     ("config", "settings", "message"),
     [
-        (SMOLLM2, {"max_model_len": 8193}, "max_model_len 8193 is longer than the model's 8192; set 8192 or less"),
-        (LLAMA_3B, {"tensor_parallel": 16}, "tensor_parallel 16 does not divide the model's 24 attention heads"),
+        (
+            SMOLLM2,
+            {"max_model_len": 8193},
+            "max_model_len 8193 is longer than the model's 8192 in vLLM 0.32.0; set 8192 or less",
+        ),
+        (LLAMA_3B, {"tensor_parallel": 16}, "16 does not divide the model's 24 attention heads; set one of 1, 2, 4, 8"),
+        (LLAMA_3B, {"tensor_parallel": 3}, "3 does not divide the model's 8 KV heads, nor they it; set one of 1, 2, 4"),
         (SMOLLM2, {"device": "cpu", "available_kv": None}, "give --available-kv"),
         (SMOLLM2, {"available_kv": None}, "set --gpu-memory or --available-kv"),
     ],
@@ -113,6 +120,32 @@ def test_heads_are_replicated_past_their_number_and_latents_always(planned: Any)
 
     assert planned(LLAMA_8B, tensor_parallel=16, **settings).layout.bytes_per_token == 2 * 128 * 2 * 32
     assert planned(DEEPSEEK, tensor_parallel=8, **settings).layout.bytes_per_token == 576 * 2 * 61
+
+
+def test_gpus_that_share_out_the_layers_hold_the_most_of_one(planned: Any) -> None:
+    settings = {"max_model_len": 8192, "available_kv": 20 * GIB, "pipeline_parallel": 3}
+
+    assert planned(LLAMA_8B, **settings).layout.group_layers == 11
+    assert planned(LLAMA_8B, "0.6.4.post1", **settings).layout.group_layers == 12
+    with pytest.raises(NotComputedError, match="the split of layers with windows is not computed here"):
+        planned(GEMMA_27B, **settings)
+
+
+def test_an_encoder_has_no_kv_cache_and_always_fits(planned: Any) -> None:
+    found = planned(model_configs()["bge-base-en"], max_model_len=512, gpu_bytes=24 * GIB)
+
+    assert found.fits
+    assert (found.needed, found.capacity.num_blocks, found.layout.bytes_per_token) == (0, 0, 0)
+    assert found.longest == 512
+
+
+def test_bitsandbytes_is_computed_only_where_vllm_loads_it(planned: Any) -> None:
+    config = {**LLAMA_8B, "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    settings = {"max_model_len": 8192, "gpu_bytes": 24 * GIB}
+
+    assert planned(config, "0.26.0", **settings).fits
+    with pytest.raises(NotComputedError, match=r"quantization bitsandbytes: vLLM 0\.32\.0 itself does not load it"):
+        planned(config, **settings)
 
 
 def test_a_window_is_sized_for_two_batches_on_a_gpu_only(planned: Any) -> None:
@@ -182,9 +215,80 @@ def test_a_model_that_cannot_be_read_is_a_problem_not_a_crash(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
+    ("name", "length", "release"),
+    [
+        ("falcon-7b", 2048, "0.32.0"),
+        ("starcoder", 8192, "0.32.0"),
+        ("longchat-linear-rope", 32768, "0.32.0"),
+        ("qwen3-4b-yarn", 131072, "0.10.2"),
+        ("dbrx", 32768, "0.32.0"),
+        ("bloom-7b1", 4096, "0.32.0"),
+        ("qwen2.5-omni-7b", 32768, "0.32.0"),
+        ("bge-m3", 8194, "0.32.0"),
+        ("qwen3-4b", 40960, "0.32.0"),
+    ],
+)
+def test_a_model_in_other_words_than_llamas_is_served(tmp_path: Path, name: str, length: int, release: str) -> None:
+    model = write_model(tmp_path, model_configs()[name])
+    wanted = _wanted(model, release=release, max_model_len=length, cpu_kv_bytes=20 * GIB)
+
+    assert validate_capacity(wanted) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "release", "longest"),
+    [
+        ("qwen3-4b-yarn", 131072, "0.32.0", 40960),
+        ("qwen3-4b", 131072, "0.10.2", 40960),
+        ("longchat-linear-rope", 32769, "0.26.0", 32768),
+        ("bge-base-en", 513, "0.32.0", 512),
+    ],
+)
+def test_a_length_is_refused_where_vllm_refuses_it(
+    tmp_path: Path, name: str, length: int, release: str, longest: int
+) -> None:
+    model = write_model(tmp_path, model_configs()[name])
+    found = validate_capacity(_wanted(model, release=release, max_model_len=length, cpu_kv_bytes=20 * GIB))
+
+    assert found == (
+        f"instance 'chat': max_model_len {length} is longer than the model's {longest} in vLLM {release}; "
+        f"set {longest} or less"
+    )
+
+
+def test_a_length_that_no_rule_here_gives_is_left_to_vllm(tmp_path: Path) -> None:
+    model = write_model(tmp_path, {**LLAMA_8B, "rope_scaling": {"rope_type": "new", "factor": 2.0}})
+
+    assert validate_capacity(_wanted(model, max_model_len=262144, cpu_kv_bytes=64 * GIB)) is None
+
+
+def test_one_key_and_value_for_all_heads_need_what_one_head_needs(planned: Any) -> None:
+    layout = planned(model_configs()["falcon-7b"], max_model_len=2048, available_kv=GIB).layout
+
+    assert layout.bytes_per_token == 2 * 64 * 2 * 32
+
+
+@pytest.mark.parametrize(("given", "size"), [("4G", 4 << 30), ("4g", 4 * 10**9), ("1.5g", 15 * 10**8), ("1024", 1024)])
+def test_numbers_are_read_as_vllms_parser_does(tmp_path: Path, given: str, size: int) -> None:
+    model = write_model(tmp_path, LLAMA_8B)
+    found = plan_of(_wanted(model, extra_args={"kv-cache-memory-bytes": given}, cpu_kv_bytes=None, gpu_bytes=24 * GIB))
+
+    assert found.budget.available == size
+
+
+@pytest.mark.parametrize(
     ("config", "changes"),
     [
         ({"mamba_d_state": 16}, {}),
+        ({"model_type": "new"}, {}),
+        ({"num_hidden_layers": None}, {}),
+        ({"torch_dtype": "int8"}, {}),
+        ({"quantization_config": {"quant_method": "new"}}, {}),
+        ({}, {"quantization": "experts_int8"}),
+        ({}, {"extra_args": {"kv-cache-memory-bytes": "1.5G"}}),
+        ({}, {"extra_args": {"attention-backend": "FLEX_ATTENTION"}}),
+        ({}, {"extra_args": {"model-impl": "transformers"}}),
+        ({}, {"extra_args": {"pipeline-parallel-size": 2}, "cpu_kv_bytes": None, "gpu_bytes": 24 * GIB}),
         ({}, {"release": "0.31.0"}),
         ({}, {"kv_cache_dtype": "nvfp4"}),
         ({}, {"extra_args": {"speculative-config": "{}"}}),

@@ -1,12 +1,13 @@
 """Capacity of an instance in tokens and requests: weights, KV cache and the other uses of a GPU's memory."""
 
 from rackserve.capacity._arithmetic import DEFAULT_RELEASE, Arithmetic, arithmetic_of
-from rackserve.capacity._config import Attention, ModelShape, NotComputedError, read_shape, shape_of
+from rackserve.capacity._config import read_shape, shape_of
 from rackserve.capacity._kv import KV_DTYPES, KvCapacity, KvLayout, capacity_of, layout_of
 from rackserve.capacity._memory import GIB, Budget, Term
 from rackserve.capacity._picture import bar, parts_of, svg
-from rackserve.capacity._plan import Plan, Remedy, Settings, plan, remedies
+from rackserve.capacity._plan import Plan, Remedy, Settings, longest_request, plan, remedies
 from rackserve.capacity._preflight import CapacityRequest, plan_of, validate_capacity
+from rackserve.capacity._shape import Attention, ModelShape, NotComputedError
 from rackserve.capacity._weights import Source, Weights, weights_of
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "bar",
     "capacity_of",
     "layout_of",
+    "longest_request",
     "parts_of",
     "plan",
     "plan_of",

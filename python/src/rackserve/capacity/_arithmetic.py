@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-from rackserve.capacity._config import NotComputedError
+from rackserve.capacity._shape import NotComputedError
 
 if TYPE_CHECKING:
-    from rackserve.capacity._config import ModelShape
+    from rackserve.capacity._shape import ModelShape
 
 _LONG_CONTEXT: Final = 32768
 _BIG_GPU: Final = 70 << 30
@@ -53,6 +53,9 @@ class Arithmetic:
             (v1/worker/gpu/model_runner.py, profile_cudagraph_memory; config/vllm.py, use_v2_model_runner).
         tries_kernels: kernels are timed while the model is compiled (config/compilation.py, benchmark_combo_kernel).
         batch_grows_at_160_gib: --max-num-batched-tokens is 16384 on a GPU that large.
+        yarn_scales: the longest request is YaRN's original length x factor; else max_position_embeddings has it in it.
+        window_grows: a window that does not count the token itself is one larger (models/commandr.py).
+        loads_bitsandbytes: checkpoints of bitsandbytes are read; from 0.28.0 on a plugin does that.
         capped_by_requests: the default of --max-num-batched-tokens is at most max_num_seqs x max_model_len.
     """
 
@@ -68,6 +71,9 @@ class Arithmetic:
     uncounted_graphs: frozenset[str]
     tries_kernels: bool
     batch_grows_at_160_gib: bool
+    yarn_scales: bool
+    window_grows: bool
+    loads_bitsandbytes: bool
     capped_by_requests: bool
 
     def counts_graphs(self, shape: ModelShape) -> bool:
@@ -118,6 +124,9 @@ def _hybrid(
         uncounted_graphs=uncounted_graphs,
         tries_kernels=True,
         batch_grows_at_160_gib=grown,
+        yarn_scales=not grown,
+        window_grows=grown,
+        loads_bitsandbytes=not grown,
         capped_by_requests=True,
     )
 
@@ -135,6 +144,9 @@ _OLDEST: Final = Arithmetic(
     uncounted_graphs=_EVERY_MODEL,
     tries_kernels=False,
     batch_grows_at_160_gib=False,
+    yarn_scales=True,
+    window_grows=False,
+    loads_bitsandbytes=True,
     capped_by_requests=False,
 )
 _FIRST_HYBRID: Final = Arithmetic(
@@ -150,6 +162,9 @@ _FIRST_HYBRID: Final = Arithmetic(
     uncounted_graphs=_EVERY_MODEL,
     tries_kernels=False,
     batch_grows_at_160_gib=False,
+    yarn_scales=True,
+    window_grows=False,
+    loads_bitsandbytes=True,
     capped_by_requests=False,
 )
 _KNOWN: Final = {

@@ -1,129 +1,109 @@
-"""A model's shape, read from its config.json: what decides the size of its weights and of its KV cache."""
+"""Reads a model's shape from its config.json: exactly as vLLM does, or not at all."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
+from rackserve.capacity import _feed_forward
 from rackserve.capacity._defaults import with_defaults
-from rackserve.capacity._quantization import Quantization, read_quantization
+from rackserve.capacity._families import FAMILIES, WRAPPERS, Family, Heads
+from rackserve.capacity._keys import refuse_unread, refuse_unread_beside, refuse_unread_inside
+from rackserve.capacity._lengths import lengths_of
+from rackserve.capacity._mistral import from_params
+from rackserve.capacity._numbers import flag, number
+from rackserve.capacity._quantization import read_quantization
+from rackserve.capacity._shape import DTYPE_BYTES, Config, Latent, ModelShape, NotComputedError
+from rackserve.capacity._windows import windows_of
 from rackserve.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-Config = dict[str, Any]
-DTYPE_BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
-_PATTERNS: Final = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6, "cohere2": 4, "gpt_oss": 2}
-_TEXT_KEYS: Final = ("text_config", "llm_config", "language_config")
-_LENGTH_KEYS: Final = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length")
-_KV_HEAD_KEYS: Final = ("n_head_kv", "num_kv_heads", "num_key_value_heads", "multi_query_group_num")
-# Models whose layers keep a state, or entries of unequal size, instead of one key and value per token.
-_OTHER_STATE: Final = {
-    "compress_ratios": "compressed attention (DeepSeek V4)",
-    "index_topk": "sparse attention with an indexer (DeepSeek V3.2)",
-    "mamba_d_state": "Mamba layers",
-    "mamba_d_ssm": "Mamba layers",
-    "ssm_state_size": "Mamba layers",
-    "state_size": "Mamba layers",
-    "linear_attn_config": "linear attention",
-    "linear_key_head_dim": "linear attention",
-    "hybrid_override_pattern": "Mamba layers",
-    "global_head_dim": "layers with heads of two sizes",
-    "block_configs": "layers that differ from each other",
+_DBRX: Final = {
+    "d_model": "hidden_size",
+    "n_heads": "num_attention_heads",
+    "n_layers": "num_hidden_layers",
 }
-
-
-class NotComputedError(InputError):
-    """The KV cache is of a kind whose arithmetic is not known here; vLLM may well serve the model."""
-
-
-class Attention(Enum):
-    """How far back a layer looks."""
-
-    FULL = "full"
-    SLIDING = "sliding window"
-    CHUNKED = "chunked"
-
-
-_LAYER_TYPES: Final = {
-    "full_attention": Attention.FULL,
-    "attention": Attention.FULL,
-    "sliding_attention": Attention.SLIDING,
-    "chunked_attention": Attention.CHUNKED,
-}
-
-
-@dataclass(frozen=True)
-class Latent:
-    """Multi-head latent attention (DeepSeek): one compressed vector per token and layer, whatever the heads."""
-
-    kv_lora_rank: int
-    rope_dim: int
-    nope_dim: int
-    value_dim: int
-    q_lora_rank: int
-
-
-@dataclass(frozen=True)
-class Experts:
-    """A mixture of experts: how many, how wide, in how many layers."""
-
-    count: int
-    width: int
-    layers: int
-    shared_width: int
-    per_token: int
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """The properties of a model that decide its capacity.
-
-    Attributes:
-        kv_layers: the layers with a KV cache of their own, in order; some models share one between layers.
-        window: tokens that a sliding layer looks back; also the chunk of a chunked one.
-        heads: attention heads.
-        kv_heads: heads with a key and a value of their own; fewer than `heads` with grouped queries.
-        vision_parameters: parameters beside the language model, estimated.
-    """
-
-    model_type: str
-    layers: int
-    kv_layers: tuple[Attention, ...]
-    window: int
-    hidden: int
-    intermediate: int
-    heads: int
-    kv_heads: int
-    head_size: int
-    vocabulary: int
-    max_length: int
-    dtype: str
-    tied: bool
-    gated: bool
-    latent: Latent | None
-    experts: Experts | None
-    quantization: Quantization | None
-    vision_parameters: int
-
-    @property
-    def dtype_bytes(self) -> int:
-        """Bytes of one number in the type that the model computes in."""
-        return DTYPE_BYTES[self.dtype]
+_SENTENCE_FILES: Final = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+_COMPARED: Final = ("kv_layers", "window", "kv_heads", "head_size", "heads", "lengths")
 
 
 def read_shape(path: Path) -> ModelShape:
-    """Read a config.json, or the one of a folder.
+    """Read the shape of a model's folder, of its config.json, or of Mistral's params.json.
 
     Raises:
-        InputError: naming the file, what is missing or wrong, and what to give.
-        NotComputedError: when the model keeps something else than keys and values.
+        InputError: when there is no readable file; it is named, and what to give.
+        NotComputedError: when vLLM may serve the model, but its KV cache is not computed here.
     """
-    file = path / "config.json" if path.is_dir() else path
+    if not path.is_dir():
+        return _read(path)
+    config, params = path / "config.json", path / "params.json"
+    if config.is_file() and params.is_file():  # which of them counts depends on the release and on the weights' names
+        shape, other = _read(config), _read(params)
+        unlike = [name for name in _COMPARED if getattr(shape, name) != getattr(other, name)]
+        if unlike:
+            raise NotComputedError(
+                f"{path}: config.json and params.json differ in {', '.join(unlike)}, and vLLM reads one of them"
+            )
+        return shape
+    return _read(params if params.is_file() else config)
+
+
+def shape_of(config: Mapping[str, Any], folder: Path | None = None) -> ModelShape:
+    """Return the shape that a config.json describes.
+
+    Args:
+        config: its content.
+        folder: where it lies; files beside it hold an older ModelOpt's quantization and an encoder's length.
+
+    Raises:
+        NotComputedError: when the model is not of a family that is known here, or has a key that is not.
+    """
+    text, kind = _text_part(config)
+    family = FAMILIES.get(kind)
+    if family is None:
+        raise NotComputedError(
+            f"model_type {kind!r}: the KV cache of this kind of model is not computed here; "
+            "start vLLM once and plan with what it logs"
+        )
+    if kind == "dbrx":
+        text = _flat_dbrx(text)
+    refuse_unread(text, family)
+    layers = number(text, *family.names.get("num_hidden_layers", ("num_hidden_layers",)))
+    heads = number(text, *family.names.get("num_attention_heads", ("num_attention_heads",)))
+    hidden = number(text, *family.names.get("hidden_size", ("hidden_size",)))
+    kinds, window = windows_of(text, family, layers)
+    shared = number(text, "num_kv_shared_layers", default=0)
+    encoder = family.heads is Heads.NONE
+    return ModelShape(
+        model_type=kind,
+        layers=layers,
+        kv_layers=() if encoder else kinds[: max(0, layers - shared)],
+        window=window,
+        hidden=hidden,
+        intermediate=_feed_forward.width(text, family, hidden),
+        heads=heads,
+        kv_heads=_kv_heads(text, family, heads),
+        head_size=_head_size(text, family, hidden, heads),
+        vocabulary=number(text, *family.names.get("vocab_size", ("vocab_size",))),
+        lengths=lengths_of(text, kind, _sentence_length(folder)),
+        dtype=_dtype(config, text),
+        tied=flag(text, "tie_word_embeddings", flag(config, "tie_word_embeddings", default=False)),
+        gated=family.gated,
+        latent=_latent(text, family),
+        experts=_feed_forward.experts(text, layers),
+        quantization=read_quantization(config, text, folder),
+        vision_parameters=_feed_forward.vision_parameters(config),
+        window_with_itself=kind == "cohere2",
+    )
+
+
+def _read(file: Path) -> ModelShape:
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as wrong:
@@ -133,164 +113,122 @@ def read_shape(path: Path) -> ModelShape:
     if not isinstance(raw, dict):
         raise InputError(f"{file}: a JSON {type(raw).__name__}, not an object; give a model's config.json")
     try:
-        return shape_of(raw)
+        return shape_of(from_params(raw) if file.name == "params.json" else raw, file.parent)
     except InputError as wrong:
         raise type(wrong)(f"{file}: {wrong}") from wrong
 
 
-def shape_of(config: Mapping[str, Any]) -> ModelShape:
-    """Return the shape that a config.json describes.
-
-    Raises:
-        InputError: when a number is missing or wrong.
-        NotComputedError: when the model keeps something else than keys and values.
-    """
-    text = _text_part(config)
-    _refuse_other_state(text)
-    layers = _number(text, "num_hidden_layers", "n_layer", "num_layers")
-    heads = _number(text, "num_attention_heads", "n_head")
-    hidden = _number(text, "hidden_size", "n_embd", "d_model")
-    latent = _latent(text)
-    kinds, window = _attention(text, layers)
-    return ModelShape(
-        model_type=str(text.get("model_type") or config.get("model_type") or "unknown"),
-        layers=layers,
-        kv_layers=kinds[: layers - int(text.get("num_kv_shared_layers") or 0)],
-        window=window,
-        hidden=hidden,
-        intermediate=_number(text, "intermediate_size_mlp", "intermediate_size", "n_inner", default=4 * hidden),
-        heads=heads,
-        kv_heads=_number(text, *_KV_HEAD_KEYS, default=heads),
-        head_size=int(text.get("head_dim") or 0) or hidden // heads,
-        vocabulary=_number(text, "vocab_size"),
-        max_length=_max_length(text),
-        dtype=_dtype(config, text),
-        tied=bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))),
-        gated=text.get("model_type") not in ("gpt2", "opt", "gpt_neox", "falcon", "starcoder2", "phi"),
-        latent=latent,
-        experts=_experts(text, layers),
-        quantization=read_quantization(config, text),
-        vision_parameters=_vision_parameters(config),
-    )
-
-
-def _text_part(config: Mapping[str, Any]) -> Config:
-    for key in _TEXT_KEYS:
-        part = config.get(key)
+def _text_part(config: Mapping[str, Any]) -> tuple[Config, str]:
+    """Return the language model's part with what it may leave out, and its model_type."""
+    kind = str(config.get("model_type") or "unknown")
+    wrapper = WRAPPERS.get(kind)
+    named = wrapper or FAMILIES.get(kind)
+    own_class = False
+    part: Any = config
+    if wrapper is not None:
+        own_class = wrapper.own_class
+        for key in wrapper.path:
+            part = part.get(key) if isinstance(part, dict) else None
         if isinstance(part, dict):
-            return with_defaults(part)
-    return with_defaults(config)
+            refuse_unread_beside(config, wrapper.path[0])
+        elif kind in FAMILIES:  # Qwen2-VL's older files keep the language model's numbers beside the rest
+            part = {key: value for key, value in config.items() if key != "vision_config"}
+        else:
+            raise NotComputedError(f"{'.'.join(wrapper.path)}, the language model inside, is missing")
+    _refuse_classes(config, named.architectures if named else ())
+    inner = str(part.get("model_type") or kind)
+    if part is not config and not own_class and inner in FAMILIES and "architectures" in part and inner != kind:
+        _refuse_classes(part, FAMILIES[inner].architectures)
+    return with_defaults(part, inner, inside=part is not config), inner
 
 
-def _refuse_other_state(text: Config) -> None:
-    for key, what in _OTHER_STATE.items():
-        if text.get(key):
-            raise NotComputedError(
-                f"{key}: the model has {what}, whose cache is not computed here; "
-                "start vLLM once and plan with what it logs"
-            )
-
-
-def _number(text: Config, *keys: str, default: int | None = None) -> int:
-    for key in keys:
-        value = text.get(key)
-        if value is None:
-            continue
-        if isinstance(value, list) and value and all(item == value[0] for item in value):
-            value = value[0]
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"{key} is {value!r}; a whole number of 1 or more is needed")
-        return value
-    if default is None:
-        raise InputError(f"{keys[0]} is missing; give the config.json of a language model in Hugging Face's format")
-    return default
-
-
-def _attention(text: Config, layers: int) -> tuple[tuple[Attention, ...], int]:
-    window = int(text.get("sliding_window") or 0) if text.get("use_sliding_window", True) else 0
-    chunk = int(text.get("attention_chunk_size") or 0)
-    names = text.get("layer_types")
-    if isinstance(names, list):
-        unknown = sorted({str(name) for name in names} - set(_LAYER_TYPES))
-        if unknown:
-            raise NotComputedError(f"layer_types has {', '.join(unknown)}, whose cache is not computed here")
-        if len(names) < layers:
-            raise InputError(f"layer_types names {len(names)} of {layers} layers; give a whole config.json")
-        kinds = tuple(_LAYER_TYPES[name] for name in names[:layers])
-    elif chunk:
-        rope = text.get("no_rope_layers") or [(layer + 1) % 4 != 0 for layer in range(layers)]
-        kinds = tuple(Attention.CHUNKED if uses_rope else Attention.FULL for uses_rope in rope)
-    elif window:
-        every = text.get("sliding_window_pattern") or text.get("_sliding_window_pattern")
-        every = every if isinstance(every, int) else _PATTERNS.get(str(text.get("model_type")), 0)
-        first = int(text.get("max_window_layers") or 0) if str(text.get("model_type")).startswith("qwen") else 0
-        kinds = tuple(
-            Attention.FULL if layer < first or (every and (layer + 1) % every == 0) else Attention.SLIDING
-            for layer in range(layers)
+def _refuse_classes(config: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    named = config.get("architectures") or []
+    if known and (not isinstance(named, list) or any(name not in known for name in named)):
+        raise NotComputedError(
+            f"architectures {named!r}: this class keeps a KV cache that is not computed here; "
+            "start vLLM once and plan with what it logs"
         )
-    else:
-        kinds = (Attention.FULL,) * layers
-    if Attention.SLIDING in kinds and not window:
-        kinds = tuple(Attention.FULL for _ in kinds)
-    return kinds, chunk if Attention.CHUNKED in kinds else window
 
 
-def _latent(text: Config) -> Latent | None:
-    if not text.get("kv_lora_rank"):
+def _flat_dbrx(text: Config) -> Config:
+    attention, feed_forward = text.get("attn_config"), text.get("ffn_config")
+    if not isinstance(attention, dict) or not isinstance(feed_forward, dict):
+        raise NotComputedError("attn_config and ffn_config, which hold the heads and the experts, are missing")
+    refuse_unread_inside("attn_config", attention)
+    refuse_unread_inside("ffn_config", feed_forward)
+    flat = {_DBRX.get(key, key): value for key, value in text.items() if key not in ("attn_config", "ffn_config")}
+    if "kv_n_heads" in attention:
+        flat["num_key_value_heads"] = attention["kv_n_heads"]
+    flat["intermediate_size"] = feed_forward.get("ffn_hidden_size")
+    flat["moe_num_experts"] = feed_forward.get("moe_num_experts")
+    flat["num_experts_per_tok"] = feed_forward.get("moe_top_k")
+    return flat
+
+
+def _kv_heads(text: Config, family: Family, heads: int) -> int:
+    """Return the heads with a key and a value (get_total_num_kv_heads of vLLM's convertors)."""
+    match family.heads:
+        case Heads.FALCON:
+            if flag(text, "multi_query", default=True) and not flag(text, "new_decoder_architecture", default=False):
+                return 1
+            return number(text, "n_head_kv", "num_kv_heads", default=heads)
+        case Heads.BIGCODE:
+            return 1 if flag(text, "multi_query", default=True) else heads
+        case Heads.CHATGLM:
+            return (
+                number(text, "multi_query_group_num") if flag(text, "multi_query_attention", default=False) else heads
+            )
+        case Heads.GROUPED | Heads.LATENT:
+            return number(text, "num_key_value_heads", default=heads)
+        case _:
+            return heads
+
+
+def _head_size(text: Config, family: Family, hidden: int, heads: int) -> int:
+    if family.heads is Heads.PADDED:
+        return number(text, "qk_nope_head_dim") + number(text, "qk_rope_head_dim")
+    if family.heads is Heads.GROUPED and text.get("head_dim"):
+        return number(text, "head_dim")
+    return hidden // heads
+
+
+def _latent(text: Config, family: Family) -> Latent | None:
+    if family.heads is not Heads.LATENT:
         return None
     return Latent(
-        kv_lora_rank=_number(text, "kv_lora_rank"),
-        rope_dim=_number(text, "qk_rope_head_dim"),
-        nope_dim=_number(text, "qk_nope_head_dim"),
-        value_dim=_number(text, "v_head_dim"),
-        q_lora_rank=int(text.get("q_lora_rank") or 0),
+        kv_lora_rank=number(text, "kv_lora_rank"),
+        rope_dim=number(text, "qk_rope_head_dim"),
+        nope_dim=number(text, "qk_nope_head_dim"),
+        value_dim=number(text, "v_head_dim"),
+        q_lora_rank=number(text, "q_lora_rank", default=0),
     )
 
 
-def _experts(text: Config, layers: int) -> Experts | None:
-    count = _number(text, "n_routed_experts", "num_local_experts", "num_experts", "moe_num_experts", default=1)
-    if count == 1:
-        return None
-    width = _number(text, "moe_intermediate_size", "intermediate_size")
-    step = int(
-        text.get("decoder_sparse_step") or text.get("interleave_moe_layer_step") or text.get("moe_layer_freq") or 1
-    )
-    dense = int(text.get("first_k_dense_replace") or 0) + len(text.get("mlp_only_layers") or [])
-    shared = int(text.get("shared_expert_intermediate_size") or 0) or int(text.get("n_shared_experts") or 0) * width
-    if text.get("model_type") == "llama4_text":
-        shared = width
-    return Experts(
-        count=count,
-        width=width,
-        layers=max(0, layers - dense) // max(1, step),
-        shared_width=shared,
-        per_token=_number(text, "num_experts_per_tok", "num_experts_per_token", "top_k_experts", default=2),
-    )
+def _sentence_length(folder: Path | None) -> int | None:
+    """Return the length in sentence-transformers' file, which counts before config.json's.
 
-
-def _max_length(text: Config) -> int:
-    found = [int(text[key]) for key in _LENGTH_KEYS if text.get(key)]
-    if not found:
-        raise InputError("max_position_embeddings is missing, which is the longest context of the model")
-    return min(found)
+    Source: vllm 0.32.0, transformers_utils/config.py, get_sentence_transformer_tokenizer_config.
+    """
+    for name in _SENTENCE_FILES:
+        file = folder / name if folder else None
+        try:
+            found = json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else None
+        except (OSError, ValueError):
+            return None
+        if isinstance(found, dict) and found:
+            length = found.get("max_seq_length")
+            return length if isinstance(length, int) and not isinstance(length, bool) else None
+    return None
 
 
 def _dtype(config: Mapping[str, Any], text: Config) -> str:
-    parts = (config, text, config.get("vision_config") or {})
+    parts = [config, text]
+    parts += [part for key in ("vision_config", "encoder_config") if isinstance(part := config.get(key), dict)]
     name = next((str(part[key]) for part in parts for key in ("dtype", "torch_dtype") if part.get(key)), "float32")
     name = name.removeprefix("torch.")
     if name not in DTYPE_BYTES:
-        raise InputError(f"dtype is {name!r}; known are {', '.join(DTYPE_BYTES)}")
+        raise NotComputedError(f"dtype is {name!r}; known are {', '.join(DTYPE_BYTES)}")
     return (
         "bfloat16" if name == "float32" else name
     )  # vLLM's --dtype auto halves it (config/model.py, _resolve_auto_dtype)
-
-
-def _vision_parameters(config: Mapping[str, Any]) -> int:
-    vision = config.get("vision_config")
-    if not isinstance(vision, dict):
-        return 0
-    hidden = int(vision.get("hidden_size") or 0)
-    width = int(vision.get("intermediate_size") or 4 * hidden)
-    depth = int(vision.get("num_hidden_layers") or vision.get("depth") or 0)
-    return depth * (4 * hidden * hidden + 2 * hidden * width)

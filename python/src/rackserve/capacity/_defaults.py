@@ -17,21 +17,47 @@ _KEYS: Final = (
     "vocab_size",
     "max_position_embeddings",
     "sliding_window",
-    "use_sliding_window",
-    "tie_word_embeddings",
 )
-_BY_TYPE: Final = {
-    "gemma": (28, 3072, 24576, 16, 16, 256, 256000, 8192, None, True, True),
-    "gemma2": (26, 2304, 9216, 8, 4, 256, 256000, 8192, 4096, True, True),
-    "gemma3_text": (26, 2304, 9216, 8, 4, 256, 262208, 131072, 4096, True, True),
-    "llama": (32, 4096, 11008, 32, None, None, 32000, 2048, None, True, False),
-    "mistral": (32, 4096, 14336, 32, 8, None, 32000, 131072, 4096, True, False),
-    "qwen2": (32, 4096, 22016, 32, None, None, 151936, 32768, None, False, False),
-    "qwen3": (32, 4096, 22016, 32, None, 128, 151936, 32768, None, False, False),
+# Of configurations inside another, which are written without their defaults. A whole config.json has every number.
+_INSIDE: Final = {
+    "gemma3_text": (26, 2304, 9216, 8, 4, 256, 262208, 131072, 4096),
+    "llama": (32, 4096, 11008, 32, None, None, 32000, 2048, None),
+    "mistral": (32, 4096, 14336, 32, 8, None, 32000, 131072, 4096),
+    "qwen2": (32, 4096, 22016, 32, None, None, 151936, 32768, None),
+    "qwen3": (32, 4096, 22016, 32, None, 128, 151936, 32768, None),
 }
+# Of every configuration: what a null or an absent key means, where that is neither "none" nor "as many as heads".
+_ALWAYS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "cohere2": {"sliding_window": 4096, "tie_word_embeddings": True},
+    "exaone4": {"sliding_window": 4096},
+    "falcon": {"max_position_embeddings": 2048, "tie_word_embeddings": True},
+    "gemma": {"head_dim": 256, "tie_word_embeddings": True},
+    "gemma2": {"head_dim": 256, "num_key_value_heads": 4, "sliding_window": 4096, "tie_word_embeddings": True},
+    "gemma3_text": {"head_dim": 256, "num_key_value_heads": 4, "sliding_window": 4096, "tie_word_embeddings": True},
+    "gemma3n_text": {"num_kv_shared_layers": 15, "sliding_window": 512, "tie_word_embeddings": True},
+    "glm": {"num_key_value_heads": 2, "head_dim": 128},
+    "glm4": {"num_key_value_heads": 2, "head_dim": 128},
+    "gpt_oss": {"head_dim": 64, "num_key_value_heads": 8, "sliding_window": 128},
+    "llama4_text": {"attention_chunk_size": 8192, "num_key_value_heads": 8, "head_dim": 128},
+    "mistral": {"num_key_value_heads": 8, "sliding_window": 4096},
+    "mixtral": {"num_key_value_heads": 8},
+    "nemotron": {"head_dim": 128},
+    "olmo3": {"sliding_window": 4096},
+    "phimoe": {"num_key_value_heads": 8},
+    "qwen3": {"head_dim": 128},
+    "starcoder2": {"num_key_value_heads": 2, "tie_word_embeddings": True},
+}
+_TIED: Final = frozenset({"gpt2", "gpt_bigcode", "bloom", "opt", "cohere"})
 
 
-def with_defaults(text: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration of a language model with its class's defaults for absent keys; a null is not absent."""
-    defaults = _BY_TYPE.get(str(text.get("model_type")))
-    return {**(dict(zip(_KEYS, defaults, strict=True)) if defaults else {}), **text}
+def with_defaults(text: Mapping[str, Any], model_type: str, *, inside: bool) -> dict[str, Any]:
+    """Return a language model's configuration with its class's defaults for absent keys; a null is not absent.
+
+    Args:
+        text: the configuration.
+        model_type: its own.
+        inside: whether it stands in another configuration.
+    """
+    whole = dict(zip(_KEYS, _INSIDE[model_type], strict=True)) if inside and model_type in _INSIDE else {}
+    tied = {"tie_word_embeddings": True} if model_type in _TIED else {}
+    return {**tied, **_ALWAYS.get(model_type, {}), **whole, **text}

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from rackserve.capacity._arithmetic import Admission, Grouping
-from rackserve.capacity._config import Attention, NotComputedError
+from rackserve.capacity._shape import Attention, NotComputedError
 
 if TYPE_CHECKING:
     from rackserve.capacity._arithmetic import Arithmetic
-    from rackserve.capacity._config import ModelShape
+    from rackserve.capacity._shape import ModelShape
 
 KV_DTYPES: Final = ("auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2")
 _CUDA_BLOCK: Final = 16
@@ -31,7 +31,7 @@ class KvLayout:
 
     Attributes:
         page_bytes: one layer's part of one block.
-        groups: attention of each group of layers; a request takes blocks in every group.
+        groups: attention of each group of layers; a request takes blocks in every group. An encoder has none.
         group_layers: layers, or padding, that share one block.
         unpadded: attention of every layer with a KV cache of its own.
         window: tokens that a sliding or chunked layer looks back.
@@ -65,6 +65,8 @@ class KvLayout:
         """Return the KV memory without which the engine refuses to start with that max_model_len."""
         if self.release.admission is Admission.LAYER_BYTES:
             return self.page_bytes * sum(self._blocks(attention, length) for attention in self.unpadded)
+        if not self.groups:
+            return 0
         spare = int(self.release.admission is Admission.GROUP_BYTES_AND_NULL_BLOCK)
         return self.block_bytes * (self.blocks_per_request(length) + spare)
 
@@ -86,7 +88,7 @@ class KvLayout:
 
 @dataclass(frozen=True)
 class KvCapacity:
-    """What the engine logs when it starts."""
+    """What the engine logs when it starts; all 0 for an encoder, which has no KV cache and logs nothing."""
 
     num_blocks: int
     tokens: int
@@ -104,6 +106,7 @@ def layout_of(
     block_size: int | None = None,
     overlapping: bool | None = None,
     hybrid: bool = True,
+    pipeline_parallel: int = 1,
 ) -> KvLayout:
     """Return how vLLM cuts the KV cache.
 
@@ -117,28 +120,33 @@ def layout_of(
         block_size: --block-size; None for the backend's own (64 for FlashMLA; Cutlass MLA takes 128).
         overlapping: --async-scheduling; None for its default, which is on for GPUs.
         hybrid: False for --disable-hybrid-kv-cache-manager.
+        pipeline_parallel: GPUs that share out the layers; the GPU with the most of them decides.
 
     Raises:
-        NotComputedError: when the KV type is not one of those computed here.
+        NotComputedError: when the KV type, or the split of such layers, is not one of those computed here.
     """
     size = block_size or _default_block(shape, release, device)
     overlaps = device == "cuda" if overlapping is None else overlapping
     kinds = _effective_layers(shape, release, hybrid=hybrid)
     groups, per_group = _groups(kinds, release.grouping)
+    if pipeline_parallel > 1:
+        per_group = _most_layers(kinds, release, pipeline_parallel)
     return KvLayout(
         release=release,
         block_size=size,
         page_bytes=size * _elements(shape, release, tensor_parallel) * kv_dtype_bytes(shape, release, kv_dtype),
         groups=groups,
         group_layers=per_group,
-        unpadded=kinds,
-        window=shape.window,
+        unpadded=kinds if pipeline_parallel == 1 else kinds[:per_group],
+        window=shape.window + int(shape.window_with_itself and release.window_grows),
         in_flight=batched_tokens * (2 if overlaps and release.counts_batches_in_flight else 1),
     )
 
 
 def capacity_of(layout: KvLayout, available: int, length: int) -> KvCapacity:
     """Return blocks, tokens and concurrency of a KV cache of that many bytes, for requests of `length` tokens."""
+    if not layout.groups:
+        return KvCapacity(0, 0, 0.0)
     blocks = max(0, available // layout.block_bytes)
     concurrency = blocks / layout.blocks_per_request(length)
     if layout.release.grouping is Grouping.NONE:
@@ -193,9 +201,23 @@ def _effective_layers(shape: ModelShape, release: Arithmetic, *, hybrid: bool) -
 
 def _groups(kinds: tuple[Attention, ...], grouping: Grouping) -> tuple[tuple[Attention, ...], int]:
     counts = Counter(kinds)
+    if not counts:
+        return (), 0
     fewest, most = min(counts.values()), max(counts.values())
     size = most if grouping is Grouping.BALANCED and most < _PADDING_LIMIT * fewest else fewest
     return tuple(kind for kind, count in counts.items() for _ in range(_ceil(count, size))), size
+
+
+def _most_layers(kinds: tuple[Attention, ...], release: Arithmetic, gpus: int) -> int:
+    """Return the layers of the GPU with the most (distributed/utils.py, get_pp_indices).
+
+    The last GPU has the rest in 0.6.4.post1; since then it is shared out.
+    """
+    if set(kinds) - {Attention.FULL}:
+        raise NotComputedError("pipeline_parallel: the split of layers with windows is not computed here")
+    if release.grouping is Grouping.NONE:
+        return len(kinds) // gpus + len(kinds) % gpus
+    return _ceil(len(kinds), gpus)
 
 
 def _ceil(value: int, step: int) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from rackserve.capacity._arithmetic import Arithmetic
-    from rackserve.capacity._config import ModelShape
+    from rackserve.capacity._shape import ModelShape
     from rackserve.capacity._weights import Weights
 
 GIB: Final = 1 << 30
@@ -150,4 +150,4 @@ def _trial(shape: ModelShape, batched_tokens: int, tensor_parallel: int) -> int:
 
 def _rotary_table(shape: ModelShape) -> int:
     width = shape.latent.rope_dim if shape.latent else shape.head_size
-    return shape.max_length * width * shape.dtype_bytes
+    return int(shape.lengths.smallest or 0) * width * shape.dtype_bytes

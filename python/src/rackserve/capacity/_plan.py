@@ -7,19 +7,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from rackserve.capacity import _memory
-from rackserve.capacity._config import DTYPE_BYTES
 from rackserve.capacity._kv import capacity_of, kv_dtype_bytes, layout_of
+from rackserve.capacity._shape import DTYPE_BYTES, NotComputedError
 from rackserve.errors import InputError
 from rackserve.vllm import release_of
 
 if TYPE_CHECKING:
     from rackserve.capacity._arithmetic import Arithmetic
-    from rackserve.capacity._config import ModelShape
     from rackserve.capacity._kv import KvCapacity, KvLayout
     from rackserve.capacity._memory import Budget
+    from rackserve.capacity._shape import ModelShape
     from rackserve.capacity._weights import Weights
 
 _MOST_PERCENT: Final = 95
+_NO_LIMIT: Final = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Settings:
     available_kv: int | None = None
     utilization: float | None = None
     tensor_parallel: int = 1
+    pipeline_parallel: int = 1
     kv_cache_dtype: str = "auto"
     device: str = "cuda"
     dtype: str = "auto"
@@ -95,7 +97,9 @@ def plan(shape: ModelShape, weights: Weights, release: Arithmetic, settings: Set
     """
     if settings.dtype != "auto":
         shape = replace(shape, dtype=settings.dtype)
-    _refuse_contradictions(shape, settings)
+    if shape.quantization and shape.quantization.method == "bitsandbytes" and not release.loads_bitsandbytes:
+        raise NotComputedError(f"quantization bitsandbytes: vLLM {release.version} itself does not load it")
+    _refuse_contradictions(shape, release, settings)
     utilization = settings.utilization or release_of(release.version).gpu_memory_utilization
     batched = settings.max_num_batched_tokens or release.default_batched_tokens(
         gpu_bytes=None if settings.device == "cpu" else settings.gpu_bytes or 0,
@@ -113,6 +117,7 @@ def plan(shape: ModelShape, weights: Weights, release: Arithmetic, settings: Set
         block_size=settings.block_size,
         overlapping=settings.async_scheduling,
         hybrid=settings.hybrid,
+        pipeline_parallel=settings.pipeline_parallel,
     )
     budget = _budget(shape, weights, release, settings, utilization=utilization, batched=batched)
     needed = layout.needed_bytes(settings.max_model_len)
@@ -127,9 +132,14 @@ def plan(shape: ModelShape, weights: Weights, release: Arithmetic, settings: Set
         layout=layout,
         capacity=capacity_of(layout, budget.available, settings.max_model_len),
         fits=needed <= budget.available,
-        longest=layout.longest(budget.available, shape.max_length),
+        longest=layout.longest(budget.available, longest_request(shape, release) or _NO_LIMIT),
         needed=needed,
     )
+
+
+def longest_request(shape: ModelShape, release: Arithmetic) -> int | None:
+    """Return the largest max_model_len that vLLM accepts of a model; None when no limit is known."""
+    return shape.lengths.longest(yarn_scales=release.yarn_scales)
 
 
 def remedies(refused: Plan) -> list[Remedy]:
@@ -139,6 +149,17 @@ def remedies(refused: Plan) -> list[Remedy]:
     if refused.settings.available_kv is not None:
         found.append(Remedy("available_kv", str(refused.needed)))
     return found
+
+
+def _divides(shape: ModelShape, gpus: int) -> bool:
+    """Whether vLLM shares the heads out to so many GPUs.
+
+    Sources, in vLLM 0.32.0: config/model.py, verify_with_parallel_config; model_executor/layers/linear.py,
+    QKVParallelLinear, which gives each GPU whole KV heads, or each KV head to as many GPUs.
+    """
+    latent_or_none = shape.latent is not None or not shape.kv_layers
+    whole = shape.kv_heads % gpus == 0 or gpus % shape.kv_heads == 0
+    return shape.heads % gpus == 0 and (latent_or_none or whole)
 
 
 def _options(refused: Plan) -> list[list[tuple[Remedy, Settings]]]:
@@ -151,7 +172,7 @@ def _options(refused: Plan) -> list[list[tuple[Remedy, Settings]]]:
     if settings.device == "cuda":
         if settings.fp8_kv_cache and kv_dtype_bytes(shape, refused.release, settings.kv_cache_dtype) > 1:
             options.append([(Remedy("kv_cache_dtype", "fp8"), replace(settings, kv_cache_dtype="fp8"))])
-        more = [n for n in (2, 4, 8, 16) if n > settings.tensor_parallel and shape.heads % n == 0]
+        more = [n for n in (2, 4, 8, 16) if n > settings.tensor_parallel and _divides(shape, n)]
         options.append([(Remedy("tensor_parallel", str(n)), replace(settings, tensor_parallel=n)) for n in more])
     return options
 
@@ -168,6 +189,8 @@ def _budget(
 ) -> Budget:
     if settings.available_kv is not None:
         return _memory.given(settings.available_kv, weights, tensor_parallel=settings.tensor_parallel)
+    if settings.pipeline_parallel > 1:
+        raise NotComputedError("pipeline_parallel: the memory of each GPU is not predicted; set kv-cache-memory-bytes")
     if settings.gpu_bytes is None:
         raise InputError(
             "neither the GPU's memory nor that of the KV cache is known; set --gpu-memory or --available-kv"
@@ -185,16 +208,20 @@ def _budget(
     )
 
 
-def _refuse_contradictions(shape: ModelShape, settings: Settings) -> None:
-    if settings.max_model_len > shape.max_length:
+def _refuse_contradictions(shape: ModelShape, release: Arithmetic, settings: Settings) -> None:
+    longest, gpus = longest_request(shape, release), settings.tensor_parallel
+    if longest is not None and settings.max_model_len > longest:
         raise InputError(
-            f"max_model_len {settings.max_model_len} is longer than the model's {shape.max_length}; "
-            f"set {shape.max_length} or less"
+            f"max_model_len {settings.max_model_len} is longer than the model's {longest} in vLLM {release.version}; "
+            f"set {longest} or less"
         )
-    if shape.heads % settings.tensor_parallel:
+    if not _divides(shape, gpus):
+        heads = f"{shape.heads} attention heads"
+        if shape.heads % gpus == 0:
+            heads = f"{shape.kv_heads} KV heads, nor they it"
         raise InputError(
-            f"tensor_parallel {settings.tensor_parallel} does not divide the model's {shape.heads} attention heads; "
-            f"set one of {', '.join(str(n) for n in (1, 2, 4, 8, 16) if shape.heads % n == 0)}"
+            f"tensor_parallel {gpus} does not divide the model's {heads}; "
+            f"set one of {', '.join(str(n) for n in range(1, 17) if _divides(shape, n))}"
         )
     if settings.device == "cpu" and settings.available_kv is None:
         raise InputError(

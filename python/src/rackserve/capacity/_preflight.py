@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from rackserve.capacity._arithmetic import arithmetic_of
-from rackserve.capacity._config import NotComputedError, read_shape
+from rackserve.capacity._config import read_shape
 from rackserve.capacity._memory import GIB
 from rackserve.capacity._plan import Settings, plan, remedies
+from rackserve.capacity._shape import NotComputedError
 from rackserve.capacity._weights import weights_of
 from rackserve.errors import InputError
 
@@ -20,13 +22,26 @@ if TYPE_CHECKING:
 
 _NOT_COMPUTED: Final = frozenset(
     {
-        "pipeline-parallel-size",
         "decode-context-parallel-size",
         "speculative-config",
         "num-gpu-blocks-override",
         "hf-overrides",
+        "hf-config-path",
+        "model-impl",
+        "prefill-context-parallel-size",
+        "disable-sliding-window",
+        "kv-cache-dtype-skip-layers",
+        "kv-transfer-config",
+        "kv-offloading-size",
+        "attention-config",
+        "config-format",
+        "model-class-overrides",
+        "enable-hc-sp",
+        "mamba-block-size",
     }
 )
+_USUAL_BACKENDS: Final = frozenset({"FLASH_ATTN", "FLASHINFER", "TRITON_ATTN", "CPU_ATTN"})
+_NUMBER: Final = re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtT]?)")
 Extra = bool | int | float | str | list[str] | dict[str, Any]
 
 
@@ -93,6 +108,9 @@ def plan_of(wanted: CapacityRequest) -> Plan:
     """
     shape = read_shape(wanted.model)
     extra = wanted.extra_args
+    backend = str(extra.get("attention-backend") or "").upper()
+    if backend and (shape.latent or backend not in _USUAL_BACKENDS):
+        raise NotComputedError(f"extra_args.attention-backend is {backend}, which may cut the KV cache otherwise")
     set_bytes = _whole(extra, "kv-cache-memory-bytes")
     settings = Settings(
         max_model_len=wanted.max_model_len,
@@ -101,12 +119,13 @@ def plan_of(wanted: CapacityRequest) -> Plan:
         available_kv=wanted.cpu_kv_bytes if set_bytes is None else set_bytes,
         utilization=wanted.gpu_memory_utilization,
         tensor_parallel=wanted.tensor_parallel,
+        pipeline_parallel=_whole(extra, "pipeline-parallel-size") or 1,
         kv_cache_dtype=wanted.kv_cache_dtype or "auto",
         device="cuda" if wanted.cpu_kv_bytes is None else "cpu",
         dtype=wanted.dtype,
         block_size=_whole(extra, "block-size"),
         max_num_batched_tokens=_whole(extra, "max-num-batched-tokens"),
-        async_scheduling=False if extra.get("no-async-scheduling") else None,
+        async_scheduling=_async_scheduling(extra),
         enforce_eager=bool(extra.get("enforce-eager")),
         hybrid=not extra.get("disable-hybrid-kv-cache-manager"),
         fp8_kv_cache=wanted.fp8_kv_cache,
@@ -115,13 +134,31 @@ def plan_of(wanted: CapacityRequest) -> Plan:
     return plan(shape, weights, arithmetic_of(wanted.release), settings)
 
 
+def _async_scheduling(extra: Mapping[str, Extra]) -> bool | None:
+    if extra.get("no-async-scheduling"):
+        return False
+    value = extra.get("async-scheduling")
+    return value if isinstance(value, bool) else None
+
+
 def _whole(extra: Mapping[str, Extra], name: str) -> int | None:
     value = extra.get(name)
     if value is None:
         return None
+    if isinstance(value, str):
+        return _human(name, value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InputError(f"extra_args.{name} is {value!r}; set a whole number of 1 or more")
     return value
+
+
+def _human(name: str, value: str) -> int:
+    """Read a number as vLLM's parser does: 4k is 4000, 4K is 4096 (engine/arg_utils.py, human_readable_int)."""
+    found = _NUMBER.fullmatch(value.strip())
+    if found is None or (found[2].isupper() and "." in found[1]):
+        raise NotComputedError(f"extra_args.{name} is {value!r}, which is left to vLLM's own parser")
+    step = 1024 if found[2].isupper() else 1000
+    return int(float(found[1]) * step ** " kmgt".index(found[2].lower() or " "))
 
 
 def _sentence(remedy: Remedy, *, cpu: bool) -> str:

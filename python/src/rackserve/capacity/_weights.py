@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
+from rackserve.capacity._shape import NotComputedError
 from rackserve.errors import InputError
 from rackserve.servable import read_header
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rackserve.capacity._config import ModelShape
+    from rackserve.capacity._shape import ModelShape
     from rackserve.servable import Tensor
 
 _BITS: Final = {
@@ -23,6 +24,8 @@ _BITS: Final = {
     "U32": 32, "U64": 64, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4,
 }  # fmt: skip
 _CAST: Final = ("F32", "F16", "BF16")
+# Methods that vLLM reads and does not make; each fits its own checkpoint only (config/model.py, _verify_quantization).
+_STORED: Final = frozenset({"awq", "gptq", "compressed-tensors"})
 _LAYER: Final = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 _LINEAR: Final = re.compile(r"layers\.\d+\..*proj.*weight$|layers\.\d+\..*experts.*weight$")
 
@@ -91,7 +94,7 @@ def estimated_bytes(shape: ModelShape, *, online_fp8: bool = False) -> int:
     quantized: float = 8 if online_fp8 else bits
     if shape.quantization is not None:
         if not shape.quantization.bits:
-            raise InputError(
+            raise NotComputedError(
                 f"bits per weight of quantization {shape.quantization.method!r} are not known; "
                 "give the model's folder with its safetensors files"
             )
@@ -108,7 +111,14 @@ def _online_fp8(shape: ModelShape, quantization: str | None) -> bool:
     stored = shape.quantization.method if shape.quantization else None
     if stored is None and quantization == "fp8":
         return True
-    if stored is None or (stored != quantization and not stored.startswith(quantization)):
+    asked, kept = _root(quantization), _root(stored or "")
+    if asked == kept:
+        return False
+    if asked not in _STORED or (stored and kept not in _STORED):
+        raise NotComputedError(
+            f"quantization {quantization!r} of {stored or 'plain weights'}: its size is not computed here"
+        )
+    if asked != kept:
         raise InputError(
             f"quantization {quantization!r}, but the checkpoint has {stored or 'plain weights'}; leave quantization out"
             + (", set fp8, or take a checkpoint of that kind" if stored is None else f", or set {stored}")
@@ -116,11 +126,17 @@ def _online_fp8(shape: ModelShape, quantization: str | None) -> bool:
     return False
 
 
+def _root(method: str) -> str:
+    """Return a method without its kernel's name: awq_marlin reads what awq stored."""
+    root = method.lower().removesuffix("_marlin")
+    return "modelopt" if root.startswith("modelopt") else root
+
+
 def _index_total(index: Path) -> int:
     try:
         return int(json.loads(index.read_text(encoding="utf-8"))["metadata"]["total_size"])
     except (OSError, ValueError, KeyError, TypeError) as wrong:
-        raise InputError(
+        raise NotComputedError(
             f"{index}: no metadata.total_size ({wrong}); give the model's folder with its files"
         ) from wrong
 
@@ -137,7 +153,7 @@ def _is_loaded(tensor: Tensor, shape: ModelShape) -> bool:
 
 def _tensor_bytes(tensor: Tensor, shape: ModelShape, *, online_fp8: bool) -> int:
     if tensor.dtype not in _BITS:
-        raise InputError(f"tensor {tensor.name} is of type {tensor.dtype}; known are {', '.join(_BITS)}")
+        raise NotComputedError(f"tensor {tensor.name} is of type {tensor.dtype}; known are {', '.join(_BITS)}")
     bits = _BITS[tensor.dtype]
     if shape.quantization is None and tensor.dtype in _CAST:
         bits = 8 if online_fp8 and _LINEAR.search(tensor.name) else 8 * shape.dtype_bytes

@@ -51,9 +51,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def capacity(args: argparse.Namespace) -> int:
     """Run the command."""
     model = Path(args.model).expanduser()
-    shape = cap.read_shape(model)
+    shape, release = cap.read_shape(model), cap.arithmetic_of(args.release)
+    length = args.max_model_len or cap.longest_request(shape, release)
+    if length is None:
+        raise InputError("the model's config.json sets no longest request that is known here; set --max-model-len")
     settings = cap.Settings(
-        max_model_len=args.max_model_len or shape.max_length,
+        max_model_len=length,
         max_num_seqs=args.max_num_seqs,
         gpu_bytes=args.gpu_memory,
         available_kv=args.available_kv,
@@ -66,7 +69,7 @@ def capacity(args: argparse.Namespace) -> int:
         max_num_batched_tokens=args.max_num_batched_tokens,
         enforce_eager=args.enforce_eager,
     )
-    plan = cap.plan(shape, cap.weights_of(model, shape, args.quantization), cap.arithmetic_of(args.release), settings)
+    plan = cap.plan(shape, cap.weights_of(model, shape, args.quantization), release, settings)
     if args.svg:
         _write(Path(args.svg).expanduser(), cap.svg(plan))
     print(json.dumps(as_json(plan), indent=2) if args.json else as_text(plan))
@@ -103,21 +106,32 @@ def as_json(plan: cap.Plan) -> dict[str, Any]:
 
 def as_text(plan: cap.Plan) -> str:
     """Return the answer for a reader."""
-    shape, layout, found, settings = plan.shape, plan.layout, plan.capacity, plan.settings
+    shape = plan.shape
     heads = "one latent vector" if shape.latent else f"{shape.kv_heads} KV heads of {shape.head_size}"
-    gpus = f" on each of {settings.tensor_parallel} GPUs" if settings.tensor_parallel > 1 else ""
-    size = layout.block_size
+    heads = heads if shape.kv_layers else "an encoder"
     lines = [
         f"{shape.model_type}: {shape.layers} layers, {heads}, {shape.dtype}; vLLM {plan.release.version}",
         "",
         cap.bar(plan),
         "",
-        f"KV cache{gpus}: {layout.bytes_per_token:,} bytes per token, {found.num_blocks:,} blocks of {size} tokens",
-        f"holds {found.tokens:,} tokens: {found.max_concurrency:.2f} requests of {settings.max_model_len:,} tokens",
+        *_held(plan),
         "",
         *(f"- {line}" for line in advice(plan)),
     ]
     return "\n".join(lines).rstrip()
+
+
+def _held(plan: cap.Plan) -> list[str]:
+    layout, found, gpus = plan.layout, plan.capacity, plan.settings.tensor_parallel
+    if not plan.shape.kv_layers:
+        return ["no KV cache: an encoder reads a request at once and keeps nothing"]
+    where = f" on each of {gpus} GPUs" if gpus > 1 else ""
+    blocks = f"{found.num_blocks:,} blocks of {layout.block_size} tokens"
+    requests = f"{found.max_concurrency:.2f} requests of {plan.settings.max_model_len:,} tokens"
+    return [
+        f"KV cache{where}: {layout.bytes_per_token:,} bytes per token, {blocks}",
+        f"holds {found.tokens:,} tokens: {requests}",
+    ]
 
 
 def advice(plan: cap.Plan) -> list[str]:
@@ -132,14 +146,15 @@ def advice(plan: cap.Plan) -> list[str]:
         said += [f"starts with {_as_flag(remedy)}" for remedy in cap.remedies(plan)] or [
             "no single change makes it fit; take a smaller model, or larger GPUs"
         ]
-    elif plan.capacity.max_concurrency < settings.max_num_seqs:
+    elif plan.shape.kv_layers and plan.capacity.max_concurrency < settings.max_num_seqs:
         said.append(
             f"{settings.max_num_seqs} requests at once fit while they average "
             f"{plan.capacity.tokens // settings.max_num_seqs:,} tokens; longer ones wait or are preempted"
         )
-    if settings.tensor_parallel > plan.shape.kv_heads or (plan.shape.latent and settings.tensor_parallel > 1):
+    shared = plan.shape.latent is not None or settings.tensor_parallel > plan.shape.kv_heads
+    if plan.shape.kv_layers and settings.tensor_parallel > 1 and shared:
         said.append("each GPU keeps what others keep too: more GPUs shrink the weights, not the KV cache")
-    if budget.predicted:
+    if budget.predicted and plan.shape.kv_layers:
         said += _on_prediction(plan)
     return said
 
