@@ -94,6 +94,7 @@ def test_what_gemma_3_leaves_to_its_defaults_is_filled_in() -> None:
         ({"architectures": ["LlamaBidirectionalModel"]}, "LlamaBidirectionalModel.*this class keeps a KV cache"),
         ({"num_hidden_layers": None}, "num_hidden_layers is missing"),
         ({"num_attention_heads": 0}, "num_attention_heads is 0; a whole number of 1 or more is needed"),
+        ({"num_key_value_heads": 64}, "32 attention heads cannot share 64 KV heads"),
         ({"num_key_value_heads": [8, 4]}, "num_key_value_heads: the layers differ from each other"),
         ({"mamba_d_state": 16}, "mamba_d_state: this key may decide the KV cache"),
         ({"index_topk": 2048}, "index_topk: this key may decide the KV cache"),

@@ -139,6 +139,15 @@ def test_an_encoder_has_no_kv_cache_and_always_fits(planned: Any) -> None:
     assert found.longest == 512
 
 
+def test_an_encoder_that_is_larger_than_the_gpu_is_refused(tmp_path: Path) -> None:
+    model = write_model(tmp_path, {**model_configs()["bge-m3"], "hidden_size": 8192, "intermediate_size": 32768})
+    found = validate_capacity(_wanted(model, cpu_kv_bytes=None, gpu_bytes=24 * GIB))
+
+    assert found is not None
+    assert found.startswith("instance 'chat': the model and its activations need ")
+    assert found.endswith("GiB more than it may use (predicted); set gpus to 4 of them")
+
+
 def test_bitsandbytes_is_computed_only_where_vllm_loads_it(planned: Any) -> None:
     config = {**LLAMA_8B, "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
     settings = {"max_model_len": 8192, "gpu_bytes": 24 * GIB}
@@ -288,6 +297,8 @@ def test_numbers_are_read_as_vllms_parser_does(tmp_path: Path, given: str, size:
         ({}, {"extra_args": {"kv-cache-memory-bytes": "1.5G"}}),
         ({}, {"extra_args": {"attention-backend": "FLEX_ATTENTION"}}),
         ({}, {"extra_args": {"model-impl": "transformers"}}),
+        ({}, {"extra_args": {"cpu-offload-gb": 20}, "cpu_kv_bytes": None, "gpu_bytes": 8 * GIB}),
+        ({}, {"extra_args": {"rope-scaling": {"rope_type": "dynamic", "factor": 4.0}}, "release": "0.10.2"}),
         ({}, {"extra_args": {"pipeline-parallel-size": 2}, "cpu_kv_bytes": None, "gpu_bytes": 24 * GIB}),
         ({}, {"release": "0.31.0"}),
         ({}, {"kv_cache_dtype": "nvfp4"}),

@@ -77,6 +77,9 @@ def shape_of(config: Mapping[str, Any], folder: Path | None = None) -> ModelShap
     layers = number(text, *family.names.get("num_hidden_layers", ("num_hidden_layers",)))
     heads = number(text, *family.names.get("num_attention_heads", ("num_attention_heads",)))
     hidden = number(text, *family.names.get("hidden_size", ("hidden_size",)))
+    kv_heads = _kv_heads(text, family, heads)
+    if heads % kv_heads:
+        raise NotComputedError(f"{heads} attention heads cannot share {kv_heads} KV heads")
     kinds, window = windows_of(text, family, layers)
     shared = number(text, "num_kv_shared_layers", default=0)
     encoder = family.heads is Heads.NONE
@@ -88,7 +91,7 @@ def shape_of(config: Mapping[str, Any], folder: Path | None = None) -> ModelShap
         hidden=hidden,
         intermediate=_feed_forward.width(text, family, hidden),
         heads=heads,
-        kv_heads=_kv_heads(text, family, heads),
+        kv_heads=kv_heads,
         head_size=_head_size(text, family, hidden, heads),
         vocabulary=number(text, *family.names.get("vocab_size", ("vocab_size",))),
         lengths=lengths_of(text, kind, _sentence_length(folder)),

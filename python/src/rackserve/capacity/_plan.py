@@ -65,7 +65,7 @@ class Plan:
     """The answer.
 
     Attributes:
-        fits: whether the engine starts: one request of max_model_len fits.
+        fits: whether the engine starts: the weights and one request of max_model_len fit.
         longest: the largest max_model_len with which it starts; 0 when there is none.
         needed: bytes of KV cache without which it does not.
     """
@@ -131,7 +131,7 @@ def plan(shape: ModelShape, weights: Weights, release: Arithmetic, settings: Set
         budget=budget,
         layout=layout,
         capacity=capacity_of(layout, budget.available, settings.max_model_len),
-        fits=needed <= budget.available,
+        fits=needed <= budget.available and not budget.missing,
         longest=layout.longest(budget.available, longest_request(shape, release) or _NO_LIMIT),
         needed=needed,
     )
@@ -144,7 +144,7 @@ def longest_request(shape: ModelShape, release: Arithmetic) -> int | None:
 
 def remedies(refused: Plan) -> list[Remedy]:
     """Return changes of one setting each with which the instance starts; the least intrusive first."""
-    found = [Remedy("max_model_len", str(refused.longest))] if refused.longest else []
+    found = [Remedy("max_model_len", str(refused.longest))] if refused.longest and refused.needed else []
     found += [remedy for options in _options(refused) if (remedy := _working(refused, options))]
     if refused.settings.available_kv is not None:
         found.append(Remedy("available_kv", str(refused.needed)))

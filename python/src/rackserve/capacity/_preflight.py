@@ -38,6 +38,12 @@ _NOT_COMPUTED: Final = frozenset(
         "model-class-overrides",
         "enable-hc-sp",
         "mamba-block-size",
+        "rope-scaling",
+        "rope-theta",
+        "cpu-offload-gb",
+        "offload-group-size",
+        "data-parallel-size",
+        "quantization-config",
     }
 )
 _USUAL_BACKENDS: Final = frozenset({"FLASH_ATTN", "FLASHINFER", "TRITON_ATTN", "CPU_ATTN"})
@@ -85,18 +91,24 @@ def validate_capacity(wanted: CapacityRequest) -> str | None:
         return None
     try:
         answer = plan_of(wanted)
-        if answer.needed <= answer.budget.available + max(0, answer.budget.doubt - answer.budget.missing):
+        room = answer.budget.available + answer.budget.doubt - answer.budget.missing
+        if answer.needed <= max(room, answer.budget.available) and answer.budget.missing <= answer.budget.doubt:
             return None
         changes = [_sentence(remedy, cpu=wanted.cpu_kv_bytes is not None) for remedy in remedies(answer)]
     except NotComputedError:
         return None
     except InputError as wrong:
         return f"{label}: {wrong}"
-    budget = answer.budget
+    budget, otherwise = answer.budget, "a smaller model, or take a larger GPU"
+    if not answer.shape.kv_layers:
+        return (
+            f"{label}: the model and its activations need {budget.missing / GIB:.2f} GiB more than it may use "
+            f"(predicted); set {', or '.join(changes) or otherwise}"
+        )
     found = f"{budget.available / GIB:.2f} GiB" + (" (predicted)" if budget.predicted else "")
     return (
         f"{label}: one request of max_model_len {wanted.max_model_len} needs {answer.needed / GIB:.2f} GiB of KV "
-        f"cache, and there are {found}; set {', or '.join(changes) or 'a smaller model, or take a larger GPU'}"
+        f"cache, and there are {found}; set {', or '.join(changes) or otherwise}"
     )
 
 

@@ -139,10 +139,12 @@ def advice(plan: cap.Plan) -> list[str]:
     settings, budget = plan.settings, plan.budget
     said = []
     if not plan.fits:
-        said.append(
-            f"does not start: one request of {settings.max_model_len:,} tokens needs {plan.needed / cap.GIB:.2f} GiB "
-            f"of KV cache, {plan.short / cap.GIB:.2f} GiB more than there are"
+        request = (
+            f"one request of {settings.max_model_len:,} tokens needs {plan.needed / cap.GIB:.2f} GiB of KV cache"
+            if plan.shape.kv_layers
+            else "the weights and activations do not fit"
         )
+        said.append(f"does not start: {request}, {plan.short / cap.GIB:.2f} GiB more than there are")
         said += [f"starts with {_as_flag(remedy)}" for remedy in cap.remedies(plan)] or [
             "no single change makes it fit; take a smaller model, or larger GPUs"
         ]
