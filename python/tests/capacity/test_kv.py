@@ -101,6 +101,14 @@ def test_0_6_4_pads_deepseek_v2_to_256_per_head() -> None:
     assert _layout(DEEPSEEK, "0.6.4.post1").page_bytes == 16 * 128 * 2 * 256 * 2
 
 
+@pytest.mark.parametrize("name", ["bge-base-en", "minicpm3-4b"])
+def test_what_was_not_read_of_the_oldest_release_is_not_computed(name: str) -> None:
+    with pytest.raises(InputError, match=r"its KV cache in vLLM 0\.6\.4\.post1 is not known"):
+        _layout(model_configs()[name], "0.6.4.post1")
+
+    assert _layout(model_configs()[name], "0.10.2").block_size == 16
+
+
 def test_layers_that_share_their_kv_cache_count_once() -> None:
     layout = _layout(model_configs()["gemma-3n-e2b"])
 

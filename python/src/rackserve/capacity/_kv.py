@@ -23,6 +23,7 @@ _CUDA_BLOCK: Final = 16
 _LATENT_CUDA_BLOCK: Final = 64
 _PADDING_LIMIT: Final = 1.5
 _OLD_LATENT_HEAD: Final = 256
+_UNREAD_IN_THE_OLDEST: Final = frozenset({"minicpm3"})
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,8 @@ def layout_of(
     size = block_size or _default_block(shape, release, device)
     overlaps = device == "cuda" if overlapping is None else overlapping
     kinds = _effective_layers(shape, release, hybrid=hybrid)
+    if release.grouping is Grouping.NONE and (not kinds or shape.model_type in _UNREAD_IN_THE_OLDEST):
+        raise NotComputedError(f"model_type {shape.model_type!r}: its KV cache in vLLM {release.version} is not known")
     groups, per_group = _groups(kinds, release.grouping)
     if pipeline_parallel > 1:
         per_group = _most_layers(kinds, release, pipeline_parallel)
