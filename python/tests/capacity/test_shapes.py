@@ -41,7 +41,12 @@ _STRANGE = {
     "linear_attn_every": 4,
     "mamba_d_state": 16,
     "num_memory_tokens": 64,
+    "mixer": "mamba2",
+    "hc_mult": 4,
+    "key_size": 64,
     "state_size": 16,
+    "text_config": {"model_type": "mamba"},
+    "use_cla": True,
     "window_size_per_layer": [128] * 4,
 }
 _SHAPE_KEYS = (

@@ -18,7 +18,7 @@ _SPEAKS: Final = re.compile(
     r"head|layer|window|slid|att|ssm|mamba|conv|recur|rnn|kv|cache|block|pattern|chunk|latent|lora_rank|compress|index"
     r"|local|global|linear|hybrid|sparse|moba|nope|mla|position|length|seq|context|state|memory|group|quer|shar|cross"
     r"|encoder|decoder|causal|direction|hetero|span|stride|loop|repeat|depth|skip|prun|draft|mtp|nextn|specul|rope"
-    r"|rotary|embd_dim|channel|width|share|lightning|delta|retention|swa|csa|dsa|n_embd|hidden_dim|d_model|expan",
+    r"|mixer|yoco|cla|sink|engram|hyper|rotary|embd_dim|channel|width|share|lightning|delta|retention|swa|csa|dsa|n_embd|hidden_dim|d_model|expan",
     re.IGNORECASE,
 )
 # Of every family: numbers of the shape, what only the weights or the logits see, and settings of other programs.
@@ -41,6 +41,19 @@ _READ: Final = frozenset(
         "num_local_experts", "decoder_sparse_step", "masked_softmax_fusion", "skip_bias_add",
         "add_bias_linear", "qk_layer_norms", "neftune_noise_alpha", "layer_norm_type",
         "layer_norm_elementwise_affine", "summary_use_proj",
+    }
+)  # fmt: skip
+# Numbers, lists and parts that only the weights see, or that a generation's settings left here.
+_COUNTS: Final = frozenset(
+    {
+        "architectures", "altup_num_inputs", "bskcn_1", "bskcn_2", "bskcn_3", "bskcn_4", "bskcn_tv", "dim_model_base",
+        "ep_size", "experts_per_token", "floor_scale", "inference_runner", "intermediate_size_mlp",
+        "interpolate_factor", "laurel_rank", "max_batch_size", "moe_capacity", "moe_intermediate_size", "moe_k",
+        "moe_num_experts", "moe_top_k", "moe_topk", "n_routed_experts", "num_experts", "num_experts_per_tok",
+        "num_experts_per_token", "pixel_shuffle_factor", "pretraining_tp", "scale_emb", "top_k_experts", "type_vocab_size", "vocab_size",
+        "word_embed_proj_dim", "max_length", "min_length", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size",
+        "num_beams", "num_beam_groups", "top_k", "num_return_sequences", "max_new_tokens", "task_specific_params",
+        "suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "tokenizer_n_vocab",
     }
 )  # fmt: skip
 # What stands in a name after its meaning: the number of a token, a rate, a bias.
@@ -76,9 +89,7 @@ def refuse_unread(text: Mapping[str, Any], family: Family) -> None:
     for key, value in text.items():
         if key in family.fixed:
             _refuse_other(key, value, family)
-        elif _is_silent(key, value) or key in family.keys or key in words:
-            continue
-        else:
+        elif key not in family.keys and key not in words and not _is_silent(key, value, counts=True):
             raise _unread(key)
 
 
@@ -93,7 +104,7 @@ def refuse_unread_beside(config: Mapping[str, Any], part: str) -> None:
         NotComputedError: naming the key.
     """
     for key, value in config.items():
-        if key != part and not _is_silent(key, value) and not _BESIDE.search(key):
+        if key != part and not _BESIDE.search(key) and not _is_silent(key, value):
             raise _unread(key)
 
 
@@ -104,13 +115,16 @@ def refuse_unread_inside(key: str, part: Mapping[str, Any]) -> None:
         NotComputedError: naming the key.
     """
     for inner, value in part.items():
-        if inner not in _NESTED[key] and not _is_silent(inner, value):
+        if inner not in _NESTED[key] and not _is_silent(inner, value, counts=True):
             raise _unread(f"{key}.{inner}")
 
 
-def _is_silent(key: str, value: object) -> bool:
-    if value is None or value in ([], {}, "") or key in _READ or key in LENGTH_KEYS:
+def _is_silent(key: str, value: object, *, counts: bool = False) -> bool:
+    """Whether a key changes nothing in a KV cache; with `counts`, a number, list or part must be one that was read."""
+    if value is None or value in ([], {}, "") or key in _READ or key in _COUNTS or key in LENGTH_KEYS:
         return True
+    if counts and isinstance(value, int | list | dict) and not isinstance(value, bool) and not _TRIFLE.search(key):
+        return False
     return not _SPEAKS.search(key) or bool(_TRIFLE.search(key)) or (key in _OFF and value is False)
 
 
