@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from rackserve.capacity import _feed_forward
-from rackserve.capacity._defaults import with_defaults
+from rackserve.capacity._defaults import HEADS_FOR_ALL, OWN_HEAD_SIZE, with_defaults
 from rackserve.capacity._families import FAMILIES, WRAPPERS, Family, Heads
 from rackserve.capacity._keys import refuse_unread, refuse_unread_beside, refuse_unread_inside
 from rackserve.capacity._lengths import lengths_of
@@ -77,7 +77,7 @@ def shape_of(config: Mapping[str, Any], folder: Path | None = None) -> ModelShap
     layers = number(text, *family.names.get("num_hidden_layers", ("num_hidden_layers",)))
     heads = number(text, *family.names.get("num_attention_heads", ("num_attention_heads",)))
     hidden = number(text, *family.names.get("hidden_size", ("hidden_size",)))
-    kv_heads = _kv_heads(text, family, heads)
+    kv_heads = _kv_heads(text, family, kind, heads)
     if heads % kv_heads:
         raise NotComputedError(f"{heads} attention heads cannot share {kv_heads} KV heads")
     kinds, window = windows_of(text, family, layers)
@@ -92,7 +92,7 @@ def shape_of(config: Mapping[str, Any], folder: Path | None = None) -> ModelShap
         intermediate=_feed_forward.width(text, family, hidden),
         heads=heads,
         kv_heads=kv_heads,
-        head_size=_head_size(text, family, hidden, heads),
+        head_size=_head_size(text, family, kind, hidden, heads),
         vocabulary=number(text, *family.names.get("vocab_size", ("vocab_size",))),
         lengths=lengths_of(text, kind, _sentence_length(folder)),
         dtype=_dtype(config, text),
@@ -169,7 +169,7 @@ def _flat_dbrx(text: Config) -> Config:
     return flat
 
 
-def _kv_heads(text: Config, family: Family, heads: int) -> int:
+def _kv_heads(text: Config, family: Family, kind: str, heads: int) -> int:
     """Return the heads with a key and a value (get_total_num_kv_heads of vLLM's convertors)."""
     match family.heads:
         case Heads.FALCON:
@@ -183,16 +183,20 @@ def _kv_heads(text: Config, family: Family, heads: int) -> int:
                 number(text, "multi_query_group_num") if flag(text, "multi_query_attention", default=False) else heads
             )
         case Heads.GROUPED | Heads.LATENT:
+            if "num_key_value_heads" not in text and kind not in HEADS_FOR_ALL:
+                raise NotComputedError("num_key_value_heads is missing, so the KV cache is not computed")
             return number(text, "num_key_value_heads", default=heads)
         case _:
             return heads
 
 
-def _head_size(text: Config, family: Family, hidden: int, heads: int) -> int:
+def _head_size(text: Config, family: Family, kind: str, hidden: int, heads: int) -> int:
     if family.heads is Heads.PADDED:
         return number(text, "qk_nope_head_dim") + number(text, "qk_rope_head_dim")
     if family.heads is Heads.GROUPED and text.get("head_dim"):
         return number(text, "head_dim")
+    if kind in OWN_HEAD_SIZE:
+        raise NotComputedError("head_dim is missing, so the KV cache is not computed")
     return hidden // heads
 
 

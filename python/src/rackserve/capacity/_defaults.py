@@ -29,24 +29,42 @@ _INSIDE: Final = {
 # Of every configuration: what a null or an absent key means, where that is neither "none" nor "as many as heads".
 _ALWAYS: Final[Mapping[str, Mapping[str, Any]]] = {
     "cohere2": {"sliding_window": 4096, "tie_word_embeddings": True},
+    "ernie4_5": {"num_key_value_heads": 2, "head_dim": 128, "tie_word_embeddings": True},
+    "ernie4_5_moe": {"num_key_value_heads": 4, "tie_word_embeddings": True},
     "exaone4": {"sliding_window": 4096},
     "falcon": {"max_position_embeddings": 2048, "tie_word_embeddings": True},
     "gemma": {"head_dim": 256, "tie_word_embeddings": True},
     "gemma2": {"head_dim": 256, "num_key_value_heads": 4, "sliding_window": 4096, "tie_word_embeddings": True},
     "gemma3_text": {"head_dim": 256, "num_key_value_heads": 4, "sliding_window": 4096, "tie_word_embeddings": True},
-    "gemma3n_text": {"num_kv_shared_layers": 15, "sliding_window": 512, "tie_word_embeddings": True},
+    "gemma3n_text": {
+        "num_key_value_heads": 2,
+        "head_dim": 256,
+        "num_kv_shared_layers": 15,
+        "sliding_window": 512,
+        "tie_word_embeddings": True,
+    },
     "glm": {"num_key_value_heads": 2, "head_dim": 128},
     "glm4": {"num_key_value_heads": 2, "head_dim": 128},
     "gpt_oss": {"head_dim": 64, "num_key_value_heads": 8, "sliding_window": 128},
     "llama4_text": {"attention_chunk_size": 8192, "num_key_value_heads": 8, "head_dim": 128},
     "mistral": {"num_key_value_heads": 8, "sliding_window": 4096},
+    "minimax_m2": {"num_key_value_heads": 8, "head_dim": 128},
     "mixtral": {"num_key_value_heads": 8},
     "nemotron": {"head_dim": 128},
     "olmo3": {"sliding_window": 4096},
     "phimoe": {"num_key_value_heads": 8},
     "qwen3": {"head_dim": 128},
+    "qwen3_moe": {"num_key_value_heads": 4},
+    "qwen3_vl_moe_text": {"head_dim": 128},
+    "qwen3_vl_text": {"head_dim": 128},
+    "seed_oss": {"num_key_value_heads": 8, "head_dim": 128},
+    "smollm3": {"num_key_value_heads": 4},
     "starcoder2": {"num_key_value_heads": 2, "tie_word_embeddings": True},
 }
+# As many KV heads as heads where the key is absent; of any other kind it must be there.
+HEADS_FOR_ALL: Final = frozenset({"llama"})
+# Kinds whose class has a head size of its own, which differs between versions.
+OWN_HEAD_SIZE: Final = frozenset({"exaone", "exaone4", "glm4_moe"})
 _TIED: Final = frozenset({"gpt2", "gpt_bigcode", "bloom", "opt", "cohere"})
 
 

@@ -46,14 +46,15 @@ _READ: Final = frozenset(
 # Numbers, lists and parts that only the weights see, or that a generation's settings left here.
 _COUNTS: Final = frozenset(
     {
-        "architectures", "altup_num_inputs", "bskcn_1", "bskcn_2", "bskcn_3", "bskcn_4", "bskcn_tv", "dim_model_base",
-        "ep_size", "experts_per_token", "floor_scale", "inference_runner", "intermediate_size_mlp",
-        "interpolate_factor", "laurel_rank", "max_batch_size", "moe_capacity", "moe_intermediate_size", "moe_k",
-        "moe_num_experts", "moe_top_k", "moe_topk", "n_routed_experts", "num_experts", "num_experts_per_tok",
-        "num_experts_per_token", "pixel_shuffle_factor", "pretraining_tp", "scale_emb", "top_k_experts", "type_vocab_size", "vocab_size",
-        "word_embed_proj_dim", "max_length", "min_length", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size",
-        "num_beams", "num_beam_groups", "top_k", "num_return_sequences", "max_new_tokens", "task_specific_params",
-        "suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "tokenizer_n_vocab",
+        "altup_num_inputs", "architectures", "bad_words_ids", "begin_suppress_tokens", "bskcn_1", "bskcn_2", "bskcn_3",
+        "bskcn_4", "bskcn_tv", "dim_model_base", "encoder_no_repeat_ngram_size", "ep_size", "experts_per_token",
+        "floor_scale", "inference_runner", "intermediate_size_mlp", "interpolate_factor", "laurel_rank",
+        "max_batch_size", "max_length", "max_new_tokens", "min_length", "moe_capacity", "moe_intermediate_size",
+        "moe_k", "moe_num_experts", "moe_top_k", "moe_topk", "n_routed_experts", "no_repeat_ngram_size",
+        "num_beam_groups", "num_beams", "num_experts", "num_experts_per_tok", "num_experts_per_token",
+        "num_return_sequences", "pixel_shuffle_factor", "pretraining_tp", "scale_emb", "suppress_tokens",
+        "task_specific_params", "tokenizer_n_vocab", "top_k", "top_k_experts", "type_vocab_size", "vocab_size",
+        "word_embed_proj_dim",
     }
 )  # fmt: skip
 # What stands in a name after its meaning: the number of a token, a rate, a bias.
