@@ -137,6 +137,21 @@ def test_a_window_that_a_family_does_not_have_is_not_computed(
         shape_of(config)
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("falcon-rw-1b", {"num_kv_heads": 8}, "num_kv_heads: Falcon's first architecture has as many as heads, or one"),
+        ("nemotron-4-mini", {"head_dim": None}, "head_dim is missing"),
+        ("granite-3.1-8b", {"num_key_value_heads": ...}, "num_key_value_heads is missing"),
+    ],
+)
+def test_a_number_whose_default_is_not_known_must_be_there(name: str, change: dict[str, Any], message: str) -> None:
+    merged = {**model_configs()[name], **change}
+
+    with pytest.raises(NotComputedError, match=message):
+        shape_of({key: value for key, value in merged.items() if value is not ...})
+
+
 def test_the_language_model_of_a_wrapper_may_be_missing_or_unknown() -> None:
     with pytest.raises(NotComputedError, match="text_config, the language model inside, is missing"):
         shape_of({"model_type": "llava", "vision_config": {}})

@@ -132,16 +132,17 @@ def test_gpus_that_share_out_the_layers_hold_the_most_of_one(planned: Any) -> No
 
 
 @pytest.mark.parametrize(
-    ("config", "gpus", "gib", "length", "answer"),
+    ("config", "settings", "answer"),
     [
-        (LLAMA_8B, 3, 20, 131072, (29789, 3.6364, 476624)),
-        (SMOLLM2, 4, 2, 8192, (21845, 42.666, 349520)),
-        (DEEPSEEK, 2, 20, 131072, (9395, 4.5874, 601280)),
+        (LLAMA_8B, (3, 20, 131072), (29789, 3.6364, 476624)),
+        (SMOLLM2, (4, 2, 8192), (21845, 42.666, 349520)),
+        (DEEPSEEK, (2, 20, 131072), (9395, 4.5874, 601280)),
     ],
 )
 def test_layers_that_are_shared_out_hold_what_vllm_0_32_says(
-    planned: Any, config: dict[str, Any], gpus: int, gib: int, length: int, answer: tuple[int, float, int]
+    planned: Any, config: dict[str, Any], settings: tuple[int, int, int], answer: tuple[int, float, int]
 ) -> None:
+    gpus, gib, length = settings
     found = planned(config, max_model_len=length, available_kv=gib * GIB, pipeline_parallel=gpus).capacity
 
     assert (found.num_blocks, round(found.max_concurrency, 4), found.tokens) == answer

@@ -173,9 +173,7 @@ def _kv_heads(text: Config, family: Family, kind: str, heads: int) -> int:
     """Return the heads with a key and a value (get_total_num_kv_heads of vLLM's convertors)."""
     match family.heads:
         case Heads.FALCON:
-            if flag(text, "multi_query", default=True) and not flag(text, "new_decoder_architecture", default=False):
-                return 1
-            return number(text, "n_head_kv", "num_kv_heads", default=heads)
+            return _falcon_kv_heads(text, heads)
         case Heads.BIGCODE:
             return 1 if flag(text, "multi_query", default=True) else heads
         case Heads.CHATGLM:
@@ -188,6 +186,17 @@ def _kv_heads(text: Config, family: Family, kind: str, heads: int) -> int:
             return number(text, "num_key_value_heads", default=heads)
         case _:
             return heads
+
+
+def _falcon_kv_heads(text: Config, heads: int) -> int:
+    given = number(text, "n_head_kv", "num_kv_heads", default=heads)
+    if flag(text, "new_decoder_architecture", default=False):
+        return given
+    if flag(text, "multi_query", default=True):
+        return 1
+    if given != heads:
+        raise NotComputedError("num_kv_heads: Falcon's first architecture has as many as heads, or one")
+    return heads
 
 
 def _head_size(text: Config, family: Family, kind: str, hidden: int, heads: int) -> int:

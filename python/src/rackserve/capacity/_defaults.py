@@ -50,7 +50,6 @@ _ALWAYS: Final[Mapping[str, Mapping[str, Any]]] = {
     "mistral": {"num_key_value_heads": 8, "sliding_window": 4096},
     "minimax_m2": {"num_key_value_heads": 8, "head_dim": 128},
     "mixtral": {"num_key_value_heads": 8},
-    "nemotron": {"head_dim": 128},
     "olmo3": {"sliding_window": 4096},
     "phimoe": {"num_key_value_heads": 8},
     "qwen3": {"head_dim": 128},
@@ -64,7 +63,7 @@ _ALWAYS: Final[Mapping[str, Mapping[str, Any]]] = {
 # As many KV heads as heads where the key is absent; of any other kind it must be there.
 HEADS_FOR_ALL: Final = frozenset({"llama"})
 # Kinds whose class has a head size of its own, which differs between versions.
-OWN_HEAD_SIZE: Final = frozenset({"exaone", "exaone4", "glm4_moe"})
+OWN_HEAD_SIZE: Final = frozenset({"exaone", "exaone4", "glm4_moe", "nemotron"})
 _TIED: Final = frozenset({"gpt2", "gpt_bigcode", "bloom", "opt", "cohere"})
 
 
