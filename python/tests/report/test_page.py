@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from rackserve.checks import CheckResult
-from rackserve.report import SiteReport, render
+from rackserve.report import CapacityFacts, SiteReport, render
 from rackserve.report._plots import nice_ceiling
 from rackserve.report._scrub import HIDDEN, scrub
-from testing.report_pages import bench, healthy, ill
+from testing.report_pages import bench, healthy, ill, plan
 
 MADE = dt.datetime(2026, 1, 2, 3, 4, tzinfo=dt.UTC)
 VOID = {"meta", "link", "img", "br", "hr", "input", "base", "source", "embed"}
@@ -220,6 +220,15 @@ def test_what_was_not_looked_at_is_neither_good_nor_bad() -> None:
     assert "rackserve report --bench" in text
     for change in ({"checks": ()}, {"examined": 0}, {"bench_problem": "nothing was measured"}):
         assert not dataclasses.replace(report, **change).ok
+
+
+def test_an_encoder_is_shown_without_tokens_and_requests() -> None:
+    shape = dataclasses.replace(plan().shape, kv_layers=())
+    encoder = CapacityFacts(("gpu1:embed",), dataclasses.replace(plan(), shape=shape))
+    text = render(dataclasses.replace(healthy(), capacity=(encoder,)), MADE)
+
+    assert text.count("no KV cache: an encoder keeps nothing") == 2
+    assert "no KV cache: an encoder keeps nothing" not in render(healthy(), MADE)
 
 
 @pytest.mark.parametrize(

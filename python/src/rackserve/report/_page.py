@@ -144,7 +144,7 @@ def _matrix(run: RunFacts) -> dict[str, Any]:
 def _capacity(one: CapacityFacts) -> dict[str, Any]:
     if one.plan is None:
         return {"where": one.where, "problem": one.problem}
-    plan = one.plan
+    plan, none = one.plan, "no KV cache: an encoder keeps nothing"
     return {
         "where": one.where,
         "problem": "",
@@ -152,9 +152,9 @@ def _capacity(one: CapacityFacts) -> dict[str, Any]:
         "rows": [(part.name, f"{part.size / capacity.GIB:.2f} GiB", part.how) for part in capacity.parts_of(plan)],
         "facts": [
             ("starts", "yes" if plan.fits else "no: one request of max_model_len does not fit"),
-            ("tokens in the KV cache", f"{plan.capacity.tokens:,}"),
+            ("tokens in the KV cache", f"{plan.capacity.tokens:,}" if plan.shape.kv_layers else none),
             ("longest request (max_model_len)", f"{plan.settings.max_model_len:,} tokens"),
-            ("such requests at once", f"{plan.capacity.max_concurrency:.2f}"),
+            ("such requests at once", f"{plan.capacity.max_concurrency:.2f}" if plan.shape.kv_layers else none),
             ("requests at once (max_num_seqs)", f"{plan.settings.max_num_seqs:,}"),
             ("how sure", "predicted" if plan.budget.predicted else "exact: the cache's size is set"),
         ],
