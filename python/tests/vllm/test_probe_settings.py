@@ -30,7 +30,15 @@ def test_the_probe_knows_every_setting() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"revision": "1" * 40}, {"dtype": "float16"}, {"quantization": "fp8"}, {"kv_cache_dtype": "fp8"}, {"gpus": [1]}],
+    [
+        {"revision": "1" * 40},
+        {"dtype": "float16"},
+        {"quantization": "fp8"},
+        {"kv_cache_dtype": "fp8"},
+        {"gpus": [1]},
+        {"extra_args": {"logprobs-mode": "raw_logits"}},
+        {"extra_args": {"return-tokens-as-token-ids": True}},
+    ],
 )
 def test_what_changes_the_answer_changes_its_identity(change: dict[str, Any]) -> None:
     assert identity(**change) != identity()

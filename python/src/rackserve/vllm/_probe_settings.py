@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rackserve.vllm._releases import release_of
 
@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rackserve.vllm._instances import Instance
+
+# Flags that change what an answer holds, and so the golden one (vllm 0.32.0, config/model.py).
+_IN_ANSWERS: Final = ("logprobs-mode", "return-tokens-as-token-ids")
 
 
 def probe_settings(instance: Instance, engine: str, runtime: Mapping[str, str], start_timeout: int) -> dict[str, Any]:
@@ -45,5 +48,6 @@ def golden_identity(instance: Instance, runtime: Mapping[str, str]) -> str:
         "kv": instance.kv_cache_dtype or "auto",
         "gpus": ",".join(str(gpu) for gpu in instance.gpus) or "none",
         **({"asked": "next"} if instance.lora else {}),
+        **{flag: str(instance.flags[flag]) for flag in _IN_ANSWERS if flag in instance.flags},
     }
     return " ".join(f"{key}={value}" for key, value in parts.items())
