@@ -74,7 +74,7 @@ def count(host: Host) -> int:
     while record(host)["state"] != "ready":
         assert time.monotonic() < end, record(host)
         time.sleep(2)
-    return math.ceil(1.2 * MINUTE_S / prefill(host, 0, 1)[0]["seconds"])
+    return math.ceil(1.05 * MINUTE_S / prefill(host, 0, 1)[0]["seconds"])
 
 
 @pytest.mark.parametrize("number", range(1, TIMES + 1))
