@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from rackserve import edge
+from rackserve.edge import _limits
 from rackserve.errors import InputError
 from testing.local_edge import Edge, Engine, wait_for
 
@@ -151,6 +153,7 @@ def test_a_site_sets_the_limits(run: Callable[..., Any]) -> None:
     [
         ({"sequences": 0}, "nginx_max_sequences is 0; set it to 1 or more"),
         ({"inputs": "many"}, "nginx_max_inputs is 'many'; set it to a number"),
+        ({"sequences": 1025}, "nginx_max_sequences is 1025, and an engine refuses more than 1024; set that or less"),
         ({"body_mib": 200}, "nginx_max_bodies_mib is 128, less than one body of nginx_max_body_mib 200; set it to 200"),
     ],
 )
@@ -158,6 +161,11 @@ def test_a_limit_that_cannot_be_is_refused(limits: dict[str, Any], words: str) -
     backends = [{"host": "g", "instance": "i", "address": "10.0.0.1", "port": 1, "served_names": ["m"]}]
     with pytest.raises(InputError, match=words):
         edge.plan_of(backends, [{"name": "a", "keys": [{"sha256": "1" * 64}]}], limits=limits)
+
+
+def test_the_unit_of_an_engine_has_the_largest_limit() -> None:
+    unit = (Path(__file__).parents[3] / "roles/vllm/templates/vllm@.service.j2").read_text(encoding="utf-8")
+    assert f"VLLM_MAX_N_SEQUENCES={_limits._ENGINE_SEQUENCES}\n" in unit
 
 
 def hold_back(engine: Engine, _: bytes) -> None:

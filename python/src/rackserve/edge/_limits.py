@@ -20,6 +20,9 @@ _DEFAULTS: Final = {
     "bodies_mib": ("nginx_max_bodies_mib", 128),
 }
 
+# VLLM_MAX_N_SEQUENCES in vllm@.service.j2, for whoever reaches an engine beside the edge; vLLM's own is 16384.
+_ENGINE_SEQUENCES: Final = 1024
+
 
 def parse_limits(wanted: Mapping[str, Any]) -> dict[str, int]:
     """Return all limits for the Lua code.
@@ -40,6 +43,11 @@ def parse_limits(wanted: Mapping[str, Any]) -> dict[str, int]:
             raise InputError(f"{variable} is {found!r}; set it to a number") from None
         if limits[name] < 1:
             raise InputError(f"{variable} is {found}; set it to 1 or more")
+    if limits["sequences"] > _ENGINE_SEQUENCES:
+        raise InputError(
+            f"nginx_max_sequences is {limits['sequences']}, and an engine refuses more than {_ENGINE_SEQUENCES}; set that "
+            "or less"
+        )
     if limits["bodies_mib"] < limits["body_mib"]:
         raise InputError(
             f"nginx_max_bodies_mib is {limits['bodies_mib']}, less than one body of nginx_max_body_mib "
