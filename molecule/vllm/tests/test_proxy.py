@@ -89,8 +89,8 @@ def test_an_engine_does_not_share_the_memory_of_its_host(host: Host) -> None:
         assert "of-a-user" not in host.check_output(f"ls {own}")
     finally:
         host.check_output("rm /dev/shm/of-a-user")
-    kib = int(host.check_output(f"df --output=size --block-size=1K {own} | tail -n 1"))
-    assert kib > 0.8 * int(host.check_output("awk '$1 == \"MemTotal:\" {print $2}' /proc/meminfo"))
+    blocks, size = map(int, host.check_output(f"stat --file-system --format='%b %S' {own}").split())
+    assert blocks * size > 0.8 * 1024 * int(host.check_output("awk '$1 == \"MemTotal:\" {print $2}' /proc/meminfo"))
     assert host.check_output(f"stat --format=%a {own}") == "1777"
 
 
