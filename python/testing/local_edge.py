@@ -261,7 +261,7 @@ def running(
         "__nginx_code_folder": code or ROLE / "files",
         "__nginx_certificate": pair[0],
         "__nginx_key": pair[1],
-        "nginx_server_name": "localhost",
+        "stack_server_name": "localhost",
         "stack_https_port": port,
         "stack_edge_metrics_port": metrics_port,
         "nginx_http_port": plain,

@@ -68,12 +68,9 @@ def test_the_log_has_the_method_of_the_client(nginx: Edge) -> None:
     nginx.ask("/no", {})
     nginx.ask("/v1/models", {})
     nginx.ask("/v1/completions", {}, headers={"Content-Length": str(11 << 20)})
-    wait_for(lambda: len(nginx.log()) >= 3)
-    assert [(line["method"], line["status"]) for line in nginx.log()[-3:]] == [
-        ("POST", 404),
-        ("POST", 405),
-        ("POST", 413),
-    ]
+    answered_by_nginx = {404, 405, 413}  # workers write the log, each when it gets to it
+    wait_for(lambda: answered_by_nginx <= {line["status"] for line in nginx.log()})
+    assert {line["method"] for line in nginx.log() if line["status"] in answered_by_nginx} == {"POST"}
 
 
 GRAMMARS: dict[str, dict[str, Any]] = {

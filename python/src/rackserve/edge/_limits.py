@@ -45,8 +45,8 @@ def parse_limits(wanted: Mapping[str, Any]) -> dict[str, int]:
             raise InputError(f"{variable} is {found}; set it to 1 or more")
     if limits["sequences"] > _ENGINE_SEQUENCES:
         raise InputError(
-            f"nginx_max_sequences is {limits['sequences']}, and an engine refuses more than {_ENGINE_SEQUENCES}; set that "
-            "or less"
+            f"nginx_max_sequences is {limits['sequences']}, and an engine refuses more than {_ENGINE_SEQUENCES}; "
+            "set that or less"
         )
     if limits["bodies_mib"] < limits["body_mib"]:
         raise InputError(

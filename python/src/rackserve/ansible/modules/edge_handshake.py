@@ -57,7 +57,7 @@ def main() -> None:
         module.fail_json(
             msg=f"the edge's certificate at 127.0.0.1:{params['port']} is not valid for {params['server_name']} with "
             f"the CA nginx_ca_src: {problem}; set nginx_tls_certificate_src to a certificate that this CA signed for "
-            "nginx_server_name, or nginx_ca_src to the CA that signed it"
+            "stack_server_name, or nginx_ca_src to the CA that signed it"
         )
     module.exit_json(changed=False)
 
