@@ -48,6 +48,6 @@ def golden_identity(instance: Instance, runtime: Mapping[str, str]) -> str:
         "kv": instance.kv_cache_dtype or "auto",
         "gpus": ",".join(str(gpu) for gpu in instance.gpus) or "none",
         **({"asked": "next"} if instance.lora else {}),
-        **{flag: str(instance.flags[flag]) for flag in _IN_ANSWERS if flag in instance.flags},
     }
+    parts |= {flag: str(value) for flag, value in instance.flags.items() if flag in _IN_ANSWERS}
     return " ".join(f"{key}={value}" for key, value in parts.items())
