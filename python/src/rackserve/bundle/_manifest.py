@@ -118,6 +118,11 @@ class Manifest:
         """The fields that expiry and rollback protection check: name, version and last day."""
         return {"name": self.name, "version": self.version, "expires": self.expires}
 
+    @property
+    def model_paths(self) -> dict[tuple[str, str], str]:
+        """Path in the bundle of every model and adapter, by repository and commit."""
+        return {(model.repo, model.revision): model.path for model in self.models}
+
     def to_bytes(self) -> bytes:
         """Return the canonical text."""
         files = [entry._asdict() for entry in self.files]

@@ -87,8 +87,7 @@ def _has_compiled_kernels(spec: HostSpec, manifest: Manifest, bundle: Path) -> b
 
 def _stored_kv_cache(instance: Instance, manifest: Manifest, bundle: Path) -> str | None:
     """Return the type of the KV cache that an instance's checkpoint asks for; None where it cannot be read."""
-    asked = (instance.model.repo, instance.model.revision)
-    path = next((model.path for model in manifest.models if (model.repo, model.revision) == asked), None)
+    path = manifest.model_paths.get((instance.model.repo, instance.model.revision))
     try:
         config = json.loads((bundle / path / "config.json").read_text(encoding="utf-8")) if path else {}
     except (OSError, ValueError):
@@ -110,7 +109,7 @@ def _instance_problems(spec: HostSpec, manifest: Manifest) -> list[str]:
         found = validate_release(instances, release_of(spec.vllm))
     except InputError as wrong:
         return [str(wrong)]
-    carried = {(model.repo, model.revision) for model in manifest.models}
+    carried = manifest.model_paths
     return found + [
         f"instance {instance.name!r}: {instance.model.repo} at {instance.model.revision} is not in the bundle, "
         f"which has {', '.join(f'{repo} at {revision}' for repo, revision in sorted(carried)) or 'no model'}; "
@@ -146,12 +145,12 @@ def _runtime_problems(spec: HostSpec, manifest: Manifest) -> list[str]:
 
 def _capacity_problems(spec: HostSpec, manifest: Manifest, bundle: Path, gpus: GpuFacts | None) -> list[str]:
     """Name the instances that cannot hold one request of their max_model_len; none where a GPU's memory is unknown."""
-    folders = {(model.repo, model.revision): bundle / model.path for model in manifest.models}
+    paths = manifest.model_paths
     found = []
     for instance in parse_instances(spec.instances):
         request = capacity_request(
             instance,
-            folders[instance.model.repo, instance.model.revision],
+            bundle / paths[instance.model.repo, instance.model.revision],
             vllm=spec.vllm,
             flavour=spec.flavour,
             cpu_kvcache_gib=spec.cpu_kvcache_gib,

@@ -97,7 +97,7 @@ def memory_row(
     """Compare what instances on a CPU keep in memory, weights and KV cache, with what the host has; None if unknown."""
     if not memory:
         return None
-    paths = {(model.repo, model.revision): model.path for model in manifest.models}
+    paths = manifest.model_paths
     weights = sum(
         entry.size
         for instance in instances

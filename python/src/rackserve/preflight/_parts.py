@@ -70,8 +70,7 @@ def wanted_snapshots(instances: Sequence[dict[str, Any]], manifest: Manifest) ->
     Raises:
         InputError: when the instances are wrong.
     """
-    carried = [(model.repo, model.revision) for model in manifest.models]
-    return frozenset().union(*(snapshots_of(instance, carried) for instance in parse_instances(instances)))
+    return frozenset().union(*(snapshots_of(instance, manifest.model_paths) for instance in parse_instances(instances)))
 
 
 def find_snapshots(manifest: Manifest, instances: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def adapter_sources(manifest: Manifest, bundle: Path, on_host: Mapping[str, str | None]) -> Sources:
     """Return the sources of adapters: the bundle, and the adapters that were read on a host."""
-    return Sources({(model.repo, model.revision): bundle / model.path for model in manifest.models}, on_host)
+    return Sources({snapshot: bundle / path for snapshot, path in manifest.model_paths.items()}, on_host)
 
 
 def resolve_paths(
