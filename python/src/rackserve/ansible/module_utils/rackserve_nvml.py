@@ -167,8 +167,17 @@ class Fields:
     def __init__(self) -> None:
         self.unread: dict[str, str] = {}
 
-    def read(self, field: str, function: Callable[..., Any], *arguments: Any, **options: int) -> Any:  # noqa: ANN401
+    def read(
+        self,
+        field: str,
+        function: Callable[..., Any],
+        *arguments: Any,  # noqa: ANN401 - whatever the function takes
+        lacks: tuple[int, ...] = (),
+        **options: int,
+    ) -> Any:  # noqa: ANN401 - whatever the function returns
         """Return a value that every GPU has, None where it cannot be read.
+
+        An error with one of the codes `lacks` says that there is no such value, so that nothing is unread.
 
         Raises:
             NvmlError: when the GPU is lost or needs a reset.
@@ -178,25 +187,15 @@ class Fields:
         except NvmlError as failed:
             if failed.code in _GONE:
                 raise
-            self.unread[field] = str(failed)
+            if failed.code not in lacks:
+                self.unread[field] = str(failed)
         except ValueError as odd:
             self.unread[field] = str(odd)
         return None
 
     def feature(self, field: str, function: Callable[..., Any], *arguments: Any, **options: int) -> Any:  # noqa: ANN401
-        """Return a value of a feature, None where the GPU or the driver does not have it, or it cannot be read.
-
-        Raises:
-            NvmlError: when the GPU is lost or needs a reset.
-        """
-        try:
-            return function(*arguments, **options)
-        except NvmlError as failed:
-            if failed.code in _GONE:
-                raise
-            if failed.code not in _LACKS:
-                self.unread[field] = str(failed)
-        return None
+        """Return a value of a feature as `read` does, None also where the GPU or the driver does not have it."""
+        return self.read(field, function, *arguments, lacks=_LACKS, **options)
 
 
 def read_nvml(library: Any) -> dict[str, Any]:  # noqa: ANN401 - see Nvml
