@@ -4,7 +4,7 @@ It is asked twice: by `bundle build`, which knows no instance, and by preflight 
 those of both, and reads a folder and what is known of the release.
 """
 
-from rackserve.servable._facts import Capability, Facts, facts_of, flag_holders, known_releases, since_when
+from rackserve.servable._facts import Capability, Facts, facts_of, flag_holders, known_releases, of_release, since_when
 from rackserve.servable._quantization import quantization_floor
 from rackserve.servable._safetensors import Tensor, read_header
 from rackserve.servable._servable import servable
@@ -19,6 +19,7 @@ __all__ = [
     "facts_of",
     "flag_holders",
     "known_releases",
+    "of_release",
     "quantization_floor",
     "read_header",
     "servable",

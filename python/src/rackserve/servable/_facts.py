@@ -10,7 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from rackserve.errors import InputError
 
@@ -31,6 +31,7 @@ KINDS: Final = (
 _DATA: Final = Path(__file__).parents[1] / "data" / "vllm_facts.json"
 
 Capability = tuple[int, int]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,15 @@ def facts_of(version: str) -> Facts:
     Raises:
         InputError: naming the releases that are known.
     """
-    known = _all()
+    return of_release(_all(), version)
+
+
+def of_release(known: Mapping[str, T], version: str) -> T:
+    """Return what is known of a release.
+
+    Raises:
+        InputError: naming the releases that are known.
+    """
     if version not in known:
         raise InputError(f"vLLM {version} is not a release that rackserve knows; set one of {', '.join(known)}")
     return known[version]

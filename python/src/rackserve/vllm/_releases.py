@@ -11,8 +11,7 @@ import yaml
 from pydantic import AfterValidator, Field
 
 from rackserve._schema import Strict
-from rackserve.errors import InputError
-from rackserve.servable import facts_of, flag_holders, since_when
+from rackserve.servable import facts_of, flag_holders, of_release, since_when
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -187,10 +186,7 @@ def release_of(version: str) -> Release:
     Raises:
         InputError: naming the releases that are known.
     """
-    known = releases()
-    if version not in known:
-        raise InputError(f"vLLM {version} is not a release that rackserve knows; set one of {', '.join(known)}")
-    return known[version]
+    return of_release(releases(), version)
 
 
 def _release(row: dict[str, Any], data: _File, order: Sequence[str]) -> Release:
