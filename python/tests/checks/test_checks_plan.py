@@ -67,7 +67,7 @@ def test_a_vllm_host() -> None:
     assert by_kind["chat"]["model"] == "small"
     assert by_kind["chat"]["url"] == "http://10.0.0.11:8000"
     assert by_kind["chat"]["expect"] == "Paris"
-    assert checks[1]["unit"] == "vllm@chat.service"
+    assert (checks[1]["name"], checks[1]["instance"]) == ("unit vllm@chat", "chat")
 
 
 def test_an_instance_that_does_not_generate_is_asked_for_its_own_work() -> None:

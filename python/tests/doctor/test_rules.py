@@ -179,7 +179,7 @@ def test_a_ready_instance_has_no_finding_whatever_its_journal_holds(unit: UnitEv
 def test_a_fix_names_the_instance() -> None:
     """Row 19: what an operator can do about a neighbour that freed memory, beside a start."""
     first, *_ = diagnose(FAULTS["concurrent-starts"])
-    assert "systemctl restart vllm@a" in first.fix
+    assert "systemctl restart 'vllm@a.*'" in first.fix
     assert "kv-cache-memory-bytes" in first.fix
 
 

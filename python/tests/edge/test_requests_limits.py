@@ -164,7 +164,7 @@ def test_a_limit_that_cannot_be_is_refused(limits: dict[str, Any], words: str) -
 
 
 def test_the_unit_of_an_engine_has_the_largest_limit() -> None:
-    unit = (Path(__file__).parents[3] / "roles/vllm/templates/vllm@.service.j2").read_text(encoding="utf-8")
+    unit = (Path(__file__).parents[3] / "roles/vllm/templates/engine.service.j2").read_text(encoding="utf-8")
     assert f"VLLM_MAX_N_SEQUENCES={_limits._ENGINE_SEQUENCES}\n" in unit
 
 

@@ -21,6 +21,8 @@ TEXT = MANIFEST.to_bytes().decode()
 INSTANCE = {"name": "a", "model": {"repo": "o/m", "revision": REVISION}, "max_num_seqs": 1, "max_model_len": 8}
 OPTIONS = {
     "vllm": "0.32.0",
+    "release": "0.32.0-0123",
+    "templates": str(Path(__file__).parents[3] / "roles/vllm/templates"),
     "flavour": "cpu",
     "listen_address": "10.0.0.5",
     "allowed_clients": [],
@@ -78,7 +80,8 @@ def test_a_missing_bundle_is_refused(tmp_path: Path) -> None:
 def test_a_plan_is_plain_data() -> None:
     found = plan(INSTANCE)
     assert found["changed"] is False
-    assert found["instances"][0]["unit"] == "vllm@a.service"
+    (one,) = found["instances"]
+    assert one["unit"] == f"vllm@a.{one['digest']}.service"
     assert yaml.safe_load(yaml.safe_dump(found)) == found
 
 

@@ -47,8 +47,10 @@ def test_what_is_kept_or_mentioned_is_used(home: Path) -> None:
 
 
 def test_the_arguments_of_every_instance_count(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text(f"revision: {OLD}")
-    (tmp_path / "a.env").write_text(f"X={NEW}")
+    generation = tmp_path / "a/generations/0123456789"
+    generation.mkdir(parents=True)
+    (generation / "engine.yaml").write_text(f"revision: {OLD}")
+    (generation / "engine.env").write_text(f"X={NEW}")
     assert hf_prune.mentioned(str(tmp_path)) == f"revision: {OLD}"
     assert hf_prune.mentioned(str(tmp_path / "none")) == ""
 

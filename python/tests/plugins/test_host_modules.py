@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rackserve.ansible.module_utils.rackserve_generations import started_at
 from rackserve.ansible.module_utils.rackserve_host import switch_link, write_durably
 from rackserve.ansible.modules import (
     hf_snapshot,
     host_facts,
     rackserve_packages,
-    unit_freshness,
     vllm_ready,
     vllm_release,
 )
@@ -115,11 +115,11 @@ def test_the_repository_is_read_from_apts_configuration(tmp_path: Path) -> None:
 
 def test_a_unit_starts_when_systemd_says() -> None:
     show = "ActiveState=active\nExecMainStartTimestampMonotonic=90000000\n"
-    assert unit_freshness.started_at(show, now=1000.0, monotonic=100.0) == pytest.approx(990.0)
-    assert unit_freshness.started_at(show.replace("=active", "=inactive"), 1000.0, 100.0) is None
-    assert unit_freshness.started_at("ActiveState=active\nExecMainStartTimestampMonotonic=0\n", 1000.0, 100.0) is None
+    assert started_at(show, now=1000.0, monotonic=100.0) == pytest.approx(990.0)
+    assert started_at(show.replace("=active", "=inactive"), 1000.0, 100.0) is None
+    assert started_at("ActiveState=active\nExecMainStartTimestampMonotonic=0\n", 1000.0, 100.0) is None
     socket = "ActiveState=active\nActiveEnterTimestampMonotonic=90000000\n"
-    assert unit_freshness.started_at(socket, now=1000.0, monotonic=100.0) == pytest.approx(990.0)
+    assert started_at(socket, now=1000.0, monotonic=100.0) == pytest.approx(990.0)
 
 
 def test_a_unit_that_waits_for_its_turn_is_not_down() -> None:

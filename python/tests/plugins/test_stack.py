@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from rackserve.ansible.module_utils import rackserve_driver_host, rackserve_host
-from rackserve.ansible.modules import host_evidence
+from rackserve.ansible.module_utils import rackserve_driver_host, rackserve_generations, rackserve_host
+from rackserve.ansible.modules import host_evidence, vllm_generation
 from rackserve.programs import vllm_probe
 from rackserve.vllm import _files
 
@@ -107,15 +107,19 @@ def constant(name: str) -> str:
 @pytest.mark.parametrize(
     ("literal", "path"),
     [
-        (vllm_probe.SETTINGS, constant("__stack_instance_dir") + "/{}.probe.json"),
+        (vllm_probe.LIVE, constant("__stack_instance_dir") + "/{}/current"),
+        (vllm_probe.SETTINGS, constant("__stack_instance_dir") + "/{}/generations/{}/probe.json"),
         (vllm_probe.RECORD, constant("__stack_probe_dir") + "/{}.json"),
         (vllm_probe.GOLDEN, constant("__stack_golden_dir") + "/{}.golden.json"),
         (vllm_probe.DRAINED, constant("__stack_host_state") + "/drained/{}"),
         (vllm_probe.METRICS, constant("__stack_metrics_dir")),
         (_files.CONFIG, constant("__stack_instance_dir")),
         (_files.LIB, constant("__stack_lib")),
-        (_files._GOLDEN, constant("__stack_golden_dir")),
-        (_files._METRICS, constant("__stack_metrics_dir")),
+        (_files.METRICS, constant("__stack_metrics_dir")),
+        (rackserve_generations.INSTANCES, constant("__stack_instance_dir")),
+        (vllm_generation._GOLDEN, constant("__stack_golden_dir")),
+        (vllm_generation._METRICS, constant("__stack_metrics_dir")),
+        (vllm_generation._RECORD, constant("__stack_probe_dir")),
         (host_evidence.PROBE, vllm_probe.RECORD),
         (host_evidence.DRAINED, vllm_probe.DRAINED),
         (rackserve_driver_host.CONFIG, constant("__stack_apt_config")),

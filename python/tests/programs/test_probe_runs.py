@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 PROXY = "vllm-proxy@a.socket vllm-proxy@a.service"
 STARVED = "some avg10=83.10 avg60=40.02 avg300=9.77 total=5577\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"
 RESTED = "some avg10=0.42 avg60=90.00 avg300=90.00 total=5577\nfull avg10=99.00 avg60=0.00 avg300=0.00 total=0\n"
+DIGEST = "0123456789"
 GROUP = "/system.slice/system-vllm.slice/vllm@a.service"
-KILLED = ["kill --signal=SIGKILL vllm@a.service", "restart --no-block vllm@a.service"]
+KILLED = [f"kill --signal=SIGKILL vllm@a.{DIGEST}.service", f"restart --no-block vllm@a.{DIGEST}.service"]
 
 
 class StandIn(socketserver.ThreadingUnixStreamServer):
@@ -111,6 +112,7 @@ class Host:
         self.group = GROUP
         self.did: list[str] = []
         (root / "metrics").mkdir()
+        (root / "a.current").symlink_to(f"generations/{DIGEST}")
         self.configure()
 
     def configure(self, **more: Any) -> None:
@@ -122,7 +124,7 @@ class Host:
             "suspect_timeout_s": 0.2,
         }
         settings |= {"metrics_timeout_s": 0.3, "close_after_s": 0.4, "restart_after_s": 1.1, **more}
-        (self.root / "a.probe.json").write_text(json.dumps(settings))
+        (self.root / f"a.{DIGEST}.probe.json").write_text(json.dumps(settings))
 
     def systemctl(self, *words: str) -> str:
         if words[0] != "show":
@@ -149,7 +151,8 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.delenv("MAINPID", raising=False)
     monkeypatch.setattr(probe, "systemctl", made.systemctl)
     for constant, name in (
-        ("SETTINGS", "{}.probe.json"),
+        ("LIVE", "{}.current"),
+        ("SETTINGS", "{}.{}.probe.json"),
         ("RECORD", "{}.json"),
         ("GOLDEN", "{}.golden.json"),
         ("DRAINED", "{}.drained"),
@@ -467,9 +470,9 @@ def test_a_busy_engine_is_not_asked_for_the_golden_answer(host: Host, engine: St
 
 
 def test_wait_ends_with_the_first_token(host: Host, engine: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
-    assert probe.main(["wait", "a"]) == 0
+    assert probe.main(["wait", f"a.{DIGEST}"]) == 0
     assert "generated its first token" in capsys.readouterr().out
-    assert not (host.root / "a.corrupt").exists()
+    assert not (host.root / f"a.{DIGEST}.corrupt").exists()
     assert engine.golden_asked == 0
 
 
@@ -477,8 +480,8 @@ def test_wait_keeps_wrong_weights_closed_and_the_check_stands_by_it(host: Host, 
     host.configure(golden_identity="m@1")
     host.check()
     engine.logprobs = (None, -9.0, -9.0)
-    assert probe.main(["wait", "a"]) == 0
-    assert (host.root / "a.corrupt").exists()
+    assert probe.main(["wait", f"a.{DIGEST}"]) == 0
+    assert (host.root / f"a.{DIGEST}.corrupt").exists()
     host.invocation = "two"
     assert host.check()["state"] == "corrupt"
 
@@ -489,7 +492,7 @@ def test_wait_notices_that_the_engine_ended(
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         ended.wait()
     monkeypatch.setenv("MAINPID", str(ended.pid))
-    assert probe.main(["wait", "a"]) == 1
+    assert probe.main(["wait", f"a.{DIGEST}"]) == 1
     assert "vllm@a ended before its first token" in capsys.readouterr().err
     assert host.did == []
 
@@ -503,7 +506,7 @@ def test_wait_waits_while_the_engine_lives(host: Host, monkeypatch: pytest.Monke
         threading.Thread(target=server[0].serve_forever, kwargs={"poll_interval": 0.01}).start()
 
     monkeypatch.setattr("time.sleep", begin)
-    assert probe.main(["wait", "a"]) == 0
+    assert probe.main(["wait", f"a.{DIGEST}"]) == 0
     server[0].shutdown()
     server[0].server_close()
     assert len(server) == 1
@@ -512,7 +515,7 @@ def test_wait_waits_while_the_engine_lives(host: Host, monkeypatch: pytest.Monke
 
 def test_wait_refuses_a_wrong_name_at_once(host: Host, engine: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
     engine.status = 404
-    assert probe.main(["wait", "a"]) == 1
+    assert probe.main(["wait", f"a.{DIGEST}"]) == 1
     assert "does not serve 'm': HTTP 404" in capsys.readouterr().err
     assert host.did == []
 
@@ -521,15 +524,15 @@ def test_wait_refuses_a_wrong_name_at_once(host: Host, engine: StandIn, capsys: 
     "text", ["{", '{"engine": "x"}', '{"engine": "x", "model": "m", "steps": [], "typo": 1}', "[1]"]
 )
 def test_settings_that_cannot_be_used_are_named(host: Host, capsys: pytest.CaptureFixture[str], text: str) -> None:
-    (host.root / "a.probe.json").write_text(text)
+    (host.root / f"a.{DIGEST}.probe.json").write_text(text)
     with pytest.raises(SystemExit) as ended:
         probe.main(["check", "a"])
     assert ended.value.code == 2
-    assert "a.probe.json cannot be used" in capsys.readouterr().err
+    assert f"a.{DIGEST}.probe.json cannot be used" in capsys.readouterr().err
 
 
 def test_it_runs_alone(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-I", "-W", "error", probe.__file__], cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stderr) == (2, "usage: vllm_probe.py wait|check NAME\n")
+    assert (done.returncode, done.stderr) == (2, "usage: vllm_probe.py check NAME, or wait|open|close NAME.DIGEST\n")

@@ -130,7 +130,7 @@ def test_a_rank_that_the_operator_limited_below_the_adapters_is_refused(sources:
 
 def test_adapters_are_folders_of_the_host_with_the_flags_that_they_need(sources: Sources) -> None:
     subject = with_adapters(instance(LORA, ON_HOST), sources, NEWEST, HOME)
-    config = config_of(subject, NEWEST, flavour="cpu", shutdown_timeout=1)
+    config = config_of(subject, NEWEST, flavour="cpu", engine="/s", shutdown_timeout=1)
     assert config["enable-lora"] is True
     assert config["lora-modules"] == [f"x={HOME}/hub/models--o--x/snapshots/{ADAPTER}", "y=/srv/y"]
     assert (config["max-lora-rank"], config["max-loras"], config["max-cpu-loras"]) == (32, 2, 2)

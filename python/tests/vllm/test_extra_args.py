@@ -28,7 +28,7 @@ def refused(extra: dict[str, Any], version: str = ANY, **changes: Any) -> str:
 
 def written(extra: dict[str, Any], version: str = ANY, **changes: Any) -> dict[str, Any]:
     instance = Instance.model_validate({**BASE, **changes, "extra_args": extra})
-    return config_of(instance, release_of(version), flavour="cuda", shutdown_timeout=60)
+    return config_of(instance, release_of(version), flavour="cuda", engine="/s", shutdown_timeout=60)
 
 
 @pytest.mark.parametrize(

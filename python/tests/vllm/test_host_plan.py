@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,7 @@ from rackserve.errors import InputError
 from rackserve.gpu import Gpu
 from rackserve.vllm import HostOptions, HostPlan, HostState, host_plan
 from rackserve.vllm._chat_templates import FOLDER_ON_HOST
-from rackserve.vllm._files import CONFIG, LIB
-from rackserve.vllm._plan import Removal
+from rackserve.vllm._files import CONFIG, GENERATION_TEMPLATES, LIB, File
 from testing.model_folders import Layout
 
 ROLE = Path(__file__).parents[3] / "roles" / "vllm"
@@ -34,6 +34,8 @@ def instance(name: str = "a", **changes: Any) -> dict[str, Any]:
 def plan(*raw: dict[str, Any], host: HostState | None = None, bundle: Path = Path("/none"), **changes: Any) -> HostPlan:
     options = {
         "vllm": "0.32.0",
+        "release": "0.32.0-0123",
+        "templates": ROLE / "templates",
         "flavour": "cpu",
         "listen_address": "10.0.0.5",
         "allowed_clients": ["10.0.0.9", "10.0.0.5"],
@@ -50,28 +52,96 @@ def plan(*raw: dict[str, Any], host: HostState | None = None, bundle: Path = Pat
     return host_plan(raw, HostOptions.model_validate(options), MANIFEST, bundle, host or HostState())
 
 
+def files_of(found: HostPlan) -> list[File]:
+    return [*found.units, *found.dropins, *found.arguments, *found.settings]
+
+
 def test_every_instance_has_its_files_once() -> None:
     found = plan(instance("a"), instance("b"))
-    files = [*found.units, *found.dropins, *found.arguments, *found.settings]
-    paths = [file.path for file in files]
-    assert len(set(paths)) == len(paths) == 5 + 2 * 6
-    assert {str(Path(path).parent) for path in paths} == {CONFIG, str(UNITS), *found.dropin_folders}
-    assert [file.path for file in files if file.mode == "0600"] == [f"{CONFIG}/a.env", f"{CONFIG}/b.env"]
+    files = files_of(found)
+    paths = [*(file.path for file in files), *found.links]
+    assert len(set(paths)) == len(paths) == 4 + 2 * (2 + 1 + 5 + 5)
+    assert {str(Path(path).parent) for path in paths} | {CONFIG} <= {CONFIG, str(UNITS), *found.folders}
+    secret = [file.path for file in files if file.mode == "0600"]
+    assert secret == [f"{one.generation}/engine.env" for one in found.instances]
     assert [file.validate is not None for file in found.arguments] == [True, True]
 
 
-@pytest.mark.parametrize("flavour", ["cpu", "cuda"])
-def test_every_template_of_the_role_is_printed_and_every_printed_one_exists(flavour: str) -> None:
-    found = plan(instance(), flavour=flavour)
-    printed = {file.template for file in [*found.units, *found.dropins, *found.arguments, *found.settings]}
+def test_every_template_of_the_role_is_printed_and_every_printed_one_exists() -> None:
+    printed = {file.template for file in files_of(plan(instance()))}
     there = {str(path.relative_to(ROLE / "templates")) for path in (ROLE / "templates").rglob("*.j2")}
-    of_gpus = set() if flavour == "cuda" else {"vllm@.service.d/10-cuda.conf.j2"}
-    assert printed == there - of_gpus
+    assert printed == there
+    assert set(GENERATION_TEMPLATES) <= there
+
+
+def digest(raw: dict[str, Any] | None = None, **changes: Any) -> str:
+    return plan(raw or instance(), **changes).instances[0].digest
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"vllm": "0.26.0"},
+        {"release": "0.32.0-4567"},
+        {"root": "/srv/vllm"},
+        {"flavour": "cuda"},
+        {"cpu_kvcache_gib": 4},
+        {"shutdown_timeout": 10},
+        {"start_timeout": 10},
+        {"memory_max": "50%"},
+        {"hf_home": "/cache"},
+        {"raw": instance(max_num_seqs=2)},
+        {"raw": instance(extra_args={"seed": 1})},
+        {"raw": instance(prefix_caching=False)},
+        {"raw": instance("b")},
+        {"raw": {**instance(), "model": {"repo": "o/m", "revision": REVISION, "served_names": ["n"]}}},
+    ],
+    ids=str,
+)
+def test_all_that_an_engine_is_started_with_names_its_generation(changes: dict[str, Any]) -> None:
+    assert digest(**changes) != digest() == digest()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"listen_address": "10.0.0.6"},
+        {"allowed_clients": []},
+        {"serial_starts": "yes"},
+        {"site": "/elsewhere"},
+        {"raw": instance(port=8009)},
+    ],
+    ids=str,
+)
+def test_what_only_the_entry_reads_leaves_the_generation_as_it_is(changes: dict[str, Any]) -> None:
+    assert digest(**changes) == digest()
+
+
+def test_another_instance_leaves_the_generation_as_it_is() -> None:
+    assert plan(instance(), instance("b")).instances[0].digest == digest()
+
+
+def test_another_template_of_a_unit_is_another_generation(tmp_path: Path) -> None:
+    shutil.copytree(ROLE / "templates", tmp_path / "t")
+    assert digest(templates=tmp_path / "t") == digest()
+    (tmp_path / "t/engine.service.j2").write_text("[Service]\n")
+    assert digest(templates=tmp_path / "t") != digest()
+
+
+def test_the_proxy_finds_the_live_engine_through_links() -> None:
+    found = plan(instance())
+    (one,) = found.instances
+    joined = next(file for file in found.settings if file.path.endswith("join.conf"))
+    assert joined.data == {"engine": f"{CONFIG}/a/current/engine.sock", "unit": ""}
+    assert found.links[f"{one.generation}/engine.sock"] == one.engine == f"/run/vllm-a.{one.digest}/api.sock"
+    of_proxy = found.links[f"{UNITS}/vllm-proxy@a.service.d/20-live.conf"]
+    assert of_proxy == f"{CONFIG}/a/current/join.conf"
+    assert len(joined.data["engine"]) < 108, "sun_path of unix(7)"
 
 
 def test_a_template_asks_for_nothing_that_its_data_lacks() -> None:
     found = plan(instance(), flavour="cuda")
-    for file in [*found.units, *found.dropins, *found.arguments]:
+    for file in (file for file in files_of(found) if file.template != "engine.env.j2"):
         text = (ROLE / "templates" / file.template).read_text()
         asked = {part.split()[0].split("}")[0].split(")")[0] for part in text.split("__vllm_item.data.")[1:]}
         assert asked <= set(file.data) | {"config", "vllm"}, file.template
@@ -86,12 +156,17 @@ def test_the_roles_own_folders_are_those_of_the_plan() -> None:
 
 
 def test_all_parts_of_an_instance_agree_on_where_its_engine_listens() -> None:
-    for version, address in (("0.32.0", "/run/vllm-a/api.sock"), ("0.6.4.post1", "127.0.0.1:8000")):
+    for version, address in (("0.32.0", "/run/vllm-a.{}/api.sock"), ("0.6.4.post1", "127.0.0.1:8000")):
         found = plan(instance(), vllm=version)
         (one,) = found.instances
-        proxy = next(file for file in found.dropins if "vllm-proxy@a.service.d" in file.path)
-        assert one.engine == one.probe["engine"] == proxy.data["engine"] == address
-        assert address in (one.config.get("uds"), f"{one.config.get('host')}:{one.config.get('port')}")
+        assert one.engine == one.probe["engine"] == address.format(one.digest)
+        assert one.engine in (one.config.get("uds"), f"{one.config.get('host')}:{one.config.get('port')}")
+
+
+def test_an_engine_without_a_socket_is_joined_in_its_namespace() -> None:
+    found = plan(instance(), vllm="0.6.4.post1")
+    joined = next(file for file in found.settings if file.path.endswith("join.conf"))
+    assert joined.data == {"engine": "127.0.0.1:8000", "unit": found.instances[0].unit}
 
 
 def test_an_engine_gets_its_gpus_as_its_release_reads_them() -> None:
@@ -104,20 +179,22 @@ def test_an_engine_gets_its_gpus_as_its_release_reads_them() -> None:
 
 
 def test_only_a_gpu_host_gives_its_engines_gpus() -> None:
-    path = f"{UNITS}/vllm@.service.d/10-cuda.conf"
-    assert path in [file.path for file in plan(instance(), flavour="cuda").dropins]
-    assert path not in [file.path for file in plan(instance()).dropins]
+    for flavour in ("cpu", "cuda"):
+        unit = next(file for file in plan(instance(), flavour=flavour).settings if file.template == "engine.service.j2")
+        assert unit.data["on_gpus"] == (flavour == "cuda")
 
 
 def test_arguments_of_the_command_line_are_checked_with_the_file() -> None:
-    (arguments,) = plan(instance(), vllm="0.6.4.post1").arguments
-    assert arguments.validate is not None
-    assert arguments.validate.endswith("--unit vllm@a.service --user vllm %s o/m --served-model-name m")
+    found = plan(instance(), vllm="0.6.4.post1")
+    command = found.arguments[0].validate or ""
+    assert command.startswith("/opt/vllm/releases/0.32.0-0123/bin/python -I -B ")
+    assert command.endswith(f"--unit {found.instances[0].unit} --user vllm %s o/m --served-model-name m")
 
 
 @pytest.mark.parametrize("limit", ["95%", "99.5%", "200G", "infinity", "34359738368"])
 def test_the_memory_of_an_instance_has_a_limit(limit: str) -> None:
-    assert plan(instance(), memory_max=limit).units[0].data["memory_max"] == limit
+    unit = next(file for file in plan(instance(), memory_max=limit).settings if file.template == "engine.service.j2")
+    assert unit.data["memory_max"] == limit
 
 
 @pytest.mark.parametrize("limit", ["", "200 GB", "lots", "-1", "95%\nExecStart=/bin/true"])
@@ -127,26 +204,24 @@ def test_a_limit_that_systemd_does_not_read_is_refused(limit: str) -> None:
 
 
 def test_times_of_the_units_follow_from_those_of_the_inventory() -> None:
-    unit, listener = plan(instance()).units[:2]
+    found = plan(instance())
+    unit, listener = found.settings[3], found.units[0]
     assert (unit.data["stop_timeout"], unit.data["start_limit_sec"]) == (90, 5 * (600 + 90 + 60))
     assert listener.data["clients"] == ["10.0.0.5", "10.0.0.9"]
 
 
 def test_instances_of_one_gpu_start_one_after_the_other() -> None:
-    first, second = plan(
+    found = plan(
         instance("a", gpus=[0], gpu_memory_utilization=0.4), instance("b", gpus=[0], gpu_memory_utilization=0.4)
-    ).instances
-    assert (first.after, second.after) == ([], ["vllm@a.service"])
+    )
+    assert [one.after for one in found.instances] == [[], ["a"]]
+    orders = [file.data["after"] for file in found.dropins if file.template.startswith("vllm@.service.d")]
+    assert orders == [[], [found.instances[0].unit]]
 
 
 def test_what_the_inventory_no_longer_has_is_removed() -> None:
-    written = (f"{CONFIG}/a.yaml", f"{CONFIG}/old.yaml", f"{FOLDER_ON_HOST}/old.jinja", "/etc/vllm/other/b.yaml")
-    removed = plan(instance(), host=HostState(written=written)).removed
-    assert removed.units == ["vllm-probe@old.timer", "vllm@old.service"]
-    assert removed.chat_templates == [f"{FOLDER_ON_HOST}/old.jinja"]
-    old = plan(instance("old"))
-    assert {*(file.path for file in [*old.arguments, *old.settings]), *old.dropin_folders} <= set(removed.paths)
-    assert plan(instance(), host=HostState(written=[f"{CONFIG}/a.yaml"])).removed == Removal([], [], [])
+    assert plan(instance(), host=HostState(written=["a", "old"])).removed == [{"name": "old"}]
+    assert plan(instance(), host=HostState(written=["a"])).removed == []
 
 
 def test_a_chat_template_of_the_inventory_is_copied_and_kept(tmp_path: Path) -> None:
@@ -155,8 +230,9 @@ def test_a_chat_template_of_the_inventory_is_copied_and_kept(tmp_path: Path) -> 
     ((path, source),) = found.chat_templates.items()
     assert source == str(tmp_path / "t.jinja")
     assert found.instances[0].config["chat-template"] == path
-    again = plan(instance(chat_template="t.jinja"), site=str(tmp_path), host=HostState(written=[path]))
-    assert again.removed.chat_templates == []
+    before = found.instances[0].digest
+    (tmp_path / "t.jinja").write_text("{{ messages }}!")
+    assert plan(instance(chat_template="t.jinja"), site=str(tmp_path)).instances[0].digest != before
 
 
 def test_adapters_are_read_in_the_bundle_and_on_the_host() -> None:

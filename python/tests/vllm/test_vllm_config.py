@@ -13,6 +13,7 @@ from rackserve.vllm import (
     cli_args,
     config_of,
     dtype_for,
+    engine_address,
     environment_of,
     parser_of,
     release_of,
@@ -44,7 +45,9 @@ def instance(**changes: object) -> Instance:
 
 
 def rendered(version: str = "0.32.0", flavour: str = "cuda", **changes: object) -> dict[str, Any]:
-    return config_of(instance(**changes), release_of(version), flavour=flavour, shutdown_timeout=60)
+    subject, release = instance(**changes), release_of(version)
+    engine = engine_address(subject, release, "0")
+    return config_of(subject, release, flavour=flavour, engine=engine, shutdown_timeout=60)
 
 
 @pytest.mark.parametrize("changes", TYPICAL.values(), ids=TYPICAL)
@@ -120,7 +123,7 @@ def test_an_extra_switch_that_is_off_is_negated_and_a_mapping_is_json() -> None:
 
 
 def test_where_to_listen() -> None:
-    assert rendered(NEWEST)["uds"] == "/run/vllm-a/api.sock"
+    assert rendered(NEWEST)["uds"] == "/run/vllm-a.0/api.sock"
     assert not {"host", "port"} & rendered(NEWEST).keys()
     oldest = rendered(OLDEST)
     assert (oldest["host"], oldest["port"]) == ("127.0.0.1", 8000)
@@ -157,7 +160,7 @@ def test_a_gpu_that_is_too_old_is_refused() -> None:
 
 def test_a_type_that_was_chosen_stays() -> None:
     subject = instance(dtype="float32")
-    config = config_of(subject, release_of(NEWEST), flavour="cuda", shutdown_timeout=1, capability=(7, 5))
+    config = config_of(subject, release_of(NEWEST), flavour="cuda", engine="/s", shutdown_timeout=1, capability=(7, 5))
     assert config["dtype"] == "float32"
 
 

@@ -102,7 +102,6 @@ def status_checks(site: Site) -> Plan:
             "name": f"status {instance.name}",
             "kind": "status",
             "instance": instance.name,
-            "unit": _unit_name(instance),
             "url": _url(site, instance),
             "gpus": [str(gpu) for gpu in instance.gpus],
             **_runtime(inputs),
@@ -171,7 +170,7 @@ def _vllm_checks(site: Site) -> Plan:
         }
         name = instance.name
         checks += [
-            {"name": f"unit {_unit_name(instance)}", "kind": "unit", "unit": _unit_name(instance)},
+            {"name": f"unit vllm@{name}", "kind": "unit", "instance": name},
             {"name": f"models {name}", "kind": "models", "url": url, "served": served},
             *_answer_checks(instance, ask),
             {"name": f"metrics {name}", "kind": "metrics", "url": f"{url}/metrics", "names": list(_VLLM_METRICS)},
@@ -212,10 +211,6 @@ def _scraped_at(site: Site, host: str, port: int, listens_on: str = "") -> list[
 
 def _units(names: Sequence[str]) -> Plan:
     return [{"name": f"unit {name}", "kind": "unit", "unit": str(name)} for name in names]
-
-
-def _unit_name(instance: Instance) -> str:
-    return f"vllm@{instance.name}.service"
 
 
 def _url(site: Site, instance: Instance) -> str:

@@ -33,7 +33,7 @@ _SLOW_FIXES: Final = {
 _TIMEOUT_FIXES: Final = {
     _phases.NCCL: "its GPUs do not reach each other: nvidia-smi topo -m; PCIe ACS and IOMMU off between GPUs without"
     " NVLink;"
-    " NCCL_P2P_DISABLE=1 in a drop-in of vllm@NAME proves it",
+    " NCCL_P2P_DISABLE=1 in a drop-in in vllm@NAME.service.d proves it",
     _phases.WEIGHTS: "raise vllm_start_timeout, or bring the weights to a faster disk",
     _phases.COMPILE: "raise vllm_start_timeout for the first start: later ones find the compiled graphs",
 }
@@ -60,7 +60,8 @@ def engines(evidence: Evidence) -> Iterator[Finding]:
                 unit,
                 f"the engine failed while {ended.phase}" if ended.phase else "the engine failed",
                 root.shown(),
-                f"the line is vLLM's own; journalctl -u vllm@{unit.instance} has its traceback; {_hint(ended.phase)}",
+                f"the line is vLLM's own; journalctl -u 'vllm@{unit.instance}.*' has its traceback; "
+                f"{_hint(ended.phase)}",
                 likelihood=_UNKNOWN_IN_TIME if timeout else _UNKNOWN,
                 rule="engine-error",
             )
@@ -129,7 +130,7 @@ def _wordless(unit: UnitEvidence, starts: Sequence[Start]) -> Iterator[Finding]:
             unit,
             f"the engine ended while {phase}, without an error that is known",
             said.shown(),
-            f"systemctl status vllm@{unit.instance}; journalctl -u vllm@{unit.instance} -n 100",
+            f"systemctl status 'vllm@{unit.instance}.*'; journalctl -u 'vllm@{unit.instance}.*' -n 100",
             likelihood=_WORDLESS,
             rule="engine-ended",
         )

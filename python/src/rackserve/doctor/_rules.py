@@ -88,7 +88,7 @@ def _symptoms(evidence: Evidence) -> Iterator[Finding]:
     for unit in evidence.units:
         if unit.probe not in {*UP, "starting"}:
             seen = f"its probe says {unit.probe}: {unit.probe_detail}"
-            fix = f"journalctl -u vllm@{unit.instance} -n 100"
+            fix = f"journalctl -u 'vllm@{unit.instance}.*' -n 100"
             yield of_unit(
                 unit,
                 f"the instance is {unit.probe}",

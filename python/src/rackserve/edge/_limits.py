@@ -20,7 +20,7 @@ _DEFAULTS: Final = {
     "bodies_mib": ("nginx_max_bodies_mib", 128),
 }
 
-# VLLM_MAX_N_SEQUENCES in vllm@.service.j2, for whoever reaches an engine beside the edge; vLLM's own is 16384.
+# VLLM_MAX_N_SEQUENCES in engine.service.j2, for whoever reaches an engine beside the edge; vLLM's own is 16384.
 _ENGINE_SEQUENCES: Final = 1024
 
 

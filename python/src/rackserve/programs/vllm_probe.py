@@ -4,11 +4,14 @@
 This one file needs Python 3.9 and its standard library; it runs on the hosts. `/health` is not used: a hung
 engine still answers 200.
 
-    vllm_probe.py wait NAME     ExecStartPost of vllm@NAME: exit 0 after the first token, 1 with the reason
-    vllm_probe.py check NAME    every ten seconds, as root: decide the state, close or open the proxy, restart
+    vllm_probe.py wait NAME.DIGEST     ExecStartPost of an engine: exit 0 after the first token, 1 with the reason
+    vllm_probe.py open NAME.DIGEST     after it, as root: start the listener, if this generation is the live one
+    vllm_probe.py close NAME.DIGEST    ExecStopPost, as root: stop the listener, if this generation is the live one
+    vllm_probe.py check NAME           every ten seconds, as root: decide the state of the live engine, close or open
+                                       its listener, restart it
 
-It reads /etc/vllm/instances/NAME.probe.json: `engine` (a socket's path or host:port), `model`, `steps`, and the other
-fields of `Settings`. docs/reference/health.md has a diagram of the states, and the limits of the probe.
+It reads probe.json of the generation: `engine` (a socket's path or host:port), `model`, `steps`, and the other fields
+of `Settings`. docs/reference/health.md has a diagram of the states, and the limits of the probe.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ import sys
 import time
 from typing import Any, NamedTuple
 
-SETTINGS = "/etc/vllm/instances/{}.probe.json"
+LIVE = "/etc/vllm/instances/{}/current"
+SETTINGS = "/etc/vllm/instances/{}/generations/{}/probe.json"
 # Not on a disk: a full one must not stop the probe.
 RECORD = "/run/rackserve/probe/{}.json"
 GOLDEN = "/var/lib/rackserve/probe/{}.golden.json"
@@ -402,13 +406,26 @@ def write(path: str, text: str) -> None:
     os.replace(draft, path)
 
 
-def read_settings(name: str) -> Settings:
-    """Return the probe's settings of an instance.
+def live_generation(name: str) -> str:
+    """Return NAME.DIGEST of the live generation of an instance, as its unit and its folder in /run have it.
+
+    Raises:
+        SystemExit: when there is none.
+    """
+    try:
+        return f"{name}.{os.path.basename(os.readlink(LIVE.format(name)))}"
+    except OSError as bad:
+        print(f"{name} has no live generation ({bad}); run the role vllm again", file=sys.stderr)
+        raise SystemExit(2) from bad
+
+
+def read_settings(generation: str) -> Settings:
+    """Return the probe's settings of a generation, NAME.DIGEST.
 
     Raises:
         SystemExit: when its file cannot be used.
     """
-    path = SETTINGS.format(name)
+    path = SETTINGS.format(*generation.rsplit(".", 1))
     try:
         with open(path, encoding="utf-8") as source:
             raw: dict[str, Any] = json.load(source)
@@ -443,10 +460,10 @@ def read_cpu_time(group: str) -> float | None:
     return None
 
 
-def observe(name: str, settings: Settings, last: Record) -> Observation:
-    """Probe an instance: its unit, a token, the steps of its engines, and its golden answer."""
+def observe(name: str, live: str, settings: Settings, last: Record) -> Observation:
+    """Probe the live generation of an instance: its unit, a token, the steps of its engines, and its golden answer."""
     keys = "ActiveState,InvocationID,ControlGroup,ExecMainStartTimestampMonotonic"
-    shown = systemctl("show", f"vllm@{name}.service", f"--property={keys}").splitlines()
+    shown = systemctl("show", f"vllm@{live}.service", f"--property={keys}").splitlines()
     unit = dict(line.split("=", 1) for line in shown if "=" in line)
     age = time.clock_gettime(time.CLOCK_MONOTONIC) - int(unit.get("ExecMainStartTimestampMonotonic") or 0) / 1e6
     seen = Observation(
@@ -471,7 +488,7 @@ def observe(name: str, settings: Settings, last: Record) -> Observation:
         engines = followed(engines, engines_of(read_page(settings), settings, time.monotonic()), asked=False)
         still = stands_still(engines, time.monotonic())[0] if len(engines) > 1 else 0.0
         busy = any(engine.load for engine in before.values())
-        golden = _golden(name, settings, last, seen.started, busy=busy)
+        golden = _golden(live, settings, last, seen.started, busy=busy)
         return seen._replace(engines=engines, still=still, golden=golden)
     while True:
         page = read_page(settings)
@@ -501,10 +518,11 @@ def observe(name: str, settings: Settings, last: Record) -> Observation:
     )
 
 
-def _golden(name: str, settings: Settings, last: Record, started: float, *, busy: bool) -> bool | None:
+def _golden(live: str, settings: Settings, last: Record, started: float, *, busy: bool) -> bool | None:
     """Return whether the golden answer is as before; None where it is not due, or cannot be compared now."""
-    if os.path.exists(CORRUPT.format(name)):
+    if os.path.exists(CORRUPT.format(live)):
         return False
+    name = live.rsplit(".", 1)[0]
     due = last.golden_compared < started or time.time() - last.golden_compared >= settings.golden_every_s
     return compare_or_keep(name, settings) if settings.golden_identity and due and not busy else None
 
@@ -543,9 +561,9 @@ def keep(path: str, text: str) -> bool:
 
 def check(name: str) -> int:
     """Probe an instance once, decide, record the decision, act and report; exit 1 where a file could not be written."""
-    settings, now = read_settings(name), time.time()
-    last = read_record(name)
-    seen = observe(name, settings, last)
+    live, now = live_generation(name), time.time()
+    settings, last = read_settings(live), read_record(name)
+    seen = observe(name, live, settings, last)
     record, actions = decide(last, seen, settings, time.time())
     record = record._replace(seconds=round(time.time() - now, 3))
     engines = {engine: row._asdict() for engine, row in record.engines.items()}
@@ -559,8 +577,8 @@ def check(name: str) -> int:
         elif action == "open":
             systemctl("start", proxy[0])
         else:  # a hung engine does not react to SIGTERM; its streams are lost already
-            systemctl("kill", "--signal=SIGKILL", f"vllm@{name}.service")
-            systemctl("restart", "--no-block", f"vllm@{name}.service")
+            systemctl("kill", "--signal=SIGKILL", f"vllm@{live}.service")
+            systemctl("restart", "--no-block", f"vllm@{live}.service")
     if os.path.isdir(METRICS):
         page = exposition(name, settings.model, record)
         written = keep(f"{METRICS}/rackserve_instance_{name}.prom", page) and written
@@ -569,9 +587,10 @@ def check(name: str) -> int:
     return 0 if written else 1
 
 
-def wait(name: str) -> int:
-    """Wait for the first token; systemd's TimeoutStartSec limits the wait."""
-    settings, began, said = read_settings(name), time.monotonic(), time.monotonic()
+def wait(generation: str) -> int:
+    """Wait for the first token of a generation; systemd's TimeoutStartSec limits the wait."""
+    settings, began, said = read_settings(generation), time.monotonic(), time.monotonic()
+    name = generation.rsplit(".", 1)[0]
     while True:
         token, status, detail = ask_token(settings, settings.start_budget_s)
         waited = time.monotonic() - began
@@ -590,10 +609,27 @@ def wait(name: str) -> int:
     kept = read_json(GOLDEN.format(name))
     same = kept.get("identity") == settings.golden_identity
     if kept and same and compare_golden(settings, kept, settings.start_budget_s) is False:
-        keep(CORRUPT.format(name), "")
+        keep(CORRUPT.format(generation), "")
         print(f"vllm@{name} gives other answers than its weights did before: its proxy stays closed", file=sys.stderr)
     print(f"vllm@{name} generated its first token after {waited:.0f} s")
     return 0
+
+
+def open_listener(generation: str) -> int:
+    """Start the listener of an instance, if its engine is the live one."""
+    return _switch_listener("start", generation)
+
+
+def close_listener(generation: str) -> int:
+    """Stop the listener of an instance, if its engine was the live one."""
+    return _switch_listener("stop", generation)
+
+
+def _switch_listener(verb: str, generation: str) -> int:
+    name = generation.rsplit(".", 1)[0]
+    if live_generation(name) != generation:
+        return 0
+    return subprocess.run(["systemctl", verb, f"vllm-proxy@{name}.socket"], timeout=60, check=False).returncode
 
 
 def _is_alive(pid: str) -> bool:
@@ -605,9 +641,9 @@ def _is_alive(pid: str) -> bool:
 
 def main(argv: list[str]) -> int:
     """Run a command."""
-    commands = {"wait": wait, "check": check}
+    commands = {"wait": wait, "check": check, "open": open_listener, "close": close_listener}
     if len(argv) != 2 or argv[0] not in commands:  # noqa: PLR2004
-        print("usage: vllm_probe.py wait|check NAME", file=sys.stderr)
+        print("usage: vllm_probe.py check NAME, or wait|open|close NAME.DIGEST", file=sys.stderr)
         return 2
     return commands[argv[0]](argv[1])
 

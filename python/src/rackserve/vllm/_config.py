@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 from rackserve.errors import InputError
 from rackserve.vllm._arguments import switch_of
 from rackserve.vllm._extra_args import negated
-from rackserve.vllm._units import engine_address
 
 if TYPE_CHECKING:
     from rackserve.vllm._instances import Instance
@@ -61,10 +60,11 @@ def config_of(
     release: Release,
     *,
     flavour: str,
+    engine: str,
     shutdown_timeout: int,
     capability: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
-    """Return the keys of `/etc/vllm/instances/<name>.yaml`.
+    """Return the keys of a generation's `engine.yaml`.
 
     Every release drops a key whose value is false (measured from 0.10.2 to 0.33.0, read in 0.6.4's source), so a
     switch that is off is written as its negation, or not at all.
@@ -73,6 +73,7 @@ def config_of(
         instance: what to serve.
         release: which vLLM will read it.
         flavour: `cpu` or `cuda`.
+        engine: where the engine listens: a socket's path, or host:port.
         shutdown_timeout: seconds that running requests may take after SIGTERM, where the release waits for them.
         capability: compute capability of the instance's GPUs, which decides what dtype `auto` is.
 
@@ -81,7 +82,7 @@ def config_of(
     """
     config = {
         **_settings(instance, release),
-        **_listening(engine_address(instance, release)),
+        **_listening(engine),
         "dtype": dtype_for(capability) if instance.dtype == "auto" and flavour == "cuda" else instance.dtype,
     }
     if flavour == "cuda":  # without a GPU, vllm_cpu_kvcache_gib is the memory of the KV cache

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from rackserve.vllm._arguments import owner_of
-from rackserve.vllm._units import listener_of, unit_of
+from rackserve.vllm._units import listener_of, run_folder, unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 CONFIG: Final = "/etc/vllm/instances"
 LIB: Final = "/usr/local/lib/rackserve"
 PARSER: Final = f"{LIB}/parse_arguments.py"
-_PROBE: Final = f"{LIB}/vllm_probe.py"
-_GOLDEN: Final = "/var/lib/rackserve/probe"
-_UNITS: Final = "/etc/systemd/system"
+PROBE: Final = f"{LIB}/vllm_probe.py"
+UNITS: Final = "/etc/systemd/system"
 # Textfile directory of Debian's node exporter.
-_METRICS: Final = "/var/lib/prometheus/node-exporter"
-# Units that differ between instances, by a drop-in each: the engine, its listener, and the proxy behind that.
-_WITH_DROPIN: Final = ("vllm@.service", "vllm-proxy@.socket", "vllm-proxy@.service")
-_SHARED: Final = (*_WITH_DROPIN, "vllm-probe@.service", "vllm-probe@.timer")
+METRICS: Final = "/var/lib/prometheus/node-exporter"
+# Units that all instances share; what differs is in a drop-in of each instance.
+_SHARED: Final = ("vllm-proxy@.socket", "vllm-proxy@.service", "vllm-probe@.service", "vllm-probe@.timer")
+# Templates of a generation's files, which decide its name as their data does.
+GENERATION_TEMPLATES: Final = ("engine.yaml.j2", "engine.env.j2", "join.conf.j2", "engine.service.j2", "json.j2")
 _DROPIN: Final = "10-instance.conf"
-_GPUS: Final = "vllm@.service.d/10-cuda.conf"
+_LIVE: Final = "20-live.conf"
 
 
 @dataclass(frozen=True)
@@ -38,55 +38,69 @@ class File:
     validate: str | None = None
 
 
-def unit_files(data: Mapping[str, Any]) -> list[File]:
+def shared_units(data: Mapping[str, Any]) -> list[File]:
     """Return the units that all instances of a host share."""
-    return [File(f"{_UNITS}/{name}", f"{name}.j2", {**data, "probe": _PROBE, "metrics": _METRICS}) for name in _SHARED]
+    return [File(f"{UNITS}/{name}", f"{name}.j2", {**data, "probe": PROBE, "metrics": METRICS}) for name in _SHARED]
 
 
-def gpu_access() -> File:
-    """Return the drop-in that gives all engines of a host access to its GPUs."""
-    return File(f"{_UNITS}/{_GPUS}", f"{_GPUS}.j2", {})
+def instance_folder(name: str) -> str:
+    """Return the folder of an instance."""
+    return f"{CONFIG}/{name}"
 
 
-def dropin_folders(name: str) -> list[str]:
-    """Return the folders of an instance's drop-ins."""
-    return [f"{_UNITS}/{kind.replace('@', f'@{name}')}.d" for kind in _WITH_DROPIN]
+def generation_folder(name: str, digest: str) -> str:
+    """Return the folder of a generation: all that its engine reads, beside runtime and snapshots."""
+    return f"{instance_folder(name)}/generations/{digest}"
 
 
-def dropin_files(
-    name: str, *, engine: Mapping[str, Any], listener: Mapping[str, Any], proxy: Mapping[str, Any]
-) -> list[File]:
-    """Return the drop-ins of an instance: for its engine's unit, its listener and the proxy behind that."""
+def dropin_folders(name: str) -> dict[str, str]:
+    """Return the folders of an instance's drop-ins: of its engines, its listener, the proxy behind that, its probe."""
+    units = {
+        "engine": f"vllm@{name}.service",
+        "listener": listener_of(name),
+        "proxy": f"vllm-proxy@{name}.service",
+        "probe": f"vllm-probe@{name}.service",
+    }
+    return {kind: f"{UNITS}/{unit}.d" for kind, unit in units.items()}
+
+
+def dropin_files(name: str, *, engine: Mapping[str, Any], listener: Mapping[str, Any]) -> list[File]:
+    """Return the drop-ins of an instance that no generation decides: the order of starts, and where it listens."""
+    folders = dropin_folders(name)
     return [
-        File(f"{folder}/{_DROPIN}", f"{kind}.d/{_DROPIN}.j2", data)
-        for folder, kind, data in zip(dropin_folders(name), _WITH_DROPIN, (engine, listener, proxy), strict=True)
+        File(f"{folders['engine']}/{_DROPIN}", f"vllm@.service.d/{_DROPIN}.j2", engine),
+        File(f"{folders['listener']}/{_DROPIN}", f"vllm-proxy@.socket.d/{_DROPIN}.j2", listener),
     ]
 
 
-def read_by(name: str, root: str) -> dict[str, list[str]]:
-    """Return the files that the units of an instance read when they start."""
-    _, listener, proxy = dropin_folders(name)
+def links(name: str, digest: str) -> dict[str, str]:
+    """Return the symbolic links of a generation and of its instance: path to target.
+
+    Through `engine.sock` and `current` the proxy finds the live engine at every connection, so that one rename of
+    `current` switches to another. Drop-ins in `vllm@NAME.service.d` count for every generation.
+    """
+    generation, folders = generation_folder(name, digest), dropin_folders(name)
+    joined = f"{instance_folder(name)}/current/join.conf"
     return {
-        unit_of(name): [
-            f"{CONFIG}/{name}.yaml",
-            f"{CONFIG}/{name}.env",
-            f"{_UNITS}/vllm@.service",
-            f"{_UNITS}/{_GPUS}",
-            f"{root}/current",
-        ],
-        listener_of(name): [f"{listener}/{_DROPIN}", f"{proxy}/{_DROPIN}", f"{_UNITS}/vllm-proxy@.service"],
+        f"{generation}/run": run_folder(name, digest),
+        f"{generation}/engine.sock": f"{run_folder(name, digest)}/api.sock",
+        f"{UNITS}/{unit_of(name, digest)}.d": f"vllm@{name}.service.d",
+        f"{folders['proxy']}/{_LIVE}": joined,
+        f"{folders['probe']}/{_LIVE}": joined,
     }
 
 
-def instance_files(name: str) -> list[str]:
-    """Return the files of an instance, which are removed with it."""
-    return [
-        *(f"{CONFIG}/{name}.{suffix}" for suffix in ("yaml", "env", "probe.json")),
-        *dropin_folders(name),
-        f"/run/rackserve/probe/{name}.json",
-        f"{_GOLDEN}/{name}.golden.json",
-        f"{_METRICS}/rackserve_instance_{name}.prom",
-    ]
+def read_by(name: str, digest: str) -> dict[str, list[str]]:
+    """Return the files that the units of an instance read when they start."""
+    generation = generation_folder(name, digest)
+    return {
+        unit_of(name, digest): [
+            f"{generation}/engine.yaml",
+            f"{generation}/engine.env",
+            f"{UNITS}/{unit_of(name, digest)}",
+        ],
+        listener_of(name): [f"{dropin_folders(name)['listener']}/{_DROPIN}", f"{UNITS}/vllm-proxy@.service"],
+    }
 
 
 def reason_of(result: Mapping[str, Any]) -> str:

@@ -5,17 +5,19 @@ It is made once a run from the inventory, the bundle and what was read on the ho
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import shlex
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import asdict, dataclass
+from pathlib import Path  # noqa: TC003 - pydantic reads it
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from rackserve import gpu
 from rackserve._schema import Converting
 from rackserve.errors import InputError
 from rackserve.vllm import _files
-from rackserve.vllm._chat_templates import FOLDER_ON_HOST, find_own
+from rackserve.vllm._chat_templates import find_own
 from rackserve.vllm._compatibility import validate_release
 from rackserve.vllm._config import cli_args, config_of, environment_of
 from rackserve.vllm._instances import parse_instances
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from rackserve.vllm._releases import Release
 
 _ENGINE_EXIT_S: Final = 30  # what an engine takes to exit after its requests have ended
+_DIGEST_DIGITS: Final = 10
 
 
 class HostOptions(Converting):
@@ -42,6 +45,8 @@ class HostOptions(Converting):
 
     Attributes:
         vllm: the release that the host runs.
+        release: its name in the folder of the runtimes, of the release and its lock's digest.
+        templates: the role's templates on the controller.
         memory_max: MemoryMax of each instance's unit.
         root: root directory of the vLLM runtimes.
         hf_home: HF_HOME of the instances.
@@ -49,6 +54,8 @@ class HostOptions(Converting):
     """
 
     vllm: str
+    release: str
+    templates: Path
     flavour: Literal["cpu", "cuda"]
     listen_address: str
     allowed_clients: list[str]
@@ -66,6 +73,11 @@ class HostOptions(Converting):
         """Time for the drain, and for the engine to exit after it."""
         return self.shutdown_timeout + _ENGINE_EXIT_S
 
+    @property
+    def runtime(self) -> str:
+        """Folder of the runtime on the host."""
+        return f"{self.root}/releases/{self.release}"
+
 
 @dataclass(frozen=True)
 class HostState:
@@ -74,7 +86,7 @@ class HostState:
     Attributes:
         gpus: of the host; none on a CPU host.
         adapters: text of adapter_config.json by the adapter's folder; None where the host has none.
-        written: files of earlier runs in the folders of the instances and of the chat templates.
+        written: names of the instances of earlier runs.
     """
 
     gpus: Sequence[gpu.Gpu] = ()
@@ -84,21 +96,26 @@ class HostState:
 
 @dataclass(frozen=True)
 class InstancePlan:
-    """One instance: its engine's configuration, and the order of its units.
+    """One instance: the generation that the inventory wants, and the order of its units.
 
     Attributes:
+        digest: name of the generation: it changes with everything that the engine is started with.
+        generation: its folder on the host.
         url: where the listener of the instance is reached.
         model: first of the served names.
         cli_args: arguments before `--config`.
         engine: where the engine listens: a socket's path, or host:port.
-        after: units that it starts after.
+        after: instances that it starts after.
         restart_sec: delay of a restart.
     """
 
     name: str
+    digest: str
+    generation: str
     port: int
     url: str
     model: str
+    served_names: list[str]
     task: str
     unit: str
     listener: str
@@ -113,37 +130,32 @@ class InstancePlan:
 
 
 @dataclass(frozen=True)
-class Removal:
-    """Units and files of earlier runs that the inventory no longer has."""
-
-    units: list[str]
-    paths: list[str]
-    chat_templates: list[str]
-
-
-@dataclass(frozen=True)
 class HostPlan:
     """All that the role vllm writes, starts and removes on a host.
 
     Attributes:
         units: files of the units that all instances share.
-        dropins: drop-ins of the instances and of the kind of host, in `dropin_folders`.
+        folders: of the instances, their generations and their drop-ins.
+        dropins: drop-ins of the instances.
         chat_templates: path on the host to file of the inventory.
         arguments: `--config` files, which vLLM's own parser reads first.
-        settings: environment and probe settings of each instance.
+        settings: the other files of each generation; the last one says that it is complete.
+        links: symbolic links, path to target.
         notes: sentences on the models and on what goes off by itself; they refuse nothing.
         read_by: files by the unit that reads them: a unit that started before they changed is restarted.
+        removed: instances of earlier runs that the inventory no longer has, by `name`.
     """
 
     instances: list[InstancePlan]
     units: list[File]
-    dropin_folders: list[str]
+    folders: list[str]
     dropins: list[File]
     chat_templates: dict[str, str]
     arguments: list[File]
     settings: list[File]
+    links: dict[str, str]
     read_by: dict[str, list[str]]
-    removed: Removal
+    removed: list[dict[str, str]]
     notes: list[str]
 
 
@@ -179,23 +191,37 @@ def host_plan(
         raise InputError("; ".join(refused))
     resolved = resolve_paths(found, sources, release, options.hf_home, options.site)
     starts = start_plan(found, serial=options.serial_starts)
-    plans = [_instance_plan(instance, options, release, host.gpus, starts[instance.name]) for instance in resolved]
+    unit = _unit_data(options)
+    plans = [
+        _instance_plan(instance, options, release, host.gpus, {**starts[instance.name], "unit": unit})
+        for instance in resolved
+    ]
     own = [template for template in (find_own(instance, options.site) for instance in found) if template]
     templates = {template.on_host: str(template.source) for template in own}
-    dropins = [_files.gpu_access()] if options.flavour == "cuda" else []
-    dropins += [file for plan in plans for file in _dropins(plan, options)]
+    units = {plan.name: plan.unit for plan in plans}
+    dropins = [file for plan in plans for file in _dropins(plan, options, [units[name] for name in plan.after])]
+    clients = list(dict.fromkeys([options.listen_address, *options.allowed_clients]))
     return HostPlan(
         instances=plans,
-        units=_files.unit_files(_unit_data(options)),
-        dropin_folders=[str(PurePosixPath(file.path).parent) for file in dropins],
+        units=_files.shared_units({"clients": clients}),
+        folders=_folders(plans),
         dropins=dropins,
         chat_templates=templates,
         arguments=[_arguments(plan, options) for plan in plans],
-        settings=[file for plan in plans for file in _settings(plan)],
-        read_by={unit: paths for plan in plans for unit, paths in _files.read_by(plan.name, options.root).items()},
-        removed=_removal(host.written, {plan.name for plan in plans}, templates),
+        settings=[file for plan in plans for file in _settings(plan, options, unit)],
+        links={path: target for plan in plans for path, target in _files.links(plan.name, plan.digest).items()},
+        read_by={unit: paths for plan in plans for unit, paths in _files.read_by(plan.name, plan.digest).items()},
+        removed=[{"name": name} for name in sorted(set(host.written) - {plan.name for plan in plans})],
         notes=[*(finding.text for finding in findings), *tool_notices(found, release, sources.snapshots, options.site)],
     )
+
+
+def _folders(plans: Sequence[InstancePlan]) -> list[str]:
+    found: list[str] = []
+    for plan in plans:
+        own = _files.instance_folder(plan.name)
+        found += [own, f"{own}/generations", plan.generation, *_files.dropin_folders(plan.name).values()]
+    return found
 
 
 def _capability_of(instance: Instance, options: HostOptions, gpus: Sequence[gpu.Gpu]) -> tuple[int, int] | None:
@@ -205,21 +231,46 @@ def _capability_of(instance: Instance, options: HostOptions, gpus: Sequence[gpu.
 def _instance_plan(
     instance: Instance, options: HostOptions, release: Release, gpus: Sequence[gpu.Gpu], start: Mapping[str, Any]
 ) -> InstancePlan:
+    """Return the plan of an instance; its generation is named by what it would be without its name."""
+    unnamed = _generation(instance, options, release, gpus, {**start, "digest": ""})
+    digest = _digest(unnamed, options, start["unit"])
+    return _generation(instance, options, release, gpus, {**start, "digest": digest})
+
+
+def _digest(plan: InstancePlan, options: HostOptions, unit: Mapping[str, Any]) -> str:
+    """Return the name of a generation: of everything that its engine is started with.
+
+    The order of starts and the address for clients are the instance's, so they leave its generation as it is.
+    """
+    parts = {key: value for key, value in asdict(plan).items() if key not in {"port", "url", "after", "restart_sec"}}
+    templates = [(options.templates / name).read_text() for name in _files.GENERATION_TEMPLATES]
+    text = json.dumps([parts, options.runtime, options.flavour, dict(unit), templates], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_DIGITS]
+
+
+def _generation(
+    instance: Instance, options: HostOptions, release: Release, gpus: Sequence[gpu.Gpu], start: Mapping[str, Any]
+) -> InstancePlan:
+    digest = start["digest"]
     visible = gpu.visible_devices(instance.gpus, gpus, by_uuid=release.gpus_by_uuid)
-    engine = engine_address(instance, release)
+    engine = engine_address(instance, release, digest)
     return InstancePlan(
         name=instance.name,
+        digest=digest,
+        generation=_files.generation_folder(instance.name, digest),
         port=instance.port,
         url=f"http://{options.listen_address}:{instance.port}",
         model=instance.served_names[0],
+        served_names=[*instance.served_names, *(adapter.name for adapter in instance.lora)],
         task=instance.task,
-        unit=unit_of(instance.name),
+        unit=unit_of(instance.name, digest),
         listener=listener_of(instance.name),
         timer=timer_of(instance.name),
         config=config_of(
             instance,
             release,
             flavour=options.flavour,
+            engine=engine,
             shutdown_timeout=options.shutdown_timeout,
             capability=gpu.capability_of(instance.gpus, gpus),
         ),
@@ -246,47 +297,60 @@ def _unit_data(options: HostOptions) -> dict[str, Any]:
         "stop_timeout": options.stop_timeout,
         "memory_max": options.memory_max,
         "hf_home": options.hf_home,
-        "root": options.root,
-        "clients": list(dict.fromkeys([options.listen_address, *options.allowed_clients])),
     }
 
 
-def _dropins(plan: InstancePlan, options: HostOptions) -> list[File]:
+def _dropins(plan: InstancePlan, options: HostOptions, after: Sequence[str]) -> list[File]:
     listens = {
         "address": f"{options.listen_address}:{plan.port}",
         "port": plan.port,
         "table": f"table inet rackserve_proxy_{plan.name}",
     }
-    engine = {"after": plan.after, "restart_sec": plan.restart_sec}
-    return _files.dropin_files(plan.name, engine=engine, listener=listens, proxy={"engine": plan.engine})
+    engine = {"after": list(after), "restart_sec": plan.restart_sec}
+    return _files.dropin_files(plan.name, engine=engine, listener=listens)
 
 
 def _arguments(plan: InstancePlan, options: HostOptions) -> File:
     args = ["--unit", plan.unit, "--user", "vllm", "%s", *plan.cli_args]
-    parser = [f"{options.root}/current/bin/python", "-I", "-B", _files.PARSER]
+    parser = [f"{options.runtime}/bin/python", "-I", "-B", _files.PARSER]
     return _files.File(
-        f"{_files.CONFIG}/{plan.name}.yaml",
-        "instance.yaml.j2",
+        f"{plan.generation}/engine.yaml",
+        "engine.yaml.j2",
         {"vllm": options.vllm, "config": plan.config},
         validate=shlex.join([*parser, *args]),
     )
 
 
-def _settings(plan: InstancePlan) -> list[File]:
-    base = f"{_files.CONFIG}/{plan.name}"
+def _settings(plan: InstancePlan, options: HostOptions, unit: Mapping[str, Any]) -> list[File]:
+    on_socket = plan.engine.startswith("/")
+    engine = {**unit, "name": plan.name, "digest": plan.digest, "generation": plan.generation, "probe": _files.PROBE}
+    complete = {
+        "name": plan.name,
+        "digest": plan.digest,
+        "vllm": options.vllm,
+        "runtime": options.runtime,
+        "model": plan.config.get("model", plan.model),
+        "revision": plan.config["revision"],
+        "served_names": plan.served_names,
+        "task": plan.task,
+        "engine": plan.engine,
+        "golden_identity": plan.probe.get("golden_identity", ""),
+        "unit": plan.unit,
+        "start_timeout": options.start_timeout,
+        "shutdown_timeout": options.shutdown_timeout,
+    }
+    joined = {
+        "engine": f"{_files.instance_folder(plan.name)}/current/engine.sock" if on_socket else plan.engine,
+        "unit": "" if on_socket else plan.unit,
+    }
     return [
-        _files.File(f"{base}.probe.json", "instance.probe.json.j2", plan.probe),
-        _files.File(f"{base}.env", "instance.env.j2", plan.environment, mode="0600"),
+        _files.File(f"{plan.generation}/probe.json", "json.j2", plan.probe),
+        _files.File(f"{plan.generation}/engine.env", "engine.env.j2", plan.environment, mode="0600"),
+        _files.File(f"{plan.generation}/join.conf", "join.conf.j2", joined),
+        _files.File(
+            f"{_files.UNITS}/{plan.unit}",
+            "engine.service.j2",
+            {**engine, "runtime": options.runtime, "on_gpus": options.flavour == "cuda"},
+        ),
+        _files.File(f"{plan.generation}/generation.json", "json.j2", complete),
     ]
-
-
-def _removal(written: Sequence[str], names: set[str], templates: Mapping[str, str]) -> Removal:
-    """Return the files of earlier runs that this one does not write."""
-    paths = [PurePosixPath(path) for path in written]
-    files = [path for path in paths if str(path.parent) == _files.CONFIG and path.suffix == ".yaml"]
-    removed = sorted({path.stem for path in files} - names)
-    return Removal(
-        units=[unit for name in removed for unit in (timer_of(name), unit_of(name))],
-        paths=[path for name in removed for path in _files.instance_files(name)],
-        chat_templates=[str(p) for p in paths if str(p.parent) == FOLDER_ON_HOST and str(p) not in templates],
-    )

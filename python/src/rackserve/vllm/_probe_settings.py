@@ -1,4 +1,4 @@
-"""From an instance to `/etc/vllm/instances/<name>.probe.json`; the probe's own defaults are not repeated there."""
+"""From an instance to a generation's `probe.json`; the probe's own defaults are not repeated there."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ _RESTART_STEP_S: Final = 3
 
 
 def start_plan(instances: Sequence[Instance], *, serial: bool) -> dict[str, dict[str, Any]]:
-    """Return, by instance, the units that it starts after (`after`) and how long a restart waits (`restart_sec`).
+    """Return, by instance, the instances that it starts after (`after`) and how long a restart waits (`restart_sec`).
 
     Instances of one GPU start one after the other, since each measures how much of its memory is free. `after` orders
     starts that are queued together; growing restart delays keep that order for instances that failed together.
@@ -30,7 +30,7 @@ def start_plan(instances: Sequence[Instance], *, serial: bool) -> dict[str, dict
     for position, instance in enumerate(instances):
         before = [other for other in instances[:position] if serial or _gpus(other) & _gpus(instance)]
         plan[instance.name] = {
-            "after": [unit_of(other.name) for other in before],
+            "after": [other.name for other in before],
             "restart_sec": _RESTART_S + _RESTART_STEP_S * len(before),
         }
     return plan
@@ -40,14 +40,20 @@ def _gpus(instance: Instance) -> set[str]:
     return {stable_name(str(gpu)) for gpu in instance.gpus}
 
 
-def engine_address(instance: Instance, release: Release) -> str:
-    """Return the engine's address in its private network: a socket's path, or host and port."""
-    return f"/run/vllm-{instance.name}/api.sock" if "uds" in release.flags else f"127.0.0.1:{instance.port}"
+def engine_address(instance: Instance, release: Release, digest: str) -> str:
+    """Return the address of a generation's engine in its private network: a socket's path, or host and port."""
+    on_socket = "uds" in release.flags
+    return f"{run_folder(instance.name, digest)}/api.sock" if on_socket else f"127.0.0.1:{instance.port}"
 
 
-def unit_of(name: str) -> str:
-    """Return the unit of an instance's engine."""
-    return f"vllm@{name}.service"
+def run_folder(name: str, digest: str) -> str:
+    """Return the folder of a generation's engine in /run."""
+    return f"/run/vllm-{name}.{digest}"
+
+
+def unit_of(name: str, digest: str) -> str:
+    """Return the unit of a generation's engine."""
+    return f"vllm@{name}.{digest}.service"
 
 
 def listener_of(name: str) -> str:

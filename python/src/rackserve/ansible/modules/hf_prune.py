@@ -47,9 +47,9 @@ def snapshot_of(home: str, repo: str, revision: str) -> str:
 
 
 def mentioned(folder: str) -> str:
-    """Return the text of the arguments of every instance that the host has, wanted or not."""
+    """Return the text of the arguments of every generation that the host has, live or not."""
     texts = []
-    for path in glob.glob(os.path.join(folder, "*.yaml")):
+    for path in glob.glob(os.path.join(folder, "*", "generations", "*", "engine.yaml")):
         with open(path, encoding="utf-8", errors="replace") as source:
             texts.append(source.read())
     return "\n".join(texts)

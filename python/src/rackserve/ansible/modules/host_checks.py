@@ -51,6 +51,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Mapping, Optional  # noqa: UP035 - Python 3.9 runs this
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.rackserve_generations import live_unit
 from ansible.module_utils.rackserve_judges import (
     FIRST_SCRAPE_S,
     HTTP_OK,
@@ -95,6 +96,11 @@ def _show_unit(unit: str) -> str:
     return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=GET_TIMEOUT_S).stdout
 
 
+def _unit_of(check: Check) -> str:
+    """Return the unit of a check: its own, or that of an instance's live engine."""
+    return str(check["unit"]) if "unit" in check else live_unit(str(check["instance"]))
+
+
 def _read(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
@@ -104,7 +110,7 @@ def _read(path: str) -> str:
 
 def check_unit(check: Check) -> Verdict:
     """The unit is loaded and active."""
-    return judge_unit(_show_unit(str(check["unit"])))
+    return judge_unit(_show_unit(_unit_of(check)))
 
 
 def check_models(check: Check) -> Verdict:
@@ -204,7 +210,7 @@ def _list_devices() -> str:
 
 def check_status(check: Check) -> dict[str, Any]:
     """Return one row of the fleet table."""
-    shown = _show_unit(str(check["unit"]))
+    shown = _show_unit(_unit_of(check))
     unit_ok, unit_detail = judge_unit(shown)
     runtime_ok, release = check_runtime(check)
     data: Dict[str, Any] = {  # noqa: UP006

@@ -63,6 +63,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.rackserve_generations import live_unit
 
 PROBE = "/run/rackserve/probe/{}.json"
 DRAINED = "/var/lib/rackserve/drained/{}"
@@ -205,7 +206,7 @@ def ask(url: str) -> str:
 
 
 def _instance(name: str) -> dict[str, Any]:
-    unit = f"vllm@{name}.service"
+    unit = live_unit(name)
     return unit_of(
         name,
         run("systemctl", "show", unit, "--property=ActiveState,Result,NRestarts"),

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: vllm_release
-short_description: Install a vLLM release from wheels and switch to it
+short_description: Install a vLLM release from wheels beside the others
 description:
   - Makes a virtual environment under C(releases/<id>) from a hash-locked wheelhouse, compiles its bytecode, compares
     every installed file with what its wheel recorded and the packages with the lock, imports vLLM, and only then writes
     the stamp C(.rackserve-complete), the sha256 of the lock. A release without that stamp is removed and made again;
-    C(current) only ever points at a stamped one.
+    C(current) only ever points at a stamped one. Where instances run, C(current) stays: it follows their switch.
 options:
   root: {description: "Home of the releases, such as /opt/vllm.", type: str, required: true}
   id: {description: Name of the release., type: str, required: true}
@@ -47,6 +47,7 @@ import shutil
 import zipfile
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.rackserve_generations import instances, linked
 from ansible.module_utils.rackserve_host import host_lock, run, switch_link, tail, write_durably
 from ansible.module_utils.rackserve_record import record_problems
 from ansible.module_utils.verify_bundle import sha256_of
@@ -193,8 +194,9 @@ def main() -> None:
     path = os.path.join(params["root"], "releases", params["id"])
     current = os.path.join(params["root"], "current")
     complete = stamp_of(path) == params["lock_sha256"]
+    serves = os.path.islink(current) and any(map(linked, instances()))
     if module.check_mode:
-        pointed = os.path.islink(current) and os.path.realpath(current) == path
+        pointed = serves or (os.path.islink(current) and os.path.realpath(current) == path)
         module.exit_json(changed=not (complete and pointed), path=path, installed=not complete, switched=not pointed)
     if not complete:
         if sha256_of(params["lock"]) != params["lock_sha256"]:
@@ -205,7 +207,7 @@ def main() -> None:
                     make_release(path, params)
         except (ReleaseError, OSError) as failed:
             module.fail_json(msg=f"release {params['id']} was not installed, nothing was switched: {failed}")
-    switched = switch_link(current, os.path.join("releases", params["id"]))
+    switched = not serves and switch_link(current, os.path.join("releases", params["id"]))
     module.exit_json(changed=switched or not complete, path=path, installed=not complete, switched=switched)
 
 

@@ -1,0 +1,86 @@
+#!/usr/bin/python
+"""Read which generations of its instances a host has, which are live, and whether their engines serve."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: generation_facts
+short_description: Read the generations of a host's instances
+description:
+  - Reads the links and folders below C(/etc/vllm/instances) and the state of the units. Never changes anything.
+options:
+  read_by: {description: "Files by the unit that reads them, to find units with older ones.", type: dict, default: {}}
+author: rackserve
+"""
+EXAMPLES = r"""
+- name: Read the generations
+  generation_facts:
+"""
+RETURN = r"""
+instances:
+  description: >-
+    By name: `live`, `previous` and `candidate` (digests, empty for none), `active` (whether the live engine's unit
+    is), `seconds` (from the start of its engine to its first token; 0 unknown), `generation` (what the live one's
+    generation.json says), `complete` (digests), `memory` (bytes that the live engine's unit uses).
+  type: dict
+  returned: always
+stale: {description: Running units that started before their files last changed., type: list, returned: always}
+available: {description: "Bytes of host memory that are available.", type: int, returned: always}
+"""
+
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.rackserve_generations import (
+    LINKS,
+    STARTED,
+    generations,
+    instances,
+    linked,
+    stale_units,
+    unit_of,
+)
+from ansible.module_utils.rackserve_host import run
+
+_PROPERTIES = f"{STARTED},MemoryCurrent"
+
+
+def state_of(name: str, shown: str) -> dict[str, Any]:
+    """Return the state of an instance; `shown` is what `systemctl show` says of its live engine's unit."""
+    values = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    began, ready, memory = (values.get(key, "") for key in _PROPERTIES.split(",")[1:])
+    active, complete = values.get("ActiveState") == "active", generations(name)
+    links = {"live" if link == "current" else link: linked(name, link) for link in LINKS}
+    known = active and began.isdigit() and ready.isdigit()
+    return {
+        **links,
+        "active": active,
+        "seconds": round((int(ready) - int(began)) / 1e6, 1) if known else 0.0,
+        "generation": complete.get(links["live"], {}),
+        "complete": list(complete),
+        "memory": int(memory) if active and memory.isdigit() else 0,
+    }
+
+
+def available_memory(meminfo: str) -> int:
+    """Return MemAvailable in bytes, from /proc/meminfo; 0 unknown."""
+    return next((int(row.split()[1]) << 10 for row in meminfo.splitlines() if row.startswith("MemAvailable:")), 0)
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec={"read_by": {"type": "dict", "default": {}}}, supports_check_mode=True)
+    found = {}
+    for name in instances():
+        live = linked(name)
+        shown = run(["systemctl", "show", unit_of(name, live), f"--property={_PROPERTIES}"])[1] if live else ""
+        found[name] = state_of(name, shown)
+    with open("/proc/meminfo", encoding="utf-8") as source:
+        available = available_memory(source.read())
+    stale = stale_units(module.params["read_by"], time.time(), time.clock_gettime(time.CLOCK_MONOTONIC))
+    module.exit_json(changed=False, instances=found, stale=stale, available=available)
+
+
+if __name__ == "__main__":
+    main()
