@@ -104,6 +104,8 @@ class InstancePlan:
         url: where the listener of the instance is reached.
         model: first of the served names.
         cli_args: arguments before `--config`.
+        runtime: folder of the vLLM environment on the host.
+        digests: of `environment`, `probe` and the `settings` of the unit, to tell what two generations differ in.
         engine: where the engine listens: a socket's path, or host:port.
         after: instances that it starts after.
         restart_sec: delay of a restart.
@@ -122,8 +124,10 @@ class InstancePlan:
     timer: str
     config: dict[str, Any]
     cli_args: list[str]
+    runtime: str
     environment: dict[str, str]
     probe: dict[str, Any]
+    digests: dict[str, str]
     engine: str
     after: list[str]
     restart_sec: int
@@ -243,17 +247,29 @@ def _digest(plan: InstancePlan, options: HostOptions, unit: Mapping[str, Any]) -
     The order of starts and the address for clients are the instance's, so they leave its generation as it is.
     """
     parts = {key: value for key, value in asdict(plan).items() if key not in {"port", "url", "after", "restart_sec"}}
-    templates = [(options.templates / name).read_text() for name in _files.GENERATION_TEMPLATES]
-    text = json.dumps([parts, options.runtime, options.flavour, dict(unit), templates], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_DIGITS]
+    return _short_digest([parts, options.flavour, dict(unit)])
+
+
+def _template_texts(options: HostOptions) -> list[str]:
+    return [(options.templates / name).read_text(encoding="utf-8") for name in _files.GENERATION_TEMPLATES]
+
+
+def _short_digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:_DIGEST_DIGITS]
 
 
 def _generation(
     instance: Instance, options: HostOptions, release: Release, gpus: Sequence[gpu.Gpu], start: Mapping[str, Any]
 ) -> InstancePlan:
     digest = start["digest"]
-    visible = gpu.visible_devices(instance.gpus, gpus, by_uuid=release.gpus_by_uuid)
+    environment = environment_of(
+        instance.model_copy(update={"gpus": gpu.visible_devices(instance.gpus, gpus, by_uuid=release.gpus_by_uuid)}),
+        release,
+        options.flavour,
+        options.cpu_kvcache_gib,
+    )
     engine = engine_address(instance, release, digest)
+    probe = probe_settings(instance, engine, {"vllm": options.vllm, "flavour": options.flavour}, options.start_timeout)
     return InstancePlan(
         name=instance.name,
         digest=digest,
@@ -275,12 +291,14 @@ def _generation(
             capability=gpu.capability_of(instance.gpus, gpus),
         ),
         cli_args=cli_args(instance, release),
-        environment=environment_of(
-            instance.model_copy(update={"gpus": visible}), release, options.flavour, options.cpu_kvcache_gib
-        ),
-        probe=probe_settings(
-            instance, engine, {"vllm": options.vllm, "flavour": options.flavour}, options.start_timeout
-        ),
+        runtime=options.runtime,
+        environment=environment,
+        probe=probe,
+        digests={
+            "environment": _short_digest(environment),
+            "probe": _short_digest({**probe, "engine": ""}),
+            "settings": _short_digest([start["unit"], options.flavour, _template_texts(options)]),
+        },
         engine=engine,
         after=start["after"],
         restart_sec=start["restart_sec"],
@@ -335,6 +353,8 @@ def _settings(plan: InstancePlan, options: HostOptions, unit: Mapping[str, Any])
         "task": plan.task,
         "engine": plan.engine,
         "golden_identity": plan.probe.get("golden_identity", ""),
+        "config": plan.config,
+        **plan.digests,
         "unit": plan.unit,
         "start_timeout": options.start_timeout,
         "shutdown_timeout": options.shutdown_timeout,

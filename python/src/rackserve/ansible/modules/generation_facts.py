@@ -26,6 +26,7 @@ instances:
   returned: always
 stale: {description: Running units that started before their files last changed., type: list, returned: always}
 available: {description: "Bytes of host memory that are available.", type: int, returned: always}
+gpus: {description: "GPUs that nvidia-smi lists: index, uuid, free and total bytes.", type: list, returned: always}
 """
 
 import time
@@ -68,6 +69,27 @@ def available_memory(meminfo: str) -> int:
     return next((int(row.split()[1]) << 10 for row in meminfo.splitlines() if row.startswith("MemAvailable:")), 0)
 
 
+def gpus_of(listed: str) -> list[dict[str, Any]]:
+    """Return the GPUs that `nvidia-smi` lists as `index, uuid, free MiB, total MiB`."""
+    found = []
+    for row in listed.splitlines():
+        index, _, rest = row.partition(", ")
+        uuid, _, memory = rest.partition(", ")
+        free, _, total = memory.partition(", ")
+        if free.strip().isdigit() and total.strip().isdigit():
+            found.append({"index": index, "uuid": uuid, "free": int(free) << 20, "total": int(total) << 20})
+    return found
+
+
+def list_gpus() -> str:
+    """Return what `nvidia-smi` lists; empty on a host without it."""
+    try:
+        query = ["nvidia-smi", "--query-gpu=index,uuid,memory.free,memory.total", "--format=csv,noheader,nounits"]
+        return str(run(query)[1])
+    except OSError:
+        return ""
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec={"read_by": {"type": "dict", "default": {}}}, supports_check_mode=True)
@@ -79,7 +101,7 @@ def main() -> None:
     with open("/proc/meminfo", encoding="utf-8") as source:
         available = available_memory(source.read())
     stale = stale_units(module.params["read_by"], time.time(), time.clock_gettime(time.CLOCK_MONOTONIC))
-    module.exit_json(changed=False, instances=found, stale=stale, available=available)
+    module.exit_json(changed=False, instances=found, stale=stale, available=available, gpus=gpus_of(list_gpus()))
 
 
 if __name__ == "__main__":

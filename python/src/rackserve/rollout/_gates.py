@@ -1,0 +1,102 @@
+"""The options of the module vllm_gates: for the engine that serves, and for the one that replaces it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rackserve import vllm
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+def gates_before(
+    found: Mapping[str, Any], plan: Mapping[str, Any], host: str, names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return the options that measure the engines which serve; an instance whose engine is down has none.
+
+    Args:
+        found: what generation_facts returned.
+        plan: what vllm_plan returned.
+        host: the host's name.
+        names: instances that change.
+    """
+    urls = {one["name"]: one["url"] for one in plan["instances"]}
+    serving = {name: found["instances"][name] for name in names if name in found["instances"]}
+    return [
+        {"mode": "measure", **_engine(host, one["generation"], urls[name])}
+        for name, one in serving.items()
+        if one["active"] and one["generation"] and name in urls
+    ]
+
+
+def gates_after(
+    plan: Mapping[str, Any],
+    host: str,
+    names: Sequence[str],
+    measured: Sequence[Mapping[str, Any]],
+    settings: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """Return the options that judge new engines against what was measured.
+
+    Args:
+        plan: what vllm_plan returned.
+        host: the host's name.
+        names: instances that change.
+        measured: results of the measurements.
+        settings: `cases` (raw) and `site` (the inventory's folder); the others are options of the module.
+
+    Raises:
+        InputError: for a wrong case.
+    """
+    before = {result["measured"]["instance"]: result["measured"] for result in measured if "measured" in result}
+    cases = vllm.parse_gate_cases(settings["cases"], Path(settings["site"]))
+    limits = {key: value for key, value in settings.items() if key not in {"cases", "site"}}
+    wanted = [one for one in plan["instances"] if one["name"] in names]
+    return [
+        {
+            "mode": "judge",
+            **_engine(host, {**one, "golden_identity": one["probe"].get("golden_identity", "")}, one["url"]),
+            "before": before.get(f"{host}:{one['name']}", {}),
+            "cases": vllm.gate_cases_of(cases, one["name"], one["served_names"], one["task"]),
+            **limits,
+        }
+        for one in wanted
+    ]
+
+
+def _engine(host: str, generation: Mapping[str, Any], url: str) -> dict[str, Any]:
+    """Return where an engine is asked, and what it is; without a socket it is asked through its entry."""
+    engine, config = str(generation["engine"]), generation["config"]
+    return {
+        "engine": engine if engine.startswith("/") else url.removeprefix("http://"),
+        "instance": f"{host}:{generation['name']}",
+        "model": generation["served_names"][0],
+        "task": generation["task"],
+        "adapters": bool(config.get("enable-lora")),
+        "tool_parser": config.get("tool-call-parser") or "",
+        "identity": generation["golden_identity"] or f"model={config.get('model')}@{config['revision']}",
+        "template": config.get("chat-template") or "",
+    }
+
+
+def generations_before(
+    found: Mapping[str, Any], names: Sequence[str], plan: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """Return what served before a change, to be made live again; an instance that is new has nothing.
+
+    Args:
+        found: what generation_facts returned before the change.
+        names: instances that changed.
+        plan: what vllm_plan returned, for the addresses of the instances.
+    """
+    urls = {one["name"]: one["url"] for one in (plan or {}).get("instances", [])}
+    back = []
+    for name in names:
+        there = found["instances"].get(name) or {}
+        generation = there.get("generation")
+        if generation:
+            known = {key: generation[key] for key in ("name", "digest", "unit", "task")}
+            back.append({**known, "model": generation["served_names"][0], "url": urls.get(name, "")})
+    return back
