@@ -267,9 +267,11 @@ def test_the_state_of_an_instance_is_read(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(generation_facts, "generations", lambda _: {OLD: {"model": "m"}})
     monkeypatch.setattr(generation_facts, "linked", lambda _, link: {"current": OLD}.get(link, ""))
     shown = "ActiveState=active\nExecMainStartTimestampMonotonic=1000000\nActiveEnterTimestampMonotonic=51500000\n"
-    found = generation_facts.state_of("a", f"{shown}MemoryCurrent=7\n")
+    running = [unit(OLD), unit(NEW), unit(THIRD, "a-b")]
+    found = generation_facts.state_of("a", f"{shown}MemoryCurrent=7\n", running)
+    assert found["others"] == [unit(NEW)]
     assert (found["live"], found["active"], found["seconds"], found["memory"]) == (OLD, True, 50.5, 7)
     assert (found["generation"], found["complete"]) == ({"model": "m"}, [OLD])
-    down = generation_facts.state_of("a", "ActiveState=inactive\nMemoryCurrent=[not set]\n")
+    down = generation_facts.state_of("a", "ActiveState=inactive\nMemoryCurrent=[not set]\n", [])
     assert (down["active"], down["seconds"], down["memory"]) == (False, 0.0, 0)
     assert generation_facts.available_memory("MemTotal: 9 kB\nMemAvailable:    2 kB\n") == 2048

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 def gates_before(
     found: Mapping[str, Any], plan: Mapping[str, Any], host: str, names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return the options that measure the engines which serve; an instance whose engine is down has none.
+    """Return the options that measure the engines which serve.
+
+    An instance whose engine is down has none, nor one whose live generation is the wanted one: that of a run that died.
 
     Args:
         found: what generation_facts returned.
@@ -22,12 +24,12 @@ def gates_before(
         host: the host's name.
         names: instances that change.
     """
-    urls = {one["name"]: one["url"] for one in plan["instances"]}
+    wanted = {one["name"]: one for one in plan["instances"]}
     serving = {name: found["instances"][name] for name in names if name in found["instances"]}
     return [
-        {"mode": "measure", **_engine(host, one["generation"], urls[name])}
+        {"mode": "measure", **_engine(host, one["generation"], wanted[name]["url"])}
         for name, one in serving.items()
-        if one["active"] and one["generation"] and name in urls
+        if one["active"] and one["generation"] and name in wanted and one["live"] != wanted[name]["digest"]
     ]
 
 
@@ -82,20 +84,23 @@ def _engine(host: str, generation: Mapping[str, Any], url: str) -> dict[str, Any
 
 
 def generations_before(
-    found: Mapping[str, Any], names: Sequence[str], plan: Mapping[str, Any] | None = None
+    found: Mapping[str, Any], names: Sequence[str], plan: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Return what served before a change, to be made live again; an instance that is new has nothing.
+
+    Where the live generation is the wanted one, a run that died had switched to it: the one before it is meant.
 
     Args:
         found: what generation_facts returned before the change.
         names: instances that changed.
-        plan: what vllm_plan returned, for the addresses of the instances.
+        plan: what vllm_plan returned.
     """
-    urls = {one["name"]: one["url"] for one in (plan or {}).get("instances", [])}
+    urls = {one["name"]: one["url"] for one in plan["instances"]}
+    wanted = {one["name"]: one["digest"] for one in plan["instances"]}
     back = []
     for name in names:
         there = found["instances"].get(name) or {}
-        generation = there.get("generation")
+        generation = there.get("before" if there.get("live") == wanted.get(name) else "generation")
         if generation:
             known = {key: generation[key] for key in ("name", "digest", "unit", "task")}
             back.append({**known, "model": generation["served_names"][0], "url": urls.get(name, "")})

@@ -20,8 +20,9 @@ RETURN = r"""
 instances:
   description: >-
     By name: `live`, `previous` and `candidate` (digests, empty for none), `active` (whether the live engine's unit
-    is), `seconds` (from the start of its engine to its first token; 0 unknown), `generation` (what the live one's
-    generation.json says), `complete` (digests), `memory` (bytes that the live engine's unit uses).
+    is), `seconds` (from the start of its engine to its first token; 0 unknown), `generation` and `before` (what
+    generation.json of the live one and of the one before says), `complete` (digests), `others` (units of other
+    generations that run), `memory` (bytes that the live engine's unit uses).
   type: dict
   returned: always
 stale: {description: Running units that started before their files last changed., type: list, returned: always}
@@ -47,8 +48,14 @@ from ansible.module_utils.rackserve_host import run
 _PROPERTIES = f"{STARTED},MemoryCurrent"
 
 
-def state_of(name: str, shown: str) -> dict[str, Any]:
-    """Return the state of an instance; `shown` is what `systemctl show` says of its live engine's unit."""
+def state_of(name: str, shown: str, running: list[str]) -> dict[str, Any]:
+    """Return the state of an instance.
+
+    Args:
+        name: the instance's.
+        shown: what `systemctl show` says of its live engine's unit.
+        running: units of engines that run on the host.
+    """
     values = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
     began, ready, memory = (values.get(key, "") for key in _PROPERTIES.split(",")[1:])
     active, complete = values.get("ActiveState") == "active", generations(name)
@@ -59,9 +66,16 @@ def state_of(name: str, shown: str) -> dict[str, Any]:
         "active": active,
         "seconds": round((int(ready) - int(began)) / 1e6, 1) if known else 0.0,
         "generation": complete.get(links["live"], {}),
+        "before": complete.get(links["previous"], {}),
         "complete": list(complete),
+        "others": [unit for unit in running if engine_of(unit) == name and unit != unit_of(name, links["live"])],
         "memory": int(memory) if active and memory.isdigit() else 0,
     }
+
+
+def engine_of(unit: str) -> str:
+    """Return the instance of an engine's unit, vllm@NAME.DIGEST.service."""
+    return unit.partition("@")[2].rpartition(".service")[0].rpartition(".")[0]
 
 
 def available_memory(meminfo: str) -> int:
@@ -93,11 +107,12 @@ def list_gpus() -> str:
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec={"read_by": {"type": "dict", "default": {}}}, supports_check_mode=True)
-    found = {}
+    listed = run(["systemctl", "list-units", "--plain", "--no-legend", "--state=active,activating", "vllm@*.service"])[1]
+    running, found = [row.split()[0] for row in listed.splitlines() if row.strip()], {}
     for name in instances():
         live = linked(name)
         shown = run(["systemctl", "show", unit_of(name, live), f"--property={_PROPERTIES}"])[1] if live else ""
-        found[name] = state_of(name, shown)
+        found[name] = state_of(name, shown, running)
     with open("/proc/meminfo", encoding="utf-8") as source:
         available = available_memory(source.read())
     stale = stale_units(module.params["read_by"], time.time(), time.clock_gettime(time.CLOCK_MONOTONIC))
