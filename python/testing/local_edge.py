@@ -11,6 +11,7 @@ import os
 import pwd
 import random
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -25,6 +26,8 @@ import jinja2
 import yaml
 
 from rackserve import edge
+from rackserve.ansible.module_utils import rackserve_rotation
+from rackserve.ansible.modules import edge_rotation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +36,8 @@ ROLE: Final = Path(__file__).parents[2] / "roles/nginx"
 WORKERS: Final = 4
 # Paths that the template has, by what stands for them in a folder.
 _PATHS: Final = {"/var/log/nginx": "log", "/run/nginx.pid": "nginx.pid"}
+# One that generates and one that embeds.
+INSTANCES: Final = {"gpu1:a": {"served_names": ["small"]}, "gpu1:b": {"served_names": ["vectors"], "task": "embed"}}
 _TEMPORARY: Final = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 
@@ -132,6 +137,7 @@ class Edge:
     metrics_port: int
     engines: Engines
     process: subprocess.Popen[bytes]
+    ports: Mapping[str, int]
     context: ssl.SSLContext = field(default_factory=ssl._create_unverified_context)  # noqa: SLF001 - who it is does not matter
 
     def connect(self) -> ssl.SSLSocket:
@@ -183,6 +189,18 @@ class Edge:
             int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         }
 
+    @property
+    def places(self) -> edge_rotation.Places:
+        """Where the module edge_rotation finds this edge."""
+        conf = str(self.folder / "nginx.conf")
+        argv = (str(shutil.which("nginx")), "-p", str(self.folder), "-e", str(self.folder / "log/error.log"))
+        return edge_rotation.Places(str(self.folder / "rotation.json"), str(self.folder / "lock"), conf, argv)
+
+    def rotate(self, weights: Mapping[str, int], *, check: bool = False, **options: Any) -> dict[str, Any]:
+        """Change the rotation as the module does."""
+        params = {"set": dict(weights), "by": "operator", "run": "", "wait": 0, "force": False, **options}
+        return edge_rotation.rotate(edge_rotation.Edge(self.places), params, check=check)
+
     def reload(self) -> set[int]:
         """Have nginx read its configuration again; returns the workers from before."""
         before = self.workers()
@@ -210,6 +228,10 @@ def clients() -> list[dict[str, Any]]:
     ]
 
 
+def _named(prefix: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(prefix): value for name, value in given.items() if name.startswith(prefix)}
+
+
 def _template(folder: Path, names: Mapping[str, Any]) -> str:
     """Render the role's template with the values of its defaults, and paths of this folder."""
     environment = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701
@@ -230,34 +252,48 @@ def _template(folder: Path, names: Mapping[str, Any]) -> str:
 
 @contextlib.contextmanager
 def running(
-    folder: Path, pair: tuple[Path, Path], change: Callable[[str], str] = str, code: Path | None = None, **given: Any
+    folder: Path,
+    pair: tuple[Path, Path],
+    change: Callable[[str], str] = str,
+    code: Path | None = None,
+    instances: Mapping[str, Mapping[str, Any]] = INSTANCES,
+    **given: Any,
 ) -> Iterator[Edge]:
-    """Run an edge with two models behind it, `small` (generate) and `vectors` (embed), both the same stand-in.
+    """Run an edge with instances behind it, all of them the same stand-in.
 
     Args:
         folder: where its files go.
         pair: its certificate and key.
         change: to the text of nginx.conf.
         code: folder of the Lua code, if not the role's.
+        instances: by label, what nginx_backends says of them, without the place.
         given: variables of the role.
     """
     port, metrics_port, plain = (free_port() for _ in range(3))
     engines = Engines()
-    servers = [_Server(engines) for _ in range(2)]
+    servers = {label: _Server(engines) for label in instances}
     for name in ("log", "temporary"):
         (folder / name).mkdir()
-    limits = {name.removeprefix("nginx_max_"): value for name, value in given.items() if name.startswith("nginx_max_")}
-    place = {"host": "gpu1", "address": "127.0.0.1", "release": "0.32.0"}
     backends = [
-        {**place, "instance": "a", "port": servers[0].server_port, "served_names": ["small"]},
-        {**place, "instance": "b", "port": servers[1].server_port, "served_names": ["vectors"], "task": "embed"},
+        {
+            **dict(zip(("host", "instance"), label.split(":"), strict=True)),
+            "address": "127.0.0.1",
+            "release": "0.32.0",
+            "port": servers[label].server_port,
+            **more,
+        }
+        for label, more in instances.items()
     ]
     optional = ["/v1/responses", "/v1/messages"]
-    plan = edge.plan_of(backends, clients(), (), optional, given.pop("affinity", None), limits=limits)
+    affinity, limits, hold = given.pop("affinity", None), _named("nginx_max_", given), _named("nginx_hold_", given)
+    hold["seconds"] = hold.pop("timeout", 60)
+    plan = edge.plan_of(backends, clients(), optional, affinity, limits=limits, hold=hold)
     (folder / "table.json").write_text(plan["table"], encoding="utf-8")
+    upstreams = rackserve_rotation.upstreams_of(json.loads(plan["table"]), [])
+    (folder / "upstreams.conf").write_text(upstreams, encoding="utf-8")
     names = {
         "__nginx_plan": plan,
-        "__nginx_edge_table": folder / "table.json",
+        "__nginx_edge_folder": folder,
         "__nginx_code_folder": code or ROLE / "files",
         "__nginx_certificate": pair[0],
         "__nginx_key": pair[1],
@@ -270,20 +306,21 @@ def running(
         **given,
     }
     (folder / "nginx.conf").write_text(change(_template(folder, names)), encoding="utf-8")
-    for server in servers:
+    for server in servers.values():
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     argv = ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-g", "daemon off;"]
     tested = subprocess.run([*argv, "-t"], capture_output=True, text=True, check=False)
     assert tested.returncode == 0, tested.stderr
     process = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
     try:
-        found = Edge(folder, port, metrics_port, engines, process)
+        ports = {label: server.server_port for label, server in servers.items()}
+        found = Edge(folder, port, metrics_port, engines, process, ports)
         wait_for(lambda: process.poll() is None and _listens(metrics_port))
         yield found
     finally:
         process.terminate()
         process.wait(30)
-        for server in servers:
+        for server in servers.values():
             server.shutdown()
             server.server_close()
 

@@ -28,6 +28,8 @@ JOURNALS = ROOT / "python/tests/data/journals"
 DROP_IN = "/run/systemd/system/vllm@smollm2.service.d"
 CERTIFICATE = "/etc/nginx/tls/server.crt"
 PROBE = "/run/rackserve/probe/smollm2.json"
+EDGE_STATE = "/var/lib/rackserve/edge"
+MARK = {"label": "gpu1:smollm2", "by": "operator", "run": "", "weight": 0, "since": "2027-01-31T12:00:00Z"}
 LOG = logging.getLogger(__name__)
 METRICS = "/var/lib/prometheus/node-exporter"
 # A scrape, an evaluation, the alert's own `for`, and two looks of the doctor.
@@ -79,8 +81,8 @@ FAULTS = {
     "drained at the edge": Fault(
         "drained-at-edge",
         "edge1",
-        "touch /var/lib/rackserve/edge/drained/gpu1:smollm2",
-        "rm /var/lib/rackserve/edge/drained/gpu1:smollm2",
+        f"mkdir -p {EDGE_STATE}; echo '{json.dumps({'marks': [MARK]})}' >{EDGE_STATE}/rotation.json",
+        f"rm {EDGE_STATE}/rotation.json",
     ),
     "closed on its host": Fault(
         "drained", "gpu1", "touch /var/lib/rackserve/drained/smollm2", "rm /var/lib/rackserve/drained/smollm2"

@@ -208,7 +208,7 @@ def other_key(tmp_path_factory: pytest.TempPathFactory) -> str:
         ({"nginx_affinity_concurrent": 0}, "nginx_affinity_concurrent is 0"),
         ({"nginx_clients": []}, "there is no client, so every request would be refused"),
         ({"nginx_clients": [CLIENT | {"models": ["gpt-4"]}]}, "no instance serves 'gpt-4'"),
-        ({"nginx_drain": ["gpu2"]}, "no instance would serve adapter, large"),
+        ({"nginx_drain": ["gpu2"], "nginx_undrain": ["gpu2"]}, "both have gpu2; name it in one of the two"),
     ],
     ids=[
         "another key",
@@ -223,7 +223,7 @@ def other_key(tmp_path_factory: pytest.TempPathFactory) -> str:
         "no room for what is shared",
         "no client",
         "a client's model",
-        "the last instance",
+        "out and in at once",
     ],
 )
 @pytest.mark.usefixtures("host")
@@ -232,3 +232,19 @@ def test_what_cannot_work_is_refused(play: Play, variables: dict[str, object], r
     done = play("molecule/nginx/converge.yml", chosen, "--tags", "nginx_preflight")
     assert done.returncode != 0
     assert reason in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("drain", "reason"),
+    [
+        (["gpu2"], "no instance would serve adapter, large; undrain another one first"),
+        (["gpu9"], "no host and no instance 'gpu9' is behind the edge"),
+    ],
+    ids=["the last instance", "an unknown host"],
+)
+def test_a_drain_that_is_refused_changes_nothing(host: Host, play: Play, drain: list[str], reason: str) -> None:
+    before = host.check_output("cat /etc/nginx/rackserve/edge-*/upstreams.conf")
+    done = play("molecule/nginx/converge.yml", {"nginx_drain": drain}, "--tags", "nginx_rotate")
+    assert done.returncode != 0
+    assert reason in " ".join(done.stdout.split())
+    assert host.check_output("cat /etc/nginx/rackserve/edge-*/upstreams.conf") == before

@@ -150,7 +150,8 @@ def test_prompts_that_begin_alike_go_to_one_instance_and_others_to_all(host: Hos
 
 
 def test_prompts_of_one_client_go_to_one_instance_by_key(host: Host) -> None:
-    table = host.check_output("grep --only-matching '/etc/[^\"]*edge-[0-9a-f]*.json' /etc/nginx/nginx.conf").split()[0]
+    folders = host.check_output("grep --only-matching '/etc/nginx/rackserve/edge-[0-9a-f]*' /etc/nginx/nginx.conf")
+    table = f"{folders.split()[0]}/table.json"
     with configured(host, 's/"by": "prefix"/"by": "key"/', table), engines(host):
         (home,) = set(ports(ask(host, *[completion(prompt=f"{number} other") for number in range(20)])))
         clients = together(host, [completion(prompt="a", max_tokens=3, pause=1) for _ in range(12)])

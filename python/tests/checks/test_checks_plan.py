@@ -27,7 +27,7 @@ INPUTS = Inputs(
     trust_file="/t",
     vllm_root="/srv/vllm",
     probe_dir="/srv/probe",
-    drained_dir="/srv/drained",
+    rotation_state="/srv/rotation.json",
     listen_address="10.0.0.11",
     cpu_kvcache_gib=2,
     https_port=8443,
@@ -136,7 +136,7 @@ def test_status() -> None:
     assert (row["instance"], row["gpus"], row["url"]) == ("chat", ["1"], "http://10.0.0.11:8000")
     assert (row["current"], row["record"]) == ("/srv/vllm/current", "/srv/probe/chat.json")
     (rotation,) = status_checks(site("edge1"))
-    assert (rotation["kind"], rotation["marks"]) == ("rotation", "/srv/drained")
+    assert (rotation["kind"], rotation["state"]) == ("rotation", "/srv/rotation.json")
 
 
 def test_facts() -> None:

@@ -185,12 +185,13 @@ def test_plan_of_a_host_that_is_refused_ends_with_1(
         (["drain", "gpu1:a"], {"nginx_drain": ["gpu1:a"], "nginx_drain_force": False}),
         (["drain", "--force", "gpu1"], {"nginx_drain": ["gpu1"], "nginx_drain_force": True}),
         (["undrain", "gpu1"], {"nginx_undrain": ["gpu1"], "nginx_drain_force": False}),
+        (["undrain", "--force", "gpu1"], {"nginx_undrain": ["gpu1"], "nginx_drain_force": True}),
     ],
 )
 def test_drain(site: Path, fake_run: Any, capsys: pytest.CaptureFixture[str], argv: list[str], variables: Any) -> None:
     seen = fake_run(hosts=(HostStats("edge1", ok=9, changed=2),))
     assert main([*argv, "-i", str(site)]) == 0
-    assert (seen["playbook"], seen["tags"], seen["variables"]) == ("configure_edge.yml", ["nginx"], variables)
+    assert (seen["playbook"], seen["tags"], seen["variables"]) == ("configure_edge.yml", ["nginx_rotate"], variables)
     assert f"{argv[-1]}: {'out of' if argv[0] == 'drain' else 'in'} rotation" in capsys.readouterr().out
 
 
@@ -339,35 +340,44 @@ def test_status(site: Path, fake_run: Any, capsys: pytest.CaptureFixture[str]) -
     assert main(["status", "-i", str(site), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {
         "ok": True,
-        "instances": [{"host": "gpu1", **ROW, "edge": None, "drained_for_s": None}],
+        "instances": [{"host": "gpu1", **ROW, "edge": None, "drained_for_s": None, "drained_by": None}],
         "problems": [],
     }
+
+
+def gone(seconds: float, weight: int = 0, by: str = "operator", run: str = "") -> dict[str, Any]:
+    return {"weight": weight, "by": by, "run": run, "seconds": seconds}
 
 
 @pytest.mark.parametrize(
     ("edges", "expected"),
     [
-        ([{}], ("in", None, "in")),
-        ([{"gpu2:a": 9.0}], ("in", None, "in")),
-        ([{"gpu1:a": 7265.0}], ("out", 7265.0, "out 2 h 1 min")),
-        ([{"gpu1:a": 60.0}, {}], ("partly out", 60.0, "partly out 1 min 0 s")),
-        ([{"gpu1:a": 60.0}, {"gpu1:a": 90.0}], ("out", 90.0, "out 1 min 30 s")),
+        ([{}], ("in", None, None, "in")),
+        ([{"gpu2:a": gone(9.0)}], ("in", None, None, "in")),
+        ([{"gpu1:a": gone(7265.0)}], ("out", 7265.0, "operator", "out 2 h 1 min by operator")),
+        ([{"gpu1:a": gone(60.0)}, {}], ("partly out", 60.0, "operator", "partly out 1 min 0 s by operator")),
+        ([{"gpu1:a": gone(60.0)}, {"gpu1:a": gone(90.0)}], ("out", 90.0, "operator", "out 1 min 30 s by operator")),
+        (
+            [{"gpu1:a": gone(9.0, 5, "rollout", "r1")}, {"gpu1:a": gone(9.0)}],
+            ("partly out", 9.0, "operator, rollout r1", "partly out 9 s by operator, rollout r1"),
+        ),
+        ([{"gpu1:a": gone(9.0, 5, "rollout", "r1")}], ("5 %", 9.0, "rollout r1", "5 % 9 s by rollout r1")),
     ],
 )
 def test_status_of_a_drained_instance(
     site: Path,
     fake_run: Any,
     capsys: pytest.CaptureFixture[str],
-    edges: list[dict[str, float]],
-    expected: tuple[str, float | None, str],
+    edges: list[dict[str, Any]],
+    expected: tuple[str, float | None, str | None, str],
 ) -> None:
-    marks = [evidence(f"edge{i}", {**check("rotation"), "data": {"drained": of}}) for i, of in enumerate(edges)]
+    marks = [evidence(f"edge{i}", {**check("rotation"), "data": {"marks": of}}) for i, of in enumerate(edges)]
     fake_run((evidence("gpu1", {**check("status a"), "data": ROW}), *marks))
     assert main(["status", "-i", str(site)]) == 0
-    assert " ".join(capsys.readouterr().out.splitlines()[1].split()).endswith(f" 3 {expected[2]}")
+    assert " ".join(capsys.readouterr().out.splitlines()[1].split()).endswith(f" 3 {expected[3]}")
     assert main(["status", "-i", str(site), "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["instances"]
-    assert (row["edge"], row["drained_for_s"]) == expected[:2]
+    assert (row["edge"], row["drained_for_s"], row["drained_by"]) == expected[:3]
 
 
 def test_status_of_an_instance_that_is_down_and_of_a_host_that_is(

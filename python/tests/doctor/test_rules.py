@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rackserve.doctor import Alert, Evidence, UnitEvidence, diagnose, read_evidence
+from rackserve.doctor import Alert, Drained, Evidence, UnitEvidence, diagnose, read_evidence
 from rackserve.doctor._lines import line_of
 from rackserve.doctor._phases import slow_phase
 
@@ -73,7 +73,9 @@ FAULTS = {
     "service": Evidence(
         services={("gpu1", "prometheus-node-exporter.service"): "failed"}, alerts=(firing("TargetDown"),)
     ),
-    "drained-at-edge": Evidence(units=(HEALTHY,), drained={"edge1": ("gpu1:a",)}, alerts=(firing("QueueGrowing"),)),
+    "drained-at-edge": Evidence(
+        units=(HEALTHY,), drained={"edge1": (Drained("gpu1:a"),)}, alerts=(firing("QueueGrowing"),)
+    ),
     "InstanceHung": of(replace(HEALTHY, probe="hung"), firing("VllmInstanceDown", vllm_instance="a")),
     "proxy-refuses": of(HEALTHY, firing("VllmInstanceDown", vllm_instance="a")),
     "drained": of(replace(HEALTHY, drained=True), firing("VllmInstanceDown", vllm_instance="a")),
@@ -308,11 +310,25 @@ def test_the_longest_part_of_a_start(journal: tuple[str, ...], phase: tuple[str,
     assert slow_phase([line_of(line) for line in journal]) == phase
 
 
+FIXES = {
+    "operator": "rackserve undrain gpu1:a, when it may serve",
+    "rollout": "run the rollout again, which puts it back; or rackserve undrain --force gpu1:a",
+}
+
+
+def test_who_took_an_instance_out_of_rotation_decides_what_to_do() -> None:
+    found = {by: diagnose(Evidence(drained={"edge1": (Drained("gpu1:a", by, "r1"),)}))[0] for by in FIXES}
+    assert {by: finding.fix for by, finding in found.items()} == FIXES
+    assert found["rollout"].evidence == "edge1: /var/lib/rackserve/edge/rotation.json, gpu1:a, rollout r1"
+    assert (found["rollout"].host, found["rollout"].instance) == ("gpu1", "a")
+
+
 def test_what_a_host_brings_is_read() -> None:
     lists = {"instance": "a", "active": "active", "result": "success", "restarts": 0, "journal": ["one"], "begins": [0]}
     unit = {**lists, "probe": "ready", "probe_detail": "", "drained": False}
     alert = {"state": "firing", "labels": {"alertname": "X"}, "annotations": {"summary": "s", "runbook": "wiki#x"}}
-    edge = {"answers": {"200": {"count": 3, "minutes": 2}}, "services": {"nginx.service": "active"}, "drained": ["g:a"]}
+    mark = {"label": "g:a", "by": "rollout", "run": "r1", "weight": 0, "since": "2027-01-31T12:00:00Z"}
+    edge = {"answers": {"200": {"count": 3, "minutes": 2}}, "services": {"nginx.service": "active"}, "drained": [mark]}
     found = read_evidence([("h", {"alerts": [alert], "units": [unit], "free": {"/": 0.5}, **edge})])
     assert found == Evidence(
         (Alert("X", "firing", {"alertname": "X"}, "s", "wiki#x"),),
@@ -323,7 +339,7 @@ def test_what_a_host_brings_is_read() -> None:
         {"h": {200: 2}},
         {("h", "nginx.service"): "active"},
         frozenset(),
-        {"h": ("g:a",)},
+        {"h": (Drained("g:a", "rollout", "r1"),)},
     )
 
 

@@ -18,9 +18,13 @@ def backend(host: str, *names: str, port: int = 8000, **more: Any) -> dict[str, 
     return {"host": host, "instance": "i", "address": address, "port": port, "served_names": list(names), **more}
 
 
-def groups(*backends: dict[str, Any], drained: tuple[str, ...] = ()) -> dict[tuple[str, ...], list[str]]:
-    plan = edge.plan_of(backends, CLIENTS, drained)
-    return {tuple(g["models"]): [s["label"] for s in g["servers"] if not s["down"]] for g in plan["groups"]}
+def table_of(*backends: dict[str, Any], affinity: dict[str, Any] | None = None) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(edge.plan_of(backends, CLIENTS, (), affinity)["table"])
+    return found
+
+
+def groups(*backends: dict[str, Any]) -> dict[tuple[str, ...], list[str]]:
+    return {tuple(group["models"]): group["servers"] for group in table_of(*backends)["groups"].values()}
 
 
 @pytest.mark.parametrize(
@@ -52,19 +56,21 @@ def test_a_model_that_any_instance_with_adapters_serves_is_marked() -> None:
     assert {name: model.get("adapters", False) for name, model in models.items()} == {"m": True, "x": True, "n": False}
 
 
-def test_a_drained_instance_gets_nothing_new_and_keeps_its_group() -> None:
-    both = (backend("g1", "m"), backend("g2", "m"))
-    assert groups(*both, drained=("g1:i",)) == {("m",): ["g2:i"]}
-    names = [edge.plan_of(both, CLIENTS, drained)["groups"][0]["name"] for drained in ((), ("g1:i",))]
-    assert names[0] == names[1]
-
-
 def test_the_digest_changes_with_whatever_the_edge_does_otherwise() -> None:
     both = [backend("g1", "m"), backend("g2", "m")]
     slower = [{**CLIENTS[0], "requests_per_minute": 60}]
-    plans = [(both, CLIENTS, ()), (both, CLIENTS, ("g1:i",)), (both[:1], CLIENTS, ()), (both, slower, ())]
-    assert len({edge.plan_of(*plan)["digest"] for plan in plans}) == 4
-    assert edge.plan_of(*plans[0])["digest"] == edge.plan_of(*plans[0])["digest"]
+    digests = {edge.plan_of(*plan)["digest"] for plan in ((both, CLIENTS), (both[:1], CLIENTS), (both, slower))}
+    assert len(digests) == 3
+    assert edge.plan_of(both, CLIENTS)["digest"] == edge.plan_of(both, CLIENTS)["digest"]
+    assert edge.plan_of(both, CLIENTS, hold={"seconds": 5})["digest"] not in digests
+
+
+def test_every_instance_is_an_upstream_of_its_own_by_its_address() -> None:
+    servers = table_of(backend("g1", "m"), backend("g2", "m"))["servers"]
+    moved = table_of(backend("g1", "m", port=8001), backend("g2", "m"))["servers"]
+    assert servers.keys() == {"g1:i", "g2:i"}
+    assert (servers["g1:i"]["address"], servers["g2:i"]) == ("10.0.0.1:8000", moved["g2:i"])
+    assert len({servers["g1:i"]["upstream"], servers["g2:i"]["upstream"], moved["g1:i"]["upstream"]}) == 3
 
 
 def test_the_table_holds_hashes_limits_and_the_shortest_context() -> None:
@@ -79,7 +85,7 @@ OPTIONAL = ("/v1/responses", "/v1/messages", "/v1/messages/count_tokens")
 
 
 def paths(*backends: dict[str, Any], optional: tuple[str, ...] = ()) -> dict[str, list[str]]:
-    plan = edge.plan_of(backends, CLIENTS, (), optional)
+    plan = edge.plan_of(backends, CLIENTS, optional)
     found = {name: model["paths"] for name, model in json.loads(plan["table"])["models"].items()}
     assert plan["paths"] == [path for path in plan["paths"] if any(path in of_model for of_model in found.values())]
     return found
@@ -111,23 +117,35 @@ def test_affinity_is_for_groups_that_generate_and_have_a_choice() -> None:
         *(backend(host, "v", task="embed") for host in ("g3", "g4")),
         backend("g5", "alone"),
     ]
-    plan = edge.plan_of(all_kinds, CLIENTS, (), (), AFFINITY)
-    assert {group["models"][0]: group["affine"] for group in plan["groups"]} == {"alone": False, "m": True, "v": False}
-    affinity = json.loads(plan["table"])["affinity"]
-    assert (affinity["by"], affinity["prefix"], affinity["concurrent"], len(affinity["groups"])) == (
-        "prefix",
-        1024,
-        16,
-        1,
-    )
-    drained = edge.plan_of(all_kinds, CLIENTS, ("g1:i",), (), AFFINITY)
-    assert not any(group["affine"] for group in drained["groups"])
+    table = table_of(*all_kinds, affinity=AFFINITY)
+    found = {group["models"][0]: group["affine"] for group in table["groups"].values()}
+    assert found == {"alone": False, "m": True, "v": False}
+    assert table["affinity"] == {"by": "prefix", "prefix": 1024, "concurrent": 16}
 
 
 def test_without_affinity_the_table_has_none() -> None:
-    plan = edge.plan_of([backend("g1", "m"), backend("g2", "m")], CLIENTS)
-    assert "affinity" not in json.loads(plan["table"])
-    assert [group["affine"] for group in plan["groups"]] == [False]
+    table = table_of(backend("g1", "m"), backend("g2", "m"))
+    assert "affinity" not in table
+    assert [group["affine"] for group in table["groups"].values()] == [False]
+
+
+@pytest.mark.parametrize(
+    ("hold", "reason"),
+    [
+        ({"seconds": 601}, "nginx_hold_timeout is 601; set it to a number from 0 .off. to 600"),
+        ({"seconds": "soon"}, "nginx_hold_timeout is 'soon'"),
+        ({"requests": -1}, "nginx_hold_requests is -1; set it to a number from 0 .off. to 4096"),
+    ],
+)
+def test_a_hold_that_cannot_be_is_refused(hold: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        edge.plan_of([backend("g1", "m")], CLIENTS, hold=hold)
+
+
+def test_a_hold_of_nothing_is_off_and_text_of_a_template_is_a_number() -> None:
+    plan = edge.plan_of([backend("g1", "m")], CLIENTS, hold={"seconds": 0, "requests": "7"})
+    assert json.loads(plan["table"])["hold"] == {"seconds": 0, "requests": 7}
+    assert table_of(backend("g1", "m"))["hold"] == {"seconds": 60, "requests": 512}
 
 
 @pytest.mark.parametrize(
@@ -140,7 +158,7 @@ def test_without_affinity_the_table_has_none() -> None:
 )
 def test_an_affinity_that_cannot_be_is_refused(change: dict[str, Any], reason: str) -> None:
     with pytest.raises(InputError, match=reason):
-        edge.plan_of([backend("g1", "m")], CLIENTS, (), (), {**AFFINITY, **change})
+        edge.plan_of([backend("g1", "m")], CLIENTS, (), {**AFFINITY, **change})
 
 
 @pytest.mark.parametrize(
@@ -159,7 +177,7 @@ def test_what_cannot_be_asked_is_refused(
     backends: list[dict[str, Any]], optional: tuple[str, ...], reason: str
 ) -> None:
     with pytest.raises(InputError, match=reason):
-        edge.plan_of(backends, CLIENTS, (), optional)
+        edge.plan_of(backends, CLIENTS, optional)
 
 
 @pytest.mark.parametrize(
@@ -167,6 +185,7 @@ def test_what_cannot_be_asked_is_refused(
     [
         ([], "nginx_backends is empty"),
         ([backend("g1", "m"), {**backend("g1", "m"), "instance": "j"}], "one address and port: g1:i and g1:j"),
+        ([backend("g1", "m"), backend("g1", "m", port=1)], "nginx_backends has g1:i twice; give each instance"),
         ([{"host": "g1"}], "nginx_backends: instance number 1: 'instance' is missing; set it"),
         ([{**backend("g1", "m"), "adress": "10.0.0.1"}], "unknown key 'adress' .found '10.0.0.1'., is it 'address'.;"),
     ],

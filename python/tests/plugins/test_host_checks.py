@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import subprocess
 import threading
 import time
@@ -29,13 +28,28 @@ ASK = {"name": "chat", "model": "smollm2", "prompt": "?", "expect": "Paris"}
 
 
 def test_marks_of_drained_instances_tell_since_when(tmp_path: Path) -> None:
-    check = {"name": "rotation", "kind": "rotation", "marks": str(tmp_path / "marks")}
-    assert host_checks.run_check(check)["data"] == {"drained": {}}
-    (tmp_path / "marks").mkdir()
-    (tmp_path / "marks/gpu1:a").touch()
-    os.utime(tmp_path / "marks/gpu1:a", (time.time() - 60, time.time() - 60))
-    (age,) = host_checks.run_check(check)["data"]["drained"].values()
-    assert 60 <= age < 70
+    check = {"name": "rotation", "kind": "rotation", "state": str(tmp_path / "rotation.json")}
+    assert host_checks.run_check(check)["data"] == {"marks": {}}
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 60))
+    mark = {"label": "gpu1:a", "by": "rollout", "run": "r1", "weight": 5, "since": since}
+    (tmp_path / "rotation.json").write_text(json.dumps({"marks": [{**mark, "by": "operator", "weight": 50}, mark]}))
+    found = host_checks.run_check(check)["data"]["marks"]["gpu1:a"]
+    assert 60 <= found.pop("seconds") < 70
+    assert found == {"by": "rollout", "run": "r1", "weight": 5}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "rotation.json is not readable"),
+        ('{"marks": [%s]}', "has the time 'yesterday'; write it as 2027-01-31T12"),
+    ],
+)
+def test_a_rotation_that_cannot_be_read_is_a_failed_check(tmp_path: Path, text: str, reason: str) -> None:
+    mark = {"label": "gpu1:a", "by": "rollout", "run": "r1", "weight": 5, "since": "yesterday"}
+    (tmp_path / "rotation.json").write_text(text.replace("%s", json.dumps(mark)))
+    found = host_checks.run_check({"name": "rotation", "kind": "rotation", "state": str(tmp_path / "rotation.json")})
+    assert (found["ok"], reason in found["detail"]) == (False, True)
 
 
 def sse(*contents: str, end: str = "data: [DONE]\n\n") -> str:

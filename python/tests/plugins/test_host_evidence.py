@@ -53,8 +53,10 @@ def test_statuses_of_the_last_ten_minutes_are_counted_with_their_minutes() -> No
 
 
 def test_marks_of_an_edge_are_read_and_other_hosts_have_none(tmp_path: Path) -> None:
-    (tmp_path / "gpu1:a").touch()
-    assert (he.drained_of(tmp_path), he.drained_of(tmp_path / "none")) == (["gpu1:a"], [])
+    out = {"label": "gpu1:a", "by": "operator", "run": "", "weight": 0, "since": "2027-01-31T12:00:00Z"}
+    marks = [{**out, "by": "rollout"}, out, {**out, "label": "gpu2:a", "weight": 5}]
+    (tmp_path / "state").write_text(json.dumps({"marks": marks}))
+    assert (he.drained_of(tmp_path / "state"), he.drained_of(tmp_path / "none")) == ([out], [])
 
 
 def test_alerts_are_read_and_an_answer_that_is_none_has_none() -> None:

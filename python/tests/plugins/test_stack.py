@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from rackserve.ansible.module_utils import rackserve_driver_host, rackserve_generations, rackserve_host
-from rackserve.ansible.modules import host_evidence, vllm_generation
+from rackserve.ansible.modules import edge_rotation, host_evidence, vllm_generation
 from rackserve.programs import vllm_probe
 from rackserve.vllm import _files
 
@@ -123,6 +123,7 @@ def constant(name: str) -> str:
         (host_evidence.PROBE, vllm_probe.RECORD),
         (host_evidence.DRAINED, vllm_probe.DRAINED),
         (rackserve_driver_host.CONFIG, constant("__stack_apt_config")),
+        (edge_rotation.Places().state, constant("__stack_rotation_state")),
         (rackserve_host.LOCK, constant("__stack_host_state") + "/.lock"),
     ],
 )

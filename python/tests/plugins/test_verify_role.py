@@ -109,14 +109,15 @@ def test_status_looks_where_the_inputs_say_and_does_not_fail(tmp_path: Path) -> 
     assert not found.get("failed")
     row, rotation = found["invocation"]["module_args"]["checks"]
     assert (row["url"], row["current"]) == ("http://127.0.0.2:7990", "/data/vllm/current")
-    assert rotation["marks"] == "/var/lib/rackserve/edge/drained"
+    assert rotation["state"] == "/var/lib/rackserve/edge/rotation.json"
 
 
 def test_the_evidence_of_faults_is_collected_where_the_inputs_say(tmp_path: Path) -> None:
     found = results(tmp_path, "diagnose", **CHANGED)[-1]
     assert [unit["instance"] for unit in found["evidence"]["units"]] == ["chat"]
     asked = found["invocation"]["module_args"]
-    assert (asked["prometheus"], asked["drained"]) == ("http://127.0.0.3:7991", "/var/lib/rackserve/edge/drained")
+    assert asked["prometheus"] == "http://127.0.0.3:7991"
+    assert asked["rotation"] == "/var/lib/rackserve/edge/rotation.json"
     assert "/data/vllm" in asked["mounts"]
     assert sorted(asked["services"]) == [
         "nginx.service",

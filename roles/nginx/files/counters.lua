@@ -14,8 +14,8 @@ local CLOCK_MONOTONIC = 1
 local counters = {}
 local totals, shares = ngx.shared.rackserve, ngx.shared.rackserve_shares
 local time = ffi.new("rackserve_time[1]")
--- Requests, the sequences that they generate, and the bytes of their bodies.
-local KINDS = { "open", "sequences", "held" }
+-- Requests, the sequences that they generate, the bytes of their bodies, and requests that wait for an instance.
+local KINDS = { "open", "sequences", "held", "waiting" }
 local me, clients
 local drifts = {}
 

@@ -1,11 +1,13 @@
 -- Authentication, limits and routing of a request: the client of its key, the limits, and the instances of its model.
--- All data comes from one table that is read when nginx loads its configuration.
+-- All data comes from one table that is read when nginx loads its configuration, and from the rotation.
 local answers = require "answers"
 local body = require "body"
 local cjson = require "cjson.safe"
 local counters = require "counters"
 local ffi = require "ffi"
 local limits = require "limits"
+local metrics = require "metrics"
+local rotation = require "rotation"
 
 ffi.cdef [[ unsigned char *SHA256(const unsigned char *data, size_t length, unsigned char *digest); ]]
 cjson.decode_invalid_numbers(false)
@@ -17,11 +19,12 @@ local digest = ffi.new("unsigned char[32]")
 local refuse, bad_request = answers.refuse, answers.bad_request
 
 -- Read the table and return it. An error here fails `nginx -t`, and a running nginx keeps its old configuration.
-function edge.load(path)
-    local file = assert(io.open(path, "r"))
+function edge.load(folder)
+    local file = assert(io.open(folder .. "/table.json", "r"))
     known = assert(cjson.decode(file:read("*a")))
     file:close()
     body.load(known)
+    rotation.load(folder .. "/upstreams.conf", known)
     for _, model in pairs(known.models) do
         model.has = {}
         for _, served in ipairs(model.paths) do
@@ -47,12 +50,13 @@ function edge.load(path)
         end
         table.sort(client.names)
     end
-    return known
+    metrics.load(known)
 end
 
 -- Begin to count in a worker.
 function edge.start_worker()
     counters.start_worker(known)
+    rotation.start_worker()
 end
 
 local function sha256(text)
@@ -187,25 +191,30 @@ local function opening_of(asked)
     return table.concat(pieces):sub(1, known.affinity.prefix)
 end
 
--- Choose the upstream within a group: by key or prefix, or by open requests if there is neither or too many requests
--- share one. Counts of a killed worker expire after an hour.
-local function upstream_of(group, name, asked)
+-- Return what requests that should go to one instance have in common: a client or a prefix; nothing without affinity.
+local function affinity_of(group, name, asked)
     local rule = known.affinity
-    if not rule or not rule.groups[group] then
-        return group
+    if not rule or not known.groups[group].affine then
+        return nil
     end
     local shared = rule.by == "key" and name or opening_of(asked)
-    if shared == "" then
-        return group
+    return shared ~= "" and sha256(asked.model .. "\n" .. shared):sub(1, 16) or nil
+end
+
+-- Choose the upstream within a group: by what is shared, or by open requests if nothing is, or too many requests share
+-- it; nothing where no instance is in rotation. Counts of a killed worker expire after an hour.
+local function upstream_of(group, value)
+    local upstream, affine = rotation.upstream(group)
+    if not affine or not value then
+        return upstream
     end
-    local value = sha256(asked.model .. "\n" .. shared):sub(1, 16)
     local open = counts:incr("affine/" .. value, 1, 0, 3600)
-    if not open or open > rule.concurrent then
+    if not open or open > known.affinity.concurrent then
         counts:incr("affine/" .. value, -1)
-        return group
+        return upstream
     end
     ngx.var.rackserve_affinity = value
-    return group .. "_affine"
+    return affine
 end
 
 -- Accept a request or reject it with an error.
@@ -251,7 +260,15 @@ function edge.route(path)
         charge(client, name, limits.sequences(asked))
     end
     ngx.var.rackserve_model = asked.model
-    ngx.var.rackserve_group = upstream_of(model.group, name, asked)
+    local value = affinity_of(model.group, name, asked)
+    asked = nil -- luacheck: ignore 311 (a held request keeps no second copy of its body)
+    local upstream = upstream_of(model.group, value) or rotation.hold(name, function()
+        return upstream_of(model.group, value)
+    end)
+    if not upstream then
+        return ngx.exit(503)
+    end
+    ngx.var.rackserve_group = upstream
 end
 
 -- Respond with the models that the key may use, without a request to an engine.
@@ -275,6 +292,7 @@ function edge.leave()
             counters.give("held", name, held)
         end
     end
+    rotation.leave()
     local value = ngx.var.rackserve_affinity
     if value and value ~= "" then
         local open = counts:incr("affine/" .. value, -1)

@@ -3,7 +3,7 @@
 local counters = require "counters"
 local counts = ngx.shared.rackserve_metrics
 local metrics = {}
-local known, labels = nil, { client = {}, model = {}, upstream = {} }
+local known, servers, weights, labels = nil, {}, {}, { client = {}, model = {}, upstream = {} }
 
 -- The buckets of vLLM's own time to first token, so that the same limit applies to the edge.
 local FIRST_BYTE = { "0.05", "0.1", "0.25", "0.5", "0.75", "1.0", "2.5", "5.0", "7.5", "10.0", "30.0", "60.0", "120.0" }
@@ -34,12 +34,15 @@ local families = {
         { "upstream" }, FIRST_BYTE },
     { "upstream_seconds", "histogram", "As request_seconds, from when this instance was asked.",
         { "upstream" }, WHOLE },
+    { "holds_total", "counter", "Requests that were held for an instance to return to rotation, by how it ended.",
+        { "model", "outcome" } },
 }
 
 local OPEN = {
     { "open_requests", "open", "Requests that a client has open now." },
     { "open_sequences", "sequences", "Sequences of these requests, which the client's limit counts." },
     { "held_body_bytes", "held", "Bytes of the larger bodies of these requests." },
+    { "held_requests", "waiting", "Requests that wait for an instance to return to rotation." },
 }
 
 -- Take the edge's table, as edge.load has read it.
@@ -53,10 +56,15 @@ function metrics.load(table_of_edge)
             table.insert(pairs_of, { name, model })
         end
     end
-    for _, server in pairs(known.servers) do
-        labels.upstream[server.label] = true
+    for label, server in pairs(known.servers) do
+        labels.upstream[label], servers[server.address] = true, label
     end
     metrics.zeros = #pairs_of <= MANY_PAIRS and pairs_of or {}
+end
+
+-- Take the rotation: `weight` of each server by its label.
+function metrics.rotate(rotation)
+    weights = rotation
 end
 
 -- A full dictionary never evicts a series: a sample without space is counted as lost.
@@ -173,16 +181,16 @@ local function count()
     add("sent_bytes_total\n" .. pair, tonumber(var.bytes_sent) or 0)
     add("received_bytes_total\n" .. pair, tonumber(var.request_length) or 0)
     for number, status in ipairs(said) do
-        local server = known.servers[asked[number]]
+        local server = servers[asked[number]]
         if server then
-            add("upstream_requests_total\n" .. server.label .. "\n" .. status_of(status, status), 1)
+            add("upstream_requests_total\n" .. server .. "\n" .. status_of(status, status), 1)
         end
     end
-    local server, whole = known.servers[asked[#asked] or ""], tonumber(var.request_time)
-    if not server or not (said[#said] or ""):match("^2") then
+    local upstream, whole = servers[asked[#asked] or ""], tonumber(var.request_time)
+    if not upstream or not (said[#said] or ""):match("^2") then
         return
     end
-    local upstream, alone = server.label, tonumber(took[#took]) or whole
+    local alone = tonumber(took[#took]) or whole
     observe("request_seconds", WHOLE, pair, whole)
     observe("upstream_seconds", WHOLE, upstream, alone)
     local first = ngx.ctx.first_byte
@@ -197,6 +205,11 @@ function metrics.count()
     if not pcall(count) then
         counts:incr("lost", 1, 0)
     end
+end
+
+-- Count a request that was held.
+function metrics.held(outcome)
+    add("holds_total\n" .. or_nobody(ngx.var.rackserve_model) .. "\n" .. outcome, 1)
 end
 
 local function escaped(text)
@@ -293,9 +306,13 @@ function metrics.tell()
             say("rackserve_edge_" .. kind[1] .. written({ "client" }, { name }) .. " " .. counters.total(kind[2], name))
         end
     end
-    head("rackserve_edge_drained", "gauge", "1 for an instance that an operator took out of rotation.")
-    for _, server in pairs(known.servers) do
-        say("rackserve_edge_drained" .. written({ "upstream" }, { server.label }) .. (server.drained and " 1" or " 0"))
+    head("rackserve_edge_drained", "gauge", "1 for an instance that an operator or a rollout took out of rotation.")
+    for label, server in pairs(weights) do
+        say("rackserve_edge_drained" .. written({ "upstream" }, { label }) .. (server.weight == 0 and " 1" or " 0"))
+    end
+    head("rackserve_edge_weight", "gauge", "Percentage of a full instance's requests that an instance gets.")
+    for label, server in pairs(weights) do
+        say("rackserve_edge_weight" .. written({ "upstream" }, { label }) .. " " .. server.weight)
     end
     head("rackserve_edge_dropped_samples_total", "counter", "Samples dropped because the shared memory was full.")
     say("rackserve_edge_dropped_samples_total " .. (counts:get("lost") or 0))

@@ -37,7 +37,7 @@ class Inputs:
     trust_file: str
     vllm_root: str
     probe_dir: str
-    drained_dir: str
+    rotation_state: str
     listen_address: str
     cpu_kvcache_gib: int
     https_port: int
@@ -92,9 +92,11 @@ def host_checks(site: Site) -> Plan:
 
 
 def status_checks(site: Site) -> Plan:
-    """Return the checks of one host for `rackserve status`: one row per instance, and an edge's drained instances."""
+    """Return the checks of one host for `rackserve status`: one row per instance, and an edge's rotation."""
     inputs = site.inputs
-    rotation: Plan = [{"name": "rotation", "kind": "rotation", "marks": inputs.drained_dir}] if site.is_in(EDGE) else []
+    rotation: Plan = (
+        [{"name": "rotation", "kind": "rotation", "state": inputs.rotation_state}] if site.is_in(EDGE) else []
+    )
     if not site.is_in(VLLM):
         return rotation
     return [

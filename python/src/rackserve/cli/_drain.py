@@ -18,23 +18,29 @@ if TYPE_CHECKING:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what `drain` takes."""
-    add_undrain_options(parser)
+    _add_common(parser)
     parser.add_argument("--force", action="store_true", help="drain even the last instance of a model")
 
 
 def add_undrain_options(parser: argparse.ArgumentParser) -> None:
     """Add what `undrain` takes."""
+    _add_common(parser)
+    parser.add_argument("--force", action="store_true", help="take back also what a rollout keeps out of rotation")
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="+", metavar="HOST|HOST:INSTANCE", help="a whole host, or one instance")
     add_inventory(parser)
     add_json(parser, "the result")
-    parser.set_defaults(handler=rotate, force=False)
+    parser.set_defaults(handler=rotate)
 
 
 def rotate(args: argparse.Namespace) -> int:
-    """Run either command: the edges' role, with the changes as variables."""
+    """Run either command: one part of the edges' role, with the changes as variables."""
     variables = {f"nginx_{args.command}": args.names, "nginx_drain_force": args.force}
+    tags = ["nginx_rotate"]
     with shown() as on_event:
-        result, messages = run_edges(args.inventory, "configure_edge.yml", variables, on_event=on_event, tags=["nginx"])
+        result, messages = run_edges(args.inventory, "configure_edge.yml", variables, on_event=on_event, tags=tags)
     edges = [host.name for host in result.hosts]
     if args.json:
         found = {"ok": result.ok, "hosts": [asdict(host) for host in result.hosts], "messages": messages}

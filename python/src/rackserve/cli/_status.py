@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rackserve.checks.evidence import host_results
 from rackserve.checks.fleet import gather_evidence
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Sequence
 
+# What the check `rotation` of an edge brings, by label.
+Marks = Mapping[str, Mapping[str, Any]]
 _LOAD = ("waiting", "running", "kv_use", "tokens_per_s")
 _HEALTH = ("health", "health_for_s", "last_token_age_s", "probe_restarts")
-_COLUMNS = ("instance", "device", "release", "state", *_LOAD, *_HEALTH, "edge", "drained_for_s")
+_COLUMNS = ("instance", "device", "release", "state", *_LOAD, *_HEALTH, "edge", "drained_for_s", "drained_by")
 _HEALTHY = {"ready", "busy"}
 _HEAD = (
     *("HOST", "INSTANCE", "GPU", "RELEASE", "STATE", "QUEUE", "RUNNING", "KV USE", "TOKENS/S"),
@@ -46,7 +48,7 @@ def status(args: argparse.Namespace) -> int:
         raise InputError(f"no vLLM host of {inventory} was checked; see --limit and the group vllm_hosts")
     verdicts = host_results(result, {name: evidence[name] for name in hosts if name in evidence}, hosts)
     unreachable = {failure.host for failure in result.unreachable}
-    marks = [_marks(evidence[name].rows) for name in evidence if any("drained" in row for row in evidence[name].rows)]
+    marks = [_marks(evidence[name].rows) for name in evidence if any("marks" in row for row in evidence[name].rows)]
     rows = []
     for host in hosts:
         if host in evidence:
@@ -72,19 +74,22 @@ def _row(host: str, data: Mapping[str, object]) -> dict[str, object]:
     return {"host": host, **{column: data.get(column) for column in _COLUMNS}}
 
 
-def _marks(rows: Iterable[Mapping[str, object]]) -> Mapping[str, float]:
-    """Return the instances that an edge keeps out of rotation, by label, and since how many seconds."""
-    found = next((row["drained"] for row in rows if "drained" in row), None)
-    return {str(label): float(age) for label, age in found.items()} if isinstance(found, Mapping) else {}
+def _marks(rows: Iterable[Mapping[str, object]]) -> Marks:
+    """Return the instances that are not in full rotation at an edge: weight, by, run and seconds, by label."""
+    found = next((row["marks"] for row in rows if "marks" in row), None)
+    return dict(found) if isinstance(found, Mapping) else {}
 
 
-def _rotation(label: str, marks: Sequence[Mapping[str, float]]) -> dict[str, object]:
-    """Return whether an instance gets requests: in, out, or out of some of several edges; empty without an edge."""
-    ages = [of_edge[label] for of_edge in marks if label in of_edge]
+def _rotation(label: str, marks: Sequence[Marks]) -> dict[str, object]:
+    """Return whether an instance gets requests: in, out, out of some of several edges, or a share; empty without."""
+    found = [of_edge[label] for of_edge in marks if label in of_edge]
     if not marks:
-        return {"edge": None, "drained_for_s": None}
-    edge = "in" if not ages else "out" if len(ages) == len(marks) else "partly out"
-    return {"edge": edge, "drained_for_s": max(ages, default=None)}
+        return dict.fromkeys(("edge", "drained_for_s", "drained_by"))
+    weights = [int(mark["weight"]) for mark in found] + [100] * (len(marks) - len(found))
+    edge = "in" if not found else "out" if not any(weights) else f"{min(weights)} %" if all(weights) else "partly out"
+    by = sorted({f"{mark['by']} {mark['run']}".strip() for mark in found})
+    ages = [float(mark["seconds"]) for mark in found]
+    return {"edge": edge, "drained_for_s": max(ages, default=None), "drained_by": ", ".join(by) or None}
 
 
 def _cells(row: Mapping[str, object]) -> list[str]:
@@ -92,7 +97,9 @@ def _cells(row: Mapping[str, object]) -> list[str]:
     cells += [_number(row[key], "{:.0f}") for key in ("waiting", "running")]
     cells += [_number(row["kv_use"], "{:.1%}"), _number(row["tokens_per_s"], "{:.1f}"), str(row["health"] or "-")]
     cells += [_span(row[key]) for key in ("health_for_s", "last_token_age_s")]
-    edge = str(row["edge"] or "-") if row["drained_for_s"] is None else f"{row['edge']} {_span(row['drained_for_s'])}"
+    edge = str(row["edge"] or "-")
+    if row["drained_by"] is not None:
+        edge += f" {_span(row['drained_for_s'])} by {row['drained_by']}"
     return [*cells, _number(row["probe_restarts"], "{:.0f}"), edge]
 
 

@@ -174,7 +174,7 @@ _BEHIND: Final = Row(
         ),
         states(
             "Rotation",
-            "Instances that an operator has drained (rackserve drain).",
+            "Instances that an operator (rackserve drain) or a rollout has drained.",
             Query(f"max by (upstream) (rackserve_edge_drained{{{HOST}}})", "{{upstream}}"),
             {0: ("in", "green"), 1: ("drained", "orange")},
             width=8,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -45,6 +45,14 @@ class UnitEvidence:
     drained: bool = False
 
 
+class Drained(NamedTuple):
+    """An instance that an edge keeps out of rotation: its label, `operator` or `rollout`, and the rollout's run."""
+
+    label: str
+    by: str = "operator"
+    run: str = ""
+
+
 @dataclass(frozen=True)
 class Evidence:
     """The evidence of a fleet.
@@ -56,7 +64,7 @@ class Evidence:
         minutes: number of those minutes in which a status occurred, by host.
         services: systemd's ActiveState by host and required unit.
         unwatched: hosts whose Prometheus did not answer.
-        drained: labels of the instances that an edge keeps out of rotation, by edge.
+        drained: the instances that an edge keeps out of rotation, by edge.
     """
 
     alerts: tuple[Alert, ...] = ()
@@ -67,7 +75,7 @@ class Evidence:
     minutes: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     services: Mapping[tuple[str, str], str] = field(default_factory=dict)
     unwatched: frozenset[str] = frozenset()
-    drained: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    drained: Mapping[str, tuple[Drained, ...]] = field(default_factory=dict)
 
 
 def read_evidence(found: Iterable[tuple[str, Mapping[str, Any]]]) -> Evidence:
@@ -82,7 +90,7 @@ def read_evidence(found: Iterable[tuple[str, Mapping[str, Any]]]) -> Evidence:
     answers: dict[str, dict[int, int]] = {}
     minutes: dict[str, dict[int, int]] = {}
     services: dict[tuple[str, str], str] = {}
-    drained: dict[str, tuple[str, ...]] = {}
+    drained: dict[str, tuple[Drained, ...]] = {}
     reached: set[str] = set()
     unwatched: set[str] = set()
     for host, data in found:
@@ -107,7 +115,7 @@ def read_evidence(found: Iterable[tuple[str, Mapping[str, Any]]]) -> Evidence:
             minutes[host] = {int(status): int(found["minutes"]) for status, found in data["answers"].items()}
         services.update({(host, str(name)): str(state) for name, state in data["services"].items()})
         if data["drained"]:
-            drained[host] = tuple(map(str, data["drained"]))
+            drained[host] = tuple(Drained(str(m["label"]), str(m["by"]), str(m["run"])) for m in data["drained"])
         if data["alerts"] is None:
             unwatched.add(host)
     return Evidence(

@@ -31,15 +31,17 @@ def watched(evidence: Evidence) -> Iterator[Finding]:
 
 
 def rotation(evidence: Evidence) -> Iterator[Finding]:
-    """Instances that an operator drained at an edge."""
-    for edge, labels in evidence.drained.items():
-        for label in labels:
-            host, _, instance = label.partition(":")
-            seen = f"{edge}: /var/lib/rackserve/edge/drained/{label}"
-            fix = f"rackserve undrain {label}, when it may serve"
-            yield Finding(
-                "an operator drained the instance at the edge", host, instance, seen, fix, 84, "drained-at-edge"
-            )
+    """Instances that an operator or a rollout keeps out of rotation at an edge."""
+    for edge, drained in evidence.drained.items():
+        for label, by, run in drained:
+            host, _, instance = label.rpartition(":")
+            seen = f"{edge}: /var/lib/rackserve/edge/rotation.json, {label}"
+            cause, fix = "an operator drained the instance at the edge", f"rackserve undrain {label}, when it may serve"
+            if by == "rollout":
+                cause = "a rollout took the instance out of rotation at the edge and has not put it back"
+                seen += f", rollout {run}"
+                fix = f"run the rollout again, which puts it back; or rackserve undrain --force {label}"
+            yield Finding(cause, host, instance, seen, fix, 84, "drained-at-edge")
 
 
 def hung(evidence: Evidence) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""The edge's configuration: clients and their keys, instances by model name, and drained instances."""
+"""The edge's configuration: clients and their keys, and instances by model name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from rackserve.edge._client_trust import trust_problems
 from rackserve.edge._clients import Client, Key, parse_clients
 from rackserve.edge._keys import MadeKey, hash_of, new_key
 from rackserve.edge._plan import plan_of
-from rackserve.edge._rotation import drained_after
 from rackserve.edge._shared_address import shared_address
 
 __all__ = [
@@ -16,7 +15,6 @@ __all__ = [
     "Key",
     "MadeKey",
     "backends_of",
-    "drained_after",
     "hash_of",
     "new_key",
     "parse_clients",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import Field, ValidationError
@@ -77,10 +78,12 @@ def parse_backends(raw: Sequence[dict[str, Any]]) -> list[Backend]:
     """Check `nginx_backends`.
 
     Raises:
-        InputError: the list is empty, an item has a wrong key or value, or two share an address and port.
+        InputError: the list is empty, an item has a wrong key or value, or two share a name, or an address and port.
     """
     parsed = [_backend(item, position) for position, item in enumerate(raw)]
     _refuse_shared_addresses(parsed)
+    if twice := sorted(label for label, count in Counter(backend.label for backend in parsed).items() if count > 1):
+        raise InputError(f"nginx_backends has {', '.join(twice)} twice; give each instance of a host its own name")
     return parsed
 
 

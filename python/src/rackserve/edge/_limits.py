@@ -1,4 +1,4 @@
-"""`nginx_max_*`: what one request may ask of the edge and of an engine."""
+"""`nginx_max_*` and `nginx_hold_*`: what one request may ask of the edge and of an engine."""
 
 from __future__ import annotations
 
@@ -22,6 +22,33 @@ _DEFAULTS: Final = {
 
 # VLLM_MAX_N_SEQUENCES in engine.service.j2, for whoever reaches an engine beside the edge; vLLM's own is 16384.
 _ENGINE_SEQUENCES: Final = 1024
+
+# A worker from before a reload ends its requests in nginx_reload_timeout; a client waits less than ten minutes.
+_LONGEST_HOLD_S: Final = 600
+# Each takes one of the 16384 connections that four workers have, and memory: see docs/reference/edge.md.
+_MOST_HELD: Final = 4096
+_HOLD: Final = {
+    "seconds": ("nginx_hold_timeout", 60, _LONGEST_HOLD_S),
+    "requests": ("nginx_hold_requests", 512, _MOST_HELD),
+}
+
+
+def parse_hold(wanted: Mapping[str, Any]) -> dict[str, int]:
+    """Return how long, and how many, requests are held whose model has no instance in rotation.
+
+    Args:
+        wanted: those of `seconds` (0 for off) and `requests` that differ from the defaults.
+
+    Raises:
+        InputError: naming the variable, the value found and what to set.
+    """
+    hold: dict[str, int] = {}
+    for name, (variable, default, most) in _HOLD.items():
+        found = str(wanted.get(name, default))
+        if not found.isdecimal() or int(found) > most:
+            raise InputError(f"{variable} is {wanted.get(name)!r}; set it to a number from 0 (off) to {most}")
+        hold[name] = int(found)
+    return hold
 
 
 def parse_limits(wanted: Mapping[str, Any]) -> dict[str, int]:

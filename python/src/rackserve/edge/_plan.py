@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from rackserve.edge._affinity import parse_affinity
 from rackserve.edge._backend import parse_backends
 from rackserve.edge._clients import parse_clients
-from rackserve.edge._limits import parse_limits
+from rackserve.edge._limits import parse_hold, parse_limits
 from rackserve.edge._local_users import engine_matches
 from rackserve.edge._paths import parse_optional, paths_of, refuse_mixed_tasks
 from rackserve.vllm import known_paths
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from rackserve.edge._backend import Backend
     from rackserve.edge._clients import Client, Key
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 def plan_of(
     backends: Sequence[dict[str, Any]],
     clients: Sequence[dict[str, Any]],
-    drained: Collection[str] = (),
     optional_paths: Sequence[str] = (),
     affinity: Mapping[str, Any] | None = None,
     *,
     limits: Mapping[str, Any] | None = None,
+    hold: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the data of the edge's configuration.
 
-    Instances that serve exactly the same names share a group wherever those names lead to the same instances. `drained`
-    holds labels, as `gpu1:smollm2`; such a server stays in its group and gets no new requests. `optional_paths` are
-    those of the API's optional paths that clients may ask for; `affinity` is as `parse_affinity` takes it, `limits` as
-    `parse_limits` does.
+    Instances that serve exactly the same names share a group wherever those names lead to the same instances. Which of
+    them are in rotation is not known here: the module edge_rotation writes nginx's upstreams from the table and the
+    state of each edge. `optional_paths` are those of the API's optional paths that clients may ask for; `affinity`,
+    `limits` and `hold` are as `parse_affinity`, `parse_limits` and `parse_hold` take them.
 
     Returns:
-        `groups` (name, models, servers, affine) and `paths` for nginx; `table`, JSON text for the Lua code; `digest`;
-        `engine_matches` for nftables.
+        `paths` for nginx; `table`, JSON text for the Lua code and for edge_rotation, with `groups` (models, servers,
+        affine) and `servers` (address, upstream) by name and label; `digest`; `engine_matches` for nftables.
 
     Raises:
         InputError: a wrong backend, client, path, affinity or limit.
@@ -53,34 +53,23 @@ def plan_of(
     refuse_mixed_tasks(by_model)
     paths = {name: paths_of(members, optional) for name, members in by_model.items()}
     models = {name: _group_name(members) for name, members in by_model.items()}
-    groups: list[dict[str, Any]] = [
-        {
-            "name": group,
-            "models": sorted(name for name, of in models.items() if of == group),
-            "servers": [
-                {
-                    "label": b.label,
-                    "address": f"{b.address}:{b.port}",
-                    "down": b.label in drained,
-                }
-                for b in next(members for name, members in by_model.items() if models[name] == group)
-            ],
-        }
-        for group in sorted(set(models.values()))
-    ]
-    for group in groups:
-        group["affine"] = rule is not None and _can_choose(by_model[group["models"][0]], drained)
     payload = _table(_models(by_model, models, paths), parse_clients(clients, sorted(models)))
-    payload["limits"] = parse_limits(limits or {})
+    payload["limits"], payload["hold"] = parse_limits(limits or {}), parse_hold(hold or {})
     if rule:
-        payload["affinity"] = {**rule, "groups": {group["name"]: True for group in groups if group["affine"]}}
-    payload["servers"] = {f"{b.address}:{b.port}": {"label": b.label, "drained": b.label in drained} for b in parsed}
+        payload["affinity"] = rule
+    payload["groups"] = {
+        group: {
+            "models": sorted(name for name, of in models.items() if of == group),
+            "servers": [member.label for member in members],
+            "affine": rule is not None and _can_choose(members),
+        }
+        for group, members in ((models[name], members) for name, members in by_model.items())
+    }
+    payload["servers"] = {b.label: {"address": f"{b.address}:{b.port}", "upstream": _upstream_name(b)} for b in parsed}
     table = json.dumps(payload, indent=1, sort_keys=True)
     offered = [path for path in known_paths() if any(path in of_model for of_model in paths.values())]
-    text = json.dumps([groups, offered, table], sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    matches = engine_matches(parsed)
-    return {"groups": groups, "paths": offered, "table": table, "digest": digest, "engine_matches": matches}
+    digest = hashlib.sha256(json.dumps([offered, table]).encode()).hexdigest()[:16]
+    return {"paths": offered, "table": table, "digest": digest, "engine_matches": engine_matches(parsed)}
 
 
 def _group_name(members: Sequence[Backend]) -> str:
@@ -88,9 +77,15 @@ def _group_name(members: Sequence[Backend]) -> str:
     return f"group_{hashlib.sha256(labels.encode()).hexdigest()[:12]}"
 
 
-def _can_choose(members: Sequence[Backend], drained: Collection[str]) -> bool:
+def _upstream_name(backend: Backend) -> str:
+    """Return the name of the upstream that has one instance alone; another address is another one."""
+    place = f"{backend.label}\n{backend.address}:{backend.port}"
+    return f"server_{hashlib.sha256(place.encode()).hexdigest()[:12]}"
+
+
+def _can_choose(members: Sequence[Backend]) -> bool:
     """Return whether affinity matters: several instances may answer, and they cache prompts."""
-    return members[0].task == "generate" and sum(member.label not in drained for member in members) > 1
+    return members[0].task == "generate" and len(members) > 1
 
 
 def _models(

@@ -35,7 +35,6 @@ FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "alert_secrets": monitoring.receiver_secrets,
     "backends": edge.backends_of,
     "client_trust_problems": edge.trust_problems,
-    "drained": edge.drained_after,
     "driver_plan": _of_manifest(preflight.host_driver),
     "driver_problems": _of_gpus(preflight.validate_driver),
     "driver_reboot": _of_gpus(preflight.reboot_reasons),

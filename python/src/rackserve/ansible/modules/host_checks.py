@@ -41,6 +41,7 @@ checks:
 """
 
 import contextlib
+import datetime as dt
 import http.client
 import json
 import subprocess
@@ -71,6 +72,7 @@ from ansible.module_utils.rackserve_judges import (
     summarize_status,
     unit_state,
 )
+from ansible.module_utils.rackserve_rotation import deciding, parse_marks, seconds_since
 
 GET_TIMEOUT_S = 10.0
 CHAT_TIMEOUT_S = 120.0
@@ -241,12 +243,16 @@ def check_status(check: Check) -> dict[str, Any]:
 
 
 def check_rotation(check: Check) -> dict[str, Any]:
-    """Return since how many seconds each instance is drained at this edge, by its label."""
-    now, ages = time.time(), {}
+    """Return what each instance that is out of rotation, or has a share, gets at this edge; who decided, since when."""
+    text, path = "", str(check["state"])
     with contextlib.suppress(FileNotFoundError):
-        for mark in Path(str(check["marks"])).iterdir():
-            ages[mark.name] = round(max(0.0, now - mark.stat().st_mtime), 1)
-    return {"name": check["name"], "ok": True, "detail": f"{len(ages)} drained", "data": {"drained": ages}}
+        text = Path(path).read_text(encoding="utf-8")
+    now = dt.datetime.now(dt.timezone.utc)  # noqa: UP017 - Python 3.9 runs this
+    marks = {
+        label: {**{key: mark[key] for key in ("weight", "by", "run")}, "seconds": seconds_since(mark["since"], now)}
+        for label, mark in deciding(parse_marks(text, path)).items()
+    }
+    return {"name": check["name"], "ok": True, "detail": f"{len(marks)} not in full rotation", "data": {"marks": marks}}
 
 
 def run_check(check: Check) -> dict[str, Any]:

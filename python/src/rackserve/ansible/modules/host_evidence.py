@@ -23,8 +23,8 @@ options:
     type: list
     elements: str
     default: []
-  drained:
-    description: Folder of an edge's drain flags.
+  rotation:
+    description: File with an edge's rotation state.
     type: str
     required: true
   mounts:
@@ -39,15 +39,15 @@ EXAMPLES = r"""
 - name: Bring the evidence
   host_evidence:
     instances: [chat]
-    drained: /var/lib/rackserve/edge/drained
+    rotation: /var/lib/rackserve/edge/rotation.json
 """
 
 RETURN = r"""
 evidence:
   description: >-
     alerts (null where Prometheus does not answer), free, answers of the last ten minutes (count and minutes by status),
-    services, drained, and units with instance, active, result, restarts, journal (lines), begins (places of lines with
-    which an invocation begins), probe, probe_detail and drained.
+    services, drained (marks of instances that an edge has out of rotation), and units with instance, active, result,
+    restarts, journal (lines), begins (lines with which an invocation begins), probe, probe_detail and drained.
   returned: always
   type: dict
 """
@@ -64,6 +64,7 @@ from typing import Any, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.rackserve_generations import live_unit
+from ansible.module_utils.rackserve_rotation import deciding, parse_marks
 
 PROBE = "/run/rackserve/probe/{}.json"
 DRAINED = "/var/lib/rackserve/drained/{}"
@@ -172,10 +173,11 @@ def services_of(units: list[str]) -> dict[str, str]:
     return dict(zip(units, states))  # noqa: B905 - Python 3.9 has no strict
 
 
-def drained_of(marks: Path) -> list[str]:
-    """Return the labels of the instances that this edge keeps out of rotation."""
-    with contextlib.suppress(OSError):
-        return sorted(mark.name for mark in marks.iterdir())
+def drained_of(state: Path) -> list[dict[str, Any]]:
+    """Return the marks of the instances that this edge keeps out of rotation: label, by, run, weight, since."""
+    with contextlib.suppress(OSError, ValueError):
+        marks = deciding(parse_marks(state.read_text(encoding="utf-8"), str(state)))
+        return [marks[label] for label in sorted(marks) if marks[label]["weight"] == 0]
     return []
 
 
@@ -223,7 +225,7 @@ def main() -> None:
             "instances": {"type": "list", "elements": "str", "default": []},
             "prometheus": {"type": "str", "default": ""},
             "services": {"type": "list", "elements": "str", "default": []},
-            "drained": {"type": "str", "required": True},
+            "rotation": {"type": "str", "required": True},
             "mounts": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
@@ -235,7 +237,7 @@ def main() -> None:
         "free": free_of(module.params["mounts"]),
         "answers": answers_of(tail(ACCESS_LOG), dt.datetime.now(dt.timezone.utc)),  # noqa: UP017
         "services": services_of(module.params["services"]),
-        "drained": drained_of(Path(module.params["drained"])),
+        "drained": drained_of(Path(module.params["rotation"])),
     }
     module.exit_json(changed=False, evidence=evidence)
 
