@@ -51,6 +51,7 @@ running: {description: Whether nginx runs., type: bool, returned: always}
 before: {description: "Marks before: label, by, run, weight, since (UTC).", type: list, returned: always}
 after: {description: Marks afterwards., type: list, returned: always}
 weights: {description: "Weight of every instance behind the edge, by label.", type: dict, returned: always}
+addresses: {description: "Address of every instance behind the edge, by label.", type: dict, returned: with read}
 unknown: {description: Names that a rollout gave and no instance behind the edge has., type: list, returned: always}
 streams: {description: Connections that nginx still has to instances that are out., type: int, returned: always}
 seconds: {description: Seconds that it took., type: float, returned: always}
@@ -291,8 +292,10 @@ def _run(module: AnsibleModule, places: Places) -> dict[str, Any]:
     if not edge.installed:
         return {**found, "msg": "nginx is not installed here, or its configuration is not rackserve's; nothing changed"}
     if params["read"]:
-        weights = weights_of(edge.table(), marks)
-        return {**found, "running": bool(master_of(edge.pid_file)), "weights": weights}
+        table = edge.table()
+        addresses = {label: server["address"] for label, server in table["servers"].items()}
+        running = bool(master_of(edge.pid_file))
+        return {**found, "running": running, "weights": weights_of(table, marks), "addresses": addresses}
     return {**found, **rotate(edge, params, check=module.check_mode)}
 
 
