@@ -1,0 +1,135 @@
+"""What the clients ask: a mix of kinds and lengths, the same for the same seed."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CITIES: Final = ("Paris", "Rome", "Madrid")
+UNITS: Final = ("celsius", "fahrenheit")
+_TOOL: Final[dict[str, Any]] = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Tells today's weather in a city.",
+        # Without it vLLM 0.32 promises a call whose arguments are JSON, but not that they fit the schema.
+        "strict": True,
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "city": {"type": "string", "enum": list(CITIES)},
+                "unit": {"type": "string", "enum": list(UNITS)},
+            },
+            "required": ["city", "unit"],
+            "additionalProperties": False,
+        },
+    },
+}
+# Enough for the two arguments and their names, with blanks that the grammar allows between them.
+_TOOL_TOKENS: Final = 96
+# (share of requests, fewest tokens, most tokens) of an answer: many short ones, a few that a short drain would cut.
+_LENGTHS: Final = ((0.80, 2, 16), (0.17, 24, 64), (0.03, 128, 256))
+_WORDS: Final = (
+    "river",
+    "stone",
+    "field",
+    "rain",
+    "bread",
+    "wool",
+    "ship",
+    "star",
+    "road",
+    "salt",
+    "hill",
+    "song",
+    "map",
+)
+
+
+class Kind(StrEnum):
+    """The kinds of request; each is sent whole and streamed."""
+
+    COMPLETION = "completion"
+    COMPLETION_STREAM = "completion, streamed"
+    CHAT = "chat"
+    CHAT_STREAM = "chat, streamed"
+    TOOL = "tool call"
+    TOOL_STREAM = "tool call, streamed"
+    ADAPTER = "adapter"
+    ADAPTER_STREAM = "adapter, streamed"
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the answer comes in pieces."""
+        return self.value.endswith("streamed")
+
+    @property
+    def calls_tool(self) -> bool:
+        """Whether the answer has to be a tool call."""
+        return self in {Kind.TOOL, Kind.TOOL_STREAM}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request: path and body, and how many tokens its answer has: exactly these, or up to these."""
+
+    kind: Kind
+    path: str
+    body: dict[str, Any]
+    tokens: int
+    exact: bool
+
+    @property
+    def model(self) -> str:
+        """The name that is asked for."""
+        return str(self.body["model"])
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What to mix: the model's name, those of its adapters, and whether it calls tools."""
+
+    model: str
+    adapters: tuple[str, ...] = ()
+    tools: bool = True
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds that this model takes, in turn."""
+        without = set() if self.tools else {Kind.TOOL, Kind.TOOL_STREAM}
+        without |= set() if self.adapters else {Kind.ADAPTER, Kind.ADAPTER_STREAM}
+        return tuple(kind for kind in Kind if kind not in without)
+
+
+def mixed(mix: Mix, seed: str) -> Iterator[Asked]:
+    """Yield requests without an end: every kind as often as the others, in an order that the seed gives."""
+    source = random.Random(seed)  # noqa: S311 - repeatable, not secret
+    while True:
+        for kind in source.sample(mix.kinds, len(mix.kinds)):
+            yield _asked(kind, mix, source)
+
+
+def _asked(kind: Kind, mix: Mix, source: random.Random) -> Asked:
+    (_, least, most), *_ = source.choices(_LENGTHS, weights=[share for share, *_ in _LENGTHS])
+    tokens = _TOOL_TOKENS if kind.calls_tool else source.randint(least, most)
+    model = source.choice(mix.adapters) if kind in {Kind.ADAPTER, Kind.ADAPTER_STREAM} else mix.model
+    text = " ".join(source.choices(_WORDS, k=source.randint(3, 60)))
+    body: dict[str, Any] = {"model": model, "max_tokens": tokens, "temperature": 0}
+    if kind.streamed:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    if kind.calls_tool:
+        city, unit = source.choice(CITIES), source.choice(UNITS)
+        body["messages"] = [{"role": "user", "content": f"What is the weather in {city}, in {unit}?"}]
+        body |= {"tools": [_TOOL], "tool_choice": {"type": "function", "function": {"name": "get_weather"}}}
+        return Asked(kind, "/v1/chat/completions", body, tokens, exact=False)
+    body["ignore_eos"] = True  # as many tokens as were asked for, so that a short answer is a broken one
+    if kind in {Kind.CHAT, Kind.CHAT_STREAM}:
+        body["messages"] = [{"role": "user", "content": f"Tell a story of: {text}"}]
+        return Asked(kind, "/v1/chat/completions", body, tokens, exact=True)
+    body["prompt"] = f"A story of {text}:"
+    return Asked(kind, "/v1/completions", body, tokens, exact=True)
