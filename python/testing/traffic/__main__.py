@@ -31,6 +31,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", required=True)
     parser.add_argument("--adapter", action="append", default=[], help="name of a LoRA adapter; may be repeated")
     parser.add_argument("--no-tools", action="store_true", help="send no tool calls")
+    parser.add_argument("--most-tokens", type=int, default=256, help="longest answer but for tool calls")
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--pause", type=float, default=0.0, help="seconds of a client between two requests")
     parser.add_argument("--timeout", type=float, default=180.0, help="seconds after which a request has failed")
@@ -52,7 +53,7 @@ async def ask(options: argparse.Namespace) -> list[Record]:
     context = ssl.create_default_context(cafile=options.ca) if options.ca else False
     key = options.key_file.read_text(encoding="utf-8").strip() if options.key_file else ""
     target = Target(options.url, options.server_name, context, key)
-    mix = Mix(options.model, tuple(options.adapter), tools=not options.no_tools)
+    mix = Mix(options.model, tuple(options.adapter), tools=not options.no_tools, most_tokens=options.most_tokens)
     records: list[Record] = []
     with options.output.open("w", encoding="utf-8") as output:
 

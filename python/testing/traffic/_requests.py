@@ -92,11 +92,12 @@ class Asked:
 
 @dataclass(frozen=True)
 class Mix:
-    """What to mix: the model's name, those of its adapters, and whether it calls tools."""
+    """What to mix: the model, its adapters, whether it calls tools, and the longest answer in tokens."""
 
     model: str
     adapters: tuple[str, ...] = ()
     tools: bool = True
+    most_tokens: int = 256
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -116,7 +117,7 @@ def mixed(mix: Mix, seed: str) -> Iterator[Asked]:
 
 def _asked(kind: Kind, mix: Mix, source: random.Random) -> Asked:
     (_, least, most), *_ = source.choices(_LENGTHS, weights=[share for share, *_ in _LENGTHS])
-    tokens = _TOOL_TOKENS if kind.calls_tool else source.randint(least, most)
+    tokens = _TOOL_TOKENS if kind.calls_tool else min(source.randint(least, most), mix.most_tokens)
     model = source.choice(mix.adapters) if kind in {Kind.ADAPTER, Kind.ADAPTER_STREAM} else mix.model
     text = " ".join(source.choices(_WORDS, k=source.randint(3, 60)))
     body: dict[str, Any] = {"model": model, "max_tokens": tokens, "temperature": 0}
