@@ -37,7 +37,7 @@ IMPORTS = {"ansible.builtin.import_tasks"}
 BESIDE_IMPORT = {"name", "tags"}
 _VERBS = """
     Allow Apply Blacklist Build Check Collect Compare Configure Converge Copy Create Destroy Disable Enable End
-    Enrol Exclude Export Fail Find Flush Forbid Generate Import Install Issue Link List Load Mask Monitor Order
+    Enrol Exclude Export Fail Find Flush Forbid Generate Import Install Issue Link List Load Lock Mask Monitor Order
     Place Plan Prepare Read Reboot Refresh Refuse Reject Reload Remove Replace Report Request Require Reset Restart
     Restore Run Serve Set Skip Start Stop Switch Transfer Update Validate Verify Wait Write
 """

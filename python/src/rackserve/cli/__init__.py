@@ -43,6 +43,8 @@ COMMANDS: Final = (
     Command("status", "show the fleet's instances and their load", "_status"),
     Command("drain", "send instances no new requests", "_drain"),
     Command("undrain", "send them requests again", "_drain", "add_undrain_options"),
+    Command("history", "say who changed what, and when", "_history"),
+    Command("unlock", "break the lock that a dead run left on hosts", "_unlock"),
     Command("doctor", "say what is wrong with a fleet and what to do", "_doctor"),
     Command("bench", "measure what clients of a site get", "_bench"),
     Command("report", "write one page about a site, for a hand-over", "_report"),

@@ -4,6 +4,7 @@ from rackserve.run._ansible import run_playbook
 from rackserve.run._changes import ChangeLog, TaskChange, by_role
 from rackserve.run._events import EventKind, HostStats, RunEvent, RunResult, TaskFailure, unreachable_message
 from rackserve.run._fleet import Fleet, FleetHost, load_fleet, parse_inventory, resolve_inventory
+from rackserve.run._locks import break_locks, read_locks
 from rackserve.run._record import new_record_dir, run_lock
 from rackserve.run._site import failure_messages, inspect_fleet, run_edges, run_site
 
@@ -17,12 +18,14 @@ __all__ = [
     "RunResult",
     "TaskChange",
     "TaskFailure",
+    "break_locks",
     "by_role",
     "failure_messages",
     "inspect_fleet",
     "load_fleet",
     "new_record_dir",
     "parse_inventory",
+    "read_locks",
     "resolve_inventory",
     "run_edges",
     "run_lock",

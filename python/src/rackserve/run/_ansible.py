@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import ansible_runner
 
+from rackserve import history
 from rackserve._paths import project_root
 from rackserve.errors import RunError
 from rackserve.run._events import Recorder
@@ -70,7 +71,7 @@ def run_playbook(
             cmdline="--check" if check else None,
             tags=",".join(tags) or None,
             **({"extravars": dict(variables)} if variables else {}),
-            envvars=_environment(),
+            envvars=_environment(record_dir),
             quiet=True,
             suppress_env_files=True,
             event_handler=recorder.take,
@@ -87,7 +88,7 @@ def run_playbook(
     return result
 
 
-def _environment() -> dict[str, str]:
+def _environment(record_dir: Path) -> dict[str, str]:
     bin_dir = str(Path(sys.executable).parent)  # not resolved: the venv's folder, where ansible-playbook lies
     callbacks = project_root() / "python" / "src" / "rackserve" / "ansible" / "callback"
     others = os.environ.get("ANSIBLE_CALLBACK_PLUGINS")
@@ -98,6 +99,7 @@ def _environment() -> dict[str, str]:
         "ANSIBLE_CALLBACK_PLUGINS": f"{callbacks}{os.pathsep}{others}" if others else str(callbacks),
         "ANSIBLE_SSH_EXTRA_ARGS": os.environ.get("ANSIBLE_SSH_EXTRA_ARGS", _SSH_NO_PROMPT),
         "ANSIBLE_NOCOLOR": "1",
+        history.RUN_DIR: str(record_dir),
     }
 
 

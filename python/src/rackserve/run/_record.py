@@ -1,4 +1,4 @@
-"""Records of runs on the controller: folder and summary, and the lock that prevents two runs of a site at once."""
+"""Folder and summary of a run on the controller, and a lock there: it refuses at once what the hosts' locks would."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import datetime as dt
 import fcntl
 import hashlib
 import json
-import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from rackserve import history
 from rackserve._paths import state_dir
 from rackserve.errors import RunError
 
@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 
 
 def new_record_dir(playbook: Path) -> Path:
-    """Make and return the folder that keeps the record of one run, mode 0700."""
-    stamp = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-    path = state_dir() / "runs" / f"{stamp}-{playbook.stem}"
+    """Make and return the folder that keeps the record of one run, mode 0700; its name is the run's id."""
+    path = state_dir() / "runs" / history.new_run_id(playbook.name)
     path.parent.mkdir(mode=0o700, exist_ok=True)
     path.mkdir(mode=0o700)
     return path
@@ -32,10 +31,10 @@ def new_record_dir(playbook: Path) -> Path:
 
 @contextlib.contextmanager
 def run_lock(inventory: Path) -> Iterator[None]:
-    """Hold the run lock of an inventory: two runs that change the same site never overlap.
+    """Hold this controller's lock of an inventory for a command, before Ansible starts.
 
     Raises:
-        RunError: another run holds it; the message names its process and start.
+        RunError: another command holds it; the message names its process and start.
     """
     folder = state_dir() / "locks"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -47,8 +46,7 @@ def run_lock(inventory: Path) -> Iterator[None]:
         except BlockingIOError:
             raise RunError(_held_message(path, site)) from None
         handle.truncate(0)
-        started = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-        handle.write(json.dumps({"pid": os.getpid(), "started": started, "inventory": str(site)}) + "\n")
+        handle.write(json.dumps(history.this_process("", "rackserve", site.name, "")) + "\n")
         handle.flush()
         yield
         # The file stays: removing it would let a third run lock another inode of the same name.
@@ -57,10 +55,11 @@ def run_lock(inventory: Path) -> Iterator[None]:
 def _held_message(path: Path, site: Path) -> str:
     try:
         holder = json.loads(path.read_text(encoding="utf-8"))
-        who = f"process {holder['pid']}, started {holder['started']}"
+        since = dt.datetime.fromisoformat(holder["since"])
     except (OSError, ValueError, KeyError, TypeError):
-        who = "another process"  # it took the lock and has not written its name yet
-    return f"a run on the inventory {site} is going on ({who}); wait for its end, then run this command again"
+        return f"{site}: locked by another process, which has not written its name yet; wait for its end"
+    age_s = max(0.0, (dt.datetime.now(dt.UTC) - since).total_seconds())
+    return history.refusal([str(site)], {"holder": holder, "age_s": age_s}, history.Liveness.RUNNING)
 
 
 def write_summary(

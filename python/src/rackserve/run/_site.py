@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from rackserve._paths import project_root
@@ -27,7 +28,7 @@ def run_site(
     on_event: Callable[[RunEvent], None],
     variables: Mapping[str, object] | None = None,
 ) -> tuple[RunResult, Fleet]:
-    """Run site.yml under the site's run lock, with a record.
+    """Run site.yml, with a record; what changes hosts runs under the site's lock.
 
     Args:
         directory: the inventory, or None for the lab's.
@@ -44,7 +45,7 @@ def run_site(
     playbook = project_root() / "site.yml"
     if not playbook.is_file():
         raise InputError(f"there is no {playbook}; run from a checkout, or set RACKSERVE_PROJECT to one")
-    with run_lock(inventory):
+    with contextlib.nullcontext() if check else run_lock(inventory):
         result = _ansible.run_playbook(
             playbook,
             inventory,

@@ -12,7 +12,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from rackserve import bundle
+from rackserve import bundle, history
 from rackserve._schema import plain
 from rackserve.errors import RackserveError
 
@@ -34,4 +34,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             manifest = bundle.read_intact(path, trust) if trust else bundle.read_manifest(path)
         except RackserveError as refused:
             return {**result, "failed": True, "msg": str(refused)}
-        return {**result, "changed": False, "path": str(asked["path"]), "text": manifest.to_bytes().decode()}
+        record = {"kind": "bundle", "name": manifest.name, "version": manifest.version, "id": manifest.id}
+        found = {"path": str(asked["path"]), "text": manifest.to_bytes().decode(), history.KEY: record}
+        return {**result, "changed": False, **found}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ansible.errors import AnsibleFilterError
 
-from rackserve import bundle, edge, gpu, monitoring, pki, preflight, vllm
+from rackserve import bundle, edge, gpu, history, monitoring, pki, preflight, vllm
 from rackserve._paths import program_file
 from rackserve._schema import plain
 from rackserve.errors import RackserveError
@@ -28,6 +28,19 @@ def _of_gpus(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda facts, *args, **kwargs: function(gpu.GpuFacts.of(facts), *args, **kwargs)
 
 
+def _lock_refusals(hostvars: Any, hosts: list[str]) -> str:  # noqa: ANN401 - Ansible's
+    """Return what keeps a run from its hosts: of the tasks of roles/stack/tasks/lock.yml, by the hosts of the play."""
+    found: dict[str, dict[str, Any]] = {}
+    for host in hosts:
+        own, edges = (plain(hostvars[host].get(name) or {}) for name in ("__stack_lock", "__stack_edge_locks"))
+        if own.get("failed") and not own.get("unreachable"):
+            found[host] = {"text": str(own.get("msg", "the lock could not be taken"))}
+        for one in (own, *edges.get("results", [])):
+            if one.get("text") or one.get("refused"):
+                found[str(one["host"])] = one
+    return history.refusals(found)
+
+
 # By the name of the filter without its prefix.
 FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "adapter_folders": vllm.adapter_folders,
@@ -41,6 +54,7 @@ FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "edge_plan": edge.plan_of,
     "gpus_of_peers": preflight.gpus_of_peers,
     "pair_problem": pki.pair_problem,
+    "lock_refusals": _lock_refusals,
     "parts": _of_manifest(preflight.host_parts),
     "program": program_file,
     "reason": vllm.reason_of,
