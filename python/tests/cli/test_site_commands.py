@@ -220,8 +220,10 @@ def test_apply_while_another_run_goes_on(site: Path, fake_run: Any, capsys: pyte
     seen = fake_run()
     with run_lock(site):
         assert main(["apply", "-i", str(site)]) == 2
-    assert "is going on" in capsys.readouterr().err
+    assert "it runs on this controller: wait for its end" in capsys.readouterr().err
     assert seen == {}
+    with run_lock(site):
+        assert main(["apply", "--check", "-i", str(site)]) == 0
 
 
 def test_what_cannot_start_ends_with_2(

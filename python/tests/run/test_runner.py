@@ -174,7 +174,7 @@ def test_unreachable_message() -> None:
 def test_the_lock_names_its_holder_and_is_given_back(tmp_path: Path) -> None:
     with (
         run_lock(tmp_path),
-        pytest.raises(RunError, match=rf"process {os.getpid()}, started 20"),
+        pytest.raises(RunError, match=rf"locked by .* \(process {os.getpid()}, rackserve on the inventory .* since 20"),
         run_lock(tmp_path / "x" / ".."),
     ):
         pass

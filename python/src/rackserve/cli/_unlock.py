@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("hosts", nargs="*", default=[], metavar="HOST", help="a host of the inventory")
-    which.add_argument("--all", action="store_true", help="every host")
+    parser.add_argument("hosts", nargs="*", metavar="HOST", help="a host of the inventory")
+    parser.add_argument("--all", action="store_true", help="every host")
     parser.add_argument("--reason", required=True, metavar="TEXT", help="why that run is dead; it is recorded")
     add_inventory(parser)
     add_json(parser, "the result")
@@ -35,6 +34,8 @@ def unlock(args: argparse.Namespace) -> int:
     Raises:
         InputError: an unknown host, an empty reason, or a run that is not dead.
     """
+    if bool(args.hosts) == args.all:
+        raise InputError("name hosts, or give --all for every host")
     inventory = resolve_inventory(args.inventory)
     fleet = load_fleet(inventory)
     unknown = [name for name in args.hosts if name not in fleet.names]

@@ -7,7 +7,6 @@ this controller sees that the process has ended.
 
 from __future__ import annotations
 
-import atexit
 import os
 import signal
 import sys
@@ -55,8 +54,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         holder = history.this_process(run, name, inventory, "")
         sites = [str(Path(source).resolve()) for source in sources]
         history.begin(history.PresentRun(holder, context.CLIARGS.get("subset"), sites))
-        self._end_on_sigterm()
-        atexit.register(self._interrupted)
+        self._end_when_interrupted()
 
     def v2_playbook_on_play_start(self, play: Any) -> None:  # noqa: ANN401
         """Keep what a play of ours needs to reach the hosts as this one does."""
@@ -124,7 +122,6 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     def _end(self, outcome: str) -> None:
         """Write the record and give every lock back, once."""
         run = history.present()
-        atexit.unregister(self._interrupted)
         if run is None or not (run.locks or run.asked or run.lost):
             return
         keeps = bool(run.locks or run.lost) and run.has_changed()
@@ -194,26 +191,31 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
                 signal.signal(number, handler)
         return seen.results
 
-    def _end_on_sigterm(self) -> None:
-        """Let SIGTERM end this process as Ctrl-C does, through its cleanup; workers are told as before."""
+    def _end_when_interrupted(self) -> None:
+        """Let SIGTERM end this process as Ctrl-C does, through Ansible's cleanup, after which the run is ended."""
         before = signal.getsignal(signal.SIGTERM)
+        manager = getattr(before, "__self__", None)  # the handler is a method of the play's TaskQueueManager
+        if not isinstance(manager, TaskQueueManager):
+            return
+        cleanup = manager.cleanup
+
+        def clean_up() -> None:
+            try:
+                cleanup()
+            finally:
+                self._end("interrupted")
 
         def end(number: int, _frame: object) -> None:
-            if os.getpid() != self._owner or not callable(before):
+            if os.getpid() != self._owner:  # a worker that has just been forked
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)
-                return
-            manager = getattr(before, "__self__", None)
-            for worker in manager.get_workers() if manager else ():
+            for worker in manager.get_workers():
                 if worker is not None and worker.is_alive() and worker.pid:
                     os.kill(worker.pid, number)
             sys.exit(128 + number)
 
+        manager.cleanup = clean_up
         signal.signal(signal.SIGTERM, end)
-
-    def _interrupted(self) -> None:
-        if os.getpid() == self._owner and self._play is not None:
-            self._end("interrupted")
 
 
 class _Results(CallbackBase):  # type: ignore[misc]
