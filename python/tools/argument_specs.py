@@ -30,6 +30,7 @@ from rackserve.monitoring._scrape_jobs import Job
 from rackserve.monitoring._scrape_plan import Target, VllmTarget
 from rackserve.preflight._driver_inputs import MigLayout
 from rackserve.vllm import Instance
+from rackserve.vllm._gate_cases import GateCase
 from role_readme import MENTION, ReadmeError, read_specs, rows
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ INPUTS: Final[Mapping[str, type[BaseModel]]] = {
     "prometheus_scrape_jobs": Job,
     "prometheus_vllm_targets": VllmTarget,
     "stack_runtime": RuntimeRecipe,
+    "vllm_gate_cases": GateCase,
     "vllm_instances": Instance,
 }
 # Inputs without options of their own: the list of another role, and keys or values that a site chooses.

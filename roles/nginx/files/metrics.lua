@@ -18,6 +18,8 @@ local SILENT_EVENTS = {
     ["response.created"] = true, ["response.queued"] = true, ["response.in_progress"] = true,
 }
 local LONGEST_LINE = 64
+-- In a stream, an engine's error. No text of an answer has it: its quotes are escaped.
+local ERROR_IN_STREAM = 'data: {"error"'
 
 local families = {
     { "requests_total", "counter", "Requests that ended, by what the client was told.",
@@ -36,6 +38,8 @@ local families = {
         { "upstream" }, WHOLE },
     { "holds_total", "counter", "Requests that were held for an instance to return to rotation, by how it ended.",
         { "model", "outcome" } },
+    { "upstream_broken_answers_total", "counter",
+        "Answers that an instance began with 2xx and broke off, or ended with an error in the stream.", { "upstream" } },
 }
 
 local OPEN = {
@@ -152,10 +156,17 @@ local function has_data(context, piece)
     return not context.silent and context.line:find("^data:") ~= nil
 end
 
--- Record the time of the first byte of an engine's response; called for every chunk.
+-- Record the time of the first byte of an engine's response and how it ends; called for every chunk.
 function metrics.piece()
     local context = ngx.ctx
-    if context.first_byte or #(ngx.arg[1] or "") == 0 then
+    context.ended = context.ended or ngx.arg[2]
+    if #(ngx.arg[1] or "") == 0 then
+        return
+    end
+    if is_stream() and ngx.arg[1]:find(ERROR_IN_STREAM, 1, true) then
+        context.error_in_stream = true
+    end
+    if context.first_byte then
         return
     end
     if not is_stream() or has_data(context, ngx.arg[1]) then
@@ -168,6 +179,16 @@ end
 -- client can cause it, and does not use up the error budget of all.
 local function status_of(status, said)
     return status == "500" and said == "500" and ngx.var.rackserve_grammar == "1" and "500_grammar" or or_nobody(status)
+end
+
+-- Whether an instance broke off an answer, which nginx passes on without its end. Where the client hung up, nginx has
+-- not completed the request.
+local function is_broken()
+    local context = ngx.ctx
+    if context.error_in_stream then
+        return ngx.var.rackserve_grammar ~= "1"
+    end
+    return not context.ended and ngx.var.request_completion == "OK"
 end
 
 local function count()
@@ -189,6 +210,9 @@ local function count()
     local upstream, whole = servers[asked[#asked] or ""], tonumber(var.request_time)
     if not upstream or not (said[#said] or ""):match("^2") then
         return
+    end
+    if is_broken() then
+        add("upstream_broken_answers_total\n" .. upstream, 1)
     end
     local alone = tonumber(took[#took]) or whole
     observe("request_seconds", WHOLE, pair, whole)
@@ -245,6 +269,9 @@ local function gathered()
         for _, status in ipairs(TOLD_AS_ZERO) do
             found.requests_total[pair[1] .. "\n" .. pair[2] .. "\n" .. status] = 0
         end
+    end
+    for _, server in pairs(known.servers) do
+        found.upstream_broken_answers_total[server.label] = 0
     end
     for _, key in ipairs(counts:get_keys(0)) do
         local family, rest = key:match("^([^\n]+)\n(.*)$")

@@ -290,7 +290,7 @@ def exposition(name: str, model: str, record: Record) -> str:
     return "\n".join(lines) + "\n"
 
 
-class _Connection(http.client.HTTPConnection):
+class Connection(http.client.HTTPConnection):
     """HTTP to a socket's path or to host:port."""
 
     def __init__(self, engine: str, timeout: float) -> None:
@@ -298,6 +298,7 @@ class _Connection(http.client.HTTPConnection):
         self._path = engine if engine.startswith("/") else ""
 
     def connect(self) -> None:
+        """Connect to the socket or the address."""
         if not self._path:
             super().connect()
             return
@@ -313,7 +314,7 @@ def ask(settings: Settings, path: str, body: dict[str, Any] | None, timeout: flo
         OSError: when no answer came in time, or the connection was refused.
         http.client.HTTPException: when the answer is not HTTP.
     """
-    with contextlib.closing(_Connection(settings.engine, timeout)) as connection:
+    with contextlib.closing(Connection(settings.engine, timeout)) as connection:
         data = json.dumps({"model": settings.model, **body}) if body else None
         connection.request("POST" if body else "GET", path, data, {"Content-Type": "application/json"})
         answer = connection.getresponse()

@@ -5,10 +5,11 @@ from rackserve.vllm._chat_templates import find_template
 from rackserve.vllm._compatibility import validate_release
 from rackserve.vllm._config import cli_args, config_of, dtype_for, environment_of, parser_of
 from rackserve.vllm._files import reason_of
+from rackserve.vllm._gate_cases import gate_case_problems, gate_cases_of, parse_gate_cases
 from rackserve.vllm._instances import Instance, Task, parse_instances
 from rackserve.vllm._models import model_findings
 from rackserve.vllm._plan import HostOptions, HostPlan, HostState, host_plan
-from rackserve.vllm._probe_settings import probe_settings
+from rackserve.vllm._probe_settings import golden_identity, probe_settings
 from rackserve.vllm._references import snapshots_of
 from rackserve.vllm._releases import Release, known_paths, release_of, releases
 from rackserve.vllm._resolve import adapter_sources, resolve_paths
@@ -30,10 +31,14 @@ __all__ = [
     "engine_address",
     "environment_of",
     "find_template",
+    "gate_case_problems",
+    "gate_cases_of",
+    "golden_identity",
     "host_plan",
     "known_paths",
     "model_findings",
     "parse_adapter",
+    "parse_gate_cases",
     "parse_instances",
     "parser_of",
     "probe_settings",

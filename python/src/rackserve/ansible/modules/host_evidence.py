@@ -60,11 +60,12 @@ import os
 import subprocess
 import urllib.request
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.rackserve_generations import live_unit
 from ansible.module_utils.rackserve_rotation import deciding, parse_marks
+from ansible.module_utils.rackserve_soak import alerts_of
 
 PROBE = "/run/rackserve/probe/{}.json"
 DRAINED = "/var/lib/rackserve/drained/{}"
@@ -88,13 +89,6 @@ def run(*words: str) -> str:
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         return subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_S, check=False).stdout
     return ""
-
-
-def alerts_of(text: str) -> Optional[list[dict[str, Any]]]:  # noqa: UP045 - Python 3.9 runs this
-    """Return the alerts in an answer of Prometheus; None where it is no such answer."""
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        return [dict(alert) for alert in json.loads(text)["data"]["alerts"]]
-    return None
 
 
 def journal_of(exported: str) -> tuple[list[str], list[int]]:
