@@ -1,0 +1,21 @@
+"""Rollouts: which hosts are changed when, so that every model keeps an instance in rotation. Nothing is asked here."""
+
+from rackserve.rollout._input import AtEdge, HostState, InstanceState, RolloutInput, parse_input
+from rackserve.rollout._plan import rollout_plan
+from rackserve.rollout._steps import batch_size, parse_steps
+from rackserve.rollout._types import How, Problem, RolloutPlan, Row
+
+__all__ = [
+    "AtEdge",
+    "HostState",
+    "How",
+    "InstanceState",
+    "Problem",
+    "RolloutInput",
+    "RolloutPlan",
+    "Row",
+    "batch_size",
+    "parse_input",
+    "parse_steps",
+    "rollout_plan",
+]
