@@ -270,8 +270,8 @@ local function gathered()
             found.requests_total[pair[1] .. "\n" .. pair[2] .. "\n" .. status] = 0
         end
     end
-    for _, server in pairs(known.servers) do
-        found.upstream_broken_answers_total[server.label] = 0
+    for _, label in pairs(servers) do
+        found.upstream_broken_answers_total[label] = 0
     end
     for _, key in ipairs(counts:get_keys(0)) do
         local family, rest = key:match("^([^\n]+)\n(.*)$")

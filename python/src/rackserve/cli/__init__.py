@@ -39,6 +39,8 @@ COMMANDS: Final = (
     Command("ca", "keep an offline certificate authority", "_ca"),
     Command("plan", "say what `apply` would change", "_plan"),
     Command("apply", "bring a site to its declared state", "_apply"),
+    Command("rollout", "change a site host by host while it serves", "_rollout"),
+    Command("rollback", "return hosts to the generation before", "_rollback"),
     Command("verify", "check every layer of a site", "_verify"),
     Command("status", "show the fleet's instances and their load", "_status"),
     Command("drain", "send instances no new requests", "_drain"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.text import Text
 
+from rackserve.cli._rollout_text import record_line, records_of
 from rackserve.run import EventKind
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Progress:
                 self._live.update(Text(self._title))
         elif event.kind is not EventKind.STATS:
             self._counts[event.kind] = self._counts.get(event.kind, 0) + 1
+            for line in filter(None, map(record_line, records_of(event))):
+                self._print(Text(f"    {line}"))
             notes = event.data.get("notes")
             self._notes += map(str, notes) if isinstance(notes, list) else []
 

@@ -6,6 +6,14 @@ from rackserve.run._events import EventKind, HostStats, RunEvent, RunResult, Tas
 from rackserve.run._fleet import Fleet, FleetHost, load_fleet, parse_inventory, resolve_inventory
 from rackserve.run._locks import break_locks, read_locks
 from rackserve.run._record import new_record_dir, run_lock
+from rackserve.run._rollouts import (
+    KeptRollout,
+    ask_for_pause,
+    keep_rollout,
+    last_rollout,
+    pause_file,
+    rollout_variables,
+)
 from rackserve.run._site import failure_messages, inspect_fleet, run_edges, run_site
 
 __all__ = [
@@ -14,19 +22,25 @@ __all__ = [
     "Fleet",
     "FleetHost",
     "HostStats",
+    "KeptRollout",
     "RunEvent",
     "RunResult",
     "TaskChange",
     "TaskFailure",
     "break_locks",
+    "ask_for_pause",
     "by_role",
     "failure_messages",
     "inspect_fleet",
+    "keep_rollout",
+    "last_rollout",
     "load_fleet",
     "new_record_dir",
     "parse_inventory",
     "read_locks",
+    "pause_file",
     "resolve_inventory",
+    "rollout_variables",
     "run_edges",
     "run_lock",
     "run_playbook",

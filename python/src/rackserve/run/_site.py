@@ -27,8 +27,9 @@ def run_site(
     check: bool,
     on_event: Callable[[RunEvent], None],
     variables: Mapping[str, object] | None = None,
+    playbook_name: str = "site.yml",
 ) -> tuple[RunResult, Fleet]:
-    """Run site.yml, with a record; what changes hosts runs under the site's lock.
+    """Run site.yml, or another playbook of the whole site, with a record; what changes hosts runs under the site's lock.
 
     Args:
         directory: the inventory, or None for the lab's.
@@ -36,13 +37,14 @@ def run_site(
         check: change nothing.
         on_event: called for every event.
         variables: as for `run_playbook`.
+        playbook_name: its path in the project.
 
     Raises:
         InputError: when no host was in any play.
     """
     inventory = resolve_inventory(directory)
     fleet = load_fleet(inventory)
-    playbook = project_root() / "site.yml"
+    playbook = project_root() / playbook_name
     if not playbook.is_file():
         raise InputError(f"there is no {playbook}; run from a checkout, or set RACKSERVE_PROJECT to one")
     with contextlib.nullcontext() if check else run_lock(inventory):
