@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from testing.generations import unit_of
 from testing.lab import NAME
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[3]
 JOURNALS = ROOT / "python/tests/data/journals"
-DROP_IN = "/run/systemd/system/vllm@smollm2.service.d"
+UNIT = unit_of("smollm2", "0000000000")  # as converge.yml makes it
+DROP_IN = f"/run/systemd/system/{UNIT}.d"
 CERTIFICATE = "/etc/nginx/tls/server.crt"
 PROBE = "/run/rackserve/probe/smollm2.json"
 EDGE_STATE = "/var/lib/rackserve/edge"
@@ -49,8 +51,8 @@ class Fault(NamedTuple):
 def said(journal: str) -> tuple[str, str]:
     text = base64.b64encode((JOURNALS / f"{journal}.txt").read_bytes()).decode()
     return (
-        f"echo {text} | base64 -d > /run/said; systemctl restart vllm@smollm2; sleep 2",
-        "rm -f /run/said; systemctl reset-failed vllm@smollm2; systemctl start vllm@smollm2",
+        f"echo {text} | base64 -d > /run/said; systemctl restart {UNIT}; sleep 2",
+        f"rm -f /run/said; systemctl reset-failed {UNIT}; systemctl start {UNIT}",
     )
 
 
@@ -96,8 +98,8 @@ FAULTS = {
     "engine killed": Fault(
         "killed",
         "gpu1",
-        "systemctl kill -s KILL vllm@smollm2; sleep 1",
-        "systemctl reset-failed; systemctl start vllm@smollm2",
+        f"systemctl kill -s KILL {UNIT}; sleep 1",
+        f"systemctl reset-failed; systemctl start {UNIT}",
     ),
     **{f"journal: {path.stem}": Fault(path.stem, "gpu1", *said(path.stem)) for path in sorted(JOURNALS.glob("*.txt"))},
     # After units that said why they ended: what they said is over.
@@ -105,8 +107,8 @@ FAULTS = {
         "start-timeout",
         "gpu1",
         f"mkdir -p {DROP_IN}; printf '[Service]\\nType=notify\\nTimeoutStartSec=2\\n' >{DROP_IN}/slow.conf;"
-        " systemctl daemon-reload; systemctl restart vllm@smollm2; sleep 1",
-        f"rm -rf {DROP_IN}; systemctl daemon-reload; systemctl reset-failed vllm@smollm2; systemctl start vllm@smollm2",
+        f" systemctl daemon-reload; systemctl restart {UNIT}; sleep 1",
+        f"rm -rf {DROP_IN}; systemctl daemon-reload; systemctl reset-failed {UNIT}; systemctl start {UNIT}",
     ),
     "bundle altered": Fault(
         "BundleAltered",
@@ -209,5 +211,5 @@ def test_a_host_that_is_off_comes_first_and_is_gone_when_it_is_back() -> None:
         assert (first(found), found[0]["host"]) == ("no-host", "gpu2"), found
     finally:
         assert rackserve("lab", "up", "--name", NAME).returncode == 0
-        on("gpu2", "systemctl start vllm@smollm2")
+        on("gpu2", f"systemctl start {UNIT}")
     assert await_nothing() == []

@@ -11,6 +11,7 @@ import pytest
 from testinfra import get_host
 
 from testing.fleet import Gpus
+from testing.generations import engine_unit
 from testing.lab import FOLDER, PREFIX
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 HERE = Path(__file__).parent
-UNIT, PROXY = "vllm@smollm2.service", "vllm-proxy@smollm2.socket"
+UNIT, PROXY = engine_unit("smollm2"), "vllm-proxy@smollm2.socket"
 # As a small model on one GPU: milliseconds to the first token, and between tokens.
 PACE = (40, 20)
 

@@ -6,6 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+from testing.generations import engine_unit
 from testing.lab import NAME, command
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def test_nothing_left_the_lab_during_the_installation() -> None:
 def test_nothing_leaves_the_lab_when_every_unit_is_restarted(openai: OpenAI) -> None:
     watchers = "prometheus prometheus-alertmanager prometheus-node-exporter prometheus-nginx-exporter grafana-server"
     on("edge1", f"systemctl restart nginx {watchers}")
-    on("gpu1", "systemctl restart prometheus-node-exporter vllm@smollm2")
+    on("gpu1", f"systemctl restart prometheus-node-exporter {engine_unit('smollm2')}")
     answer = openai.completions.create(model="smollm2", prompt="a", max_tokens=1)
     assert answer.usage is not None, "the other host serves meanwhile"
     assert serves_again("gpu1")

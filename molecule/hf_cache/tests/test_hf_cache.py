@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from testing.generations import INSTANCES, folder_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from subprocess import CompletedProcess
@@ -66,11 +68,10 @@ def stale(host: Host) -> Iterator[dict[str, str]]:
             f"mkdir -p {home}/blobs {home}/refs {folders[name]} && echo {name} >{home}/blobs/b && "
             f"echo {commit} >{home}/refs/main && ln -s ../../blobs/b {folders[name]}/config.json"
         )
-    host.check_output(
-        f"mkdir -p /etc/vllm/instances && echo 'revision: {'2' * 40}' >/etc/vllm/instances/prune-test.yaml"
-    )
+    old = folder_of("prune-test", "0000000000")
+    host.check_output(f"mkdir -p {old} && echo 'revision: {'2' * 40}' >{old}/engine.yaml")
     yield folders
-    host.check_output("rm -rf /etc/vllm/instances/prune-test.yaml /var/cache/huggingface/hub/models--old--*")
+    host.check_output(f"rm -rf {INSTANCES}/prune-test /var/cache/huggingface/hub/models--old--*")
 
 
 def test_what_no_instance_uses_is_listed_and_stays(

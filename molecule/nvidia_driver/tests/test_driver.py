@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from rackserve.bundle._debs import index_repository
+from testing.generations import unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -98,10 +99,11 @@ def test_nouveau_is_kept_away_and_the_image_is_newer_than_that(host: Host) -> No
 
 
 def test_instances_start_after_the_gpus_are_there(host: Host) -> None:
-    unit = "/run/systemd/system/vllm@.service"  # a stand-in for the role vllm's, which is not on this host
-    host.check_output(f"printf '[Service]\\nExecStart=/bin/true\\n' > {unit} && systemctl daemon-reload")
-    after = host.check_output("systemctl show --property=After --value vllm@any.service")
-    host.check_output(f"rm {unit} && systemctl daemon-reload")
+    unit = unit_of("any", "0000000000")  # a stand-in for one of the role vllm's, which is not on this host
+    path = f"/run/systemd/system/{unit}"
+    host.check_output(f"printf '[Service]\\nExecStart=/bin/true\\n' > {path} && systemctl daemon-reload")
+    after = host.check_output(f"systemctl show --property=After --value {unit}")
+    host.check_output(f"rm {path} && systemctl daemon-reload")
     assert {"rackserve-gpu-nodes.service", "nvidia-persistenced.service"} <= set(after.split())
     started = host.run("systemctl start rackserve-gpu-nodes.service")
     assert started.rc == 0, started.stderr  # a host without a GPU has no node to be made

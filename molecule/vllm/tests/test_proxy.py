@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 import testinfra
 
+from testing.generations import engine_unit, generation
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from testinfra.host import Host
 
-UNIT = "vllm@tiny.service"
+UNIT, OTHER = engine_unit("tiny"), engine_unit("tiny-without-prefix-cache")
 SOCKET = "vllm-proxy@tiny.socket"
 PORT = 8000
 BACK_WITHIN_S = 150
@@ -70,7 +72,8 @@ def test_an_engine_has_no_network_but_its_own_loopback(host: Host) -> None:
 
 @pytest.mark.parametrize(("user", "reached"), [("vllm", True), ("nobody", False), ("daemon", False)])
 def test_no_other_user_reaches_the_engine(host: Host, user: str, reached: bool) -> None:  # noqa: FBT001
-    connect = "import socket; socket.socket(socket.AF_UNIX).connect('/run/vllm-tiny/api.sock')"
+    path = f"/run/vllm-tiny.{generation(host, 'tiny')}/api.sock"
+    connect = f"import socket; socket.socket(socket.AF_UNIX).connect('{path}')"
     assert (host.run(f'runuser --user={user} -- python3 -c "{connect}"').rc == 0) is reached
 
 
@@ -135,7 +138,7 @@ def test_a_started_unit_has_generated_a_token(host: Host) -> None:
 @pytest.mark.parametrize("victim", ["API server", "engine"])
 def test_a_killed_process_closes_the_proxy_and_takes_the_rest_with_it(host: Host, victim: str) -> None:
     wait_for(lambda: is_open(host), BACK_WITHIN_S)
-    others = show(host, "vllm@tiny-without-prefix-cache.service", "InvocationID")
+    others = show(host, OTHER, "InvocationID")
     before, group = show(host, UNIT, "InvocationID"), show(host, UNIT, "ControlGroup")
     processes = f"/sys/fs/cgroup{group}/cgroup.procs"
     find = f"grep -l EngineCor $(sed 's,.*,/proc/&/comm,' {processes}) | cut -d/ -f3"
@@ -145,4 +148,4 @@ def test_a_killed_process_closes_the_proxy_and_takes_the_rest_with_it(host: Host
     assert not is_open(host)
     wait_for(lambda: is_open(host), BACK_WITHIN_S)
     assert show(host, UNIT, "InvocationID") != before
-    assert show(host, "vllm@tiny-without-prefix-cache.service", "InvocationID") == others
+    assert show(host, OTHER, "InvocationID") == others

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from testing.generations import engine_unit, unit_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -34,16 +36,23 @@ NAMES = (
     "reach another host",
     "signal another user's process",
 )
-UNITS = ("vllm@", "vllm-proxy@", "vllm-probe@")
 SCRIPT = "/usr/local/lib/rackserve-attempts.py"
 SETUID = "/usr/local/lib/rackserve-setuid"
 NODE = "/dev/rackserve-node"
 OTHER_USER = "rackserve-other-user"
 INSTANCE = "sandbox"
+ENGINE = unit_of(INSTANCE, "0000000000")
+UNITS = {
+    "engine": ENGINE,
+    "proxy": f"vllm-proxy@{INSTANCE}.service",
+    "probe": f"vllm-probe@{INSTANCE}.service",
+}
+RUN = "/run/systemd/system"
 DROPIN = """[Service]
 Type=oneshot
 Restart=no
 EnvironmentFile=
+ExecCondition=
 ExecStart=
 ExecStart={command}
 ExecStartPost=
@@ -77,17 +86,19 @@ def outside(host: Host, command: str) -> dict[str, bool]:
 def inside(host: Host, command: str) -> Iterator[dict[str, dict[str, bool]]]:
     """Return what succeeds in the sandbox of each unit: an instance of its own runs the attempts instead."""
     found = {}
-    host.check_output(f"mkdir -p /run/vllm-{INSTANCE}")
-    for unit in UNITS:
-        folder, output = f"/run/systemd/system/{unit}{INSTANCE}.service.d", f"/run/rackserve-{unit}.json"
+    live = f"/etc/systemd/system/{engine_unit('tiny')}"
+    host.check_output(f"sed 's/\\btiny\\b/{INSTANCE}/g' {live} >{RUN}/{ENGINE}")
+    assert f"StateDirectory=vllm/{INSTANCE}\n" in host.file(f"{RUN}/{ENGINE}").content_string
+    for unit in UNITS.values():
+        folder, output = f"{RUN}/{unit}.d", f"/run/rackserve-{unit}.json"
         text = DROPIN.format(command=command, output=output)
         host.check_output("mkdir -p %s && printf %%s %s >%s/99-attempts.conf", folder, text, folder)
-        host.check_output(f"systemctl daemon-reload && systemctl start {unit}{INSTANCE}.service")
+        host.check_output(f"systemctl daemon-reload && systemctl start {unit}")
         found[unit] = json.loads(host.check_output(f"cat {output}"))
     yield found
-    for unit in UNITS:
-        host.run(f"rm -rf /run/systemd/system/{unit}{INSTANCE}.service.d /run/rackserve-{unit}.json")
-    host.run(f"systemctl daemon-reload; rm -rf /run/vllm-{INSTANCE}; rm -rf /var/lib/vllm/{INSTANCE}")
+    for unit in UNITS.values():
+        host.run(f"rm -rf {RUN}/{unit}.d /run/rackserve-{unit}.json")
+    host.run(f"rm {RUN}/{ENGINE}; systemctl daemon-reload; rm -rf /var/lib/vllm/{INSTANCE} /var/cache/vllm/{INSTANCE}")
 
 
 @pytest.mark.parametrize("attempt", NAMES)
@@ -97,7 +108,7 @@ def test_a_sandbox_refuses(
 ) -> None:
     if not outside[attempt]:
         pytest.skip("refused outside the sandbox too, so this host shows nothing")
-    assert not inside[unit][attempt]
+    assert not inside[UNITS[unit]][attempt]
 
 
 def test_every_attempt_is_looked_at(outside: dict[str, bool]) -> None:

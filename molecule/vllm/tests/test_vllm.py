@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from testing.generations import INSTANCES, engine_unit, generation
 
 if TYPE_CHECKING:
     import subprocess
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 
     Play = Callable[..., subprocess.CompletedProcess[str]]
 
-ROOT = Path(__file__).parents[3]
 PORTS = {"tiny": 8000, "tiny-without-prefix-cache": 8001}
 
 TINY: dict[str, Any] = {
@@ -29,7 +30,7 @@ PARSE = "/opt/vllm/current/bin/python -I -B /usr/local/lib/rackserve/parse_argum
 
 
 def journal(host: Host, name: str) -> str:
-    return host.run(f"journalctl --no-pager --output=cat --lines=30 --unit=vllm@{name}").stdout
+    return host.run(f"journalctl --no-pager --output=cat --lines=30 --unit='vllm@{name}.*'").stdout
 
 
 def ask(host: Host, name: str, address: str = "") -> str:
@@ -53,20 +54,20 @@ def test_an_instance_generates_under_its_served_name(host: Host, name: str) -> N
 @pytest.mark.parametrize(("name", "on"), [("tiny", "True"), ("tiny-without-prefix-cache", "False")])
 def test_the_prefix_cache_is_as_the_inventory_says(host: Host, name: str, on: str) -> None:
     found = host.check_output(
-        f"journalctl --no-pager --output=cat --unit=vllm@{name} | grep -o 'enable_prefix_caching=[A-Za-z]*'"
+        f"journalctl --no-pager --output=cat --unit='vllm@{name}.*' | grep -o 'enable_prefix_caching=[A-Za-z]*'"
     )
     assert set(found.split()) == {f"enable_prefix_caching={on}"}
 
 
 def test_an_instance_that_is_not_in_the_inventory_is_gone(host: Host) -> None:
-    assert host.check_output("ls /etc/vllm/instances").split() == sorted(
-        f"{n}.{s}" for n in PORTS for s in ("env", "probe.json", "yaml")
-    )
+    assert host.check_output(f"ls {INSTANCES}").split() == sorted(PORTS)
+    assert host.check_output("find /etc/systemd -name '*@retired.*'") == ""
+    assert host.check_output("systemctl list-units --all --plain --no-legend '*@retired.*'") == ""
 
 
 @pytest.mark.parametrize("name", PORTS)
 def test_the_environment_is_for_root_alone(host: Host, name: str) -> None:
-    file = host.file(f"/etc/vllm/instances/{name}.env")
+    file = host.file(f"{INSTANCES}/{name}/current/engine.env")
     assert (file.user, file.mode) == ("root", 0o600)
 
 
@@ -74,7 +75,7 @@ def test_check_mode_waits_for_no_instance_that_it_did_not_start(host: Host, play
     instance = {**TINY, "name": "later"}
     done = play("molecule/vllm/converge.yml", {"vllm_instances": [instance], "vllm_start_timeout": 30}, "--check")
     assert done.returncode == 0, done.stdout[-2000:]
-    assert not host.file("/etc/vllm/instances/later.yaml").exists
+    assert not host.file(f"{INSTANCES}/later").exists
 
 
 @pytest.mark.parametrize(
@@ -102,22 +103,24 @@ def test_check_mode_waits_for_no_instance_that_it_did_not_start(host: Host, play
     ],
 )
 def test_vllms_own_parser_refuses_what_it_does_not_take(host: Host, more: str, said: str) -> None:
-    read = host.run(f"{{ cat /etc/vllm/instances/tiny.yaml; echo '{more}'; }} >/run/tried && {PARSE} /run/tried")
+    read = host.run(f"{{ cat {INSTANCES}/tiny/current/engine.yaml; echo '{more}'; }} >/run/tried && {PARSE} /run/tried")
     assert read.rc == (1 if said else 0), read.stderr
     assert said in read.stderr if said else not read.stderr
 
 
 def test_a_refused_argument_changes_no_file_and_restarts_nothing(host: Host, play: Play) -> None:
     state = (
-        "sha256sum /etc/vllm/instances/*; systemctl show --property=MainPID --value vllm@tiny;"
-        " find /opt/vllm/releases -newer /etc/vllm/instances/tiny.yaml -not -type l | head"
+        f"find {INSTANCES} -type f -exec sha256sum {{}} + -o -type l -printf '%p %l\\n' | sort; ls /etc/systemd/system;"
+        f" systemctl show --property=MainPID --value {engine_unit('tiny')};"
+        f" find /opt/vllm/releases -newer {INSTANCES}/tiny/current/engine.yaml -not -type l | head"
     )
     before = host.check_output(state)
     done = play("molecule/vllm/converge.yml", {"vllm_instances": [{**TINY, "extra_args": {"seed": "many"}}]})
     words = " ".join(done.stdout.split())
     assert done.returncode != 0
     assert "nothing was restarted on gpu1" in words, words[-3000:]
-    assert "vllm@tiny.service: vLLM 0.32.0 refuses its arguments: argument --seed: invalid" in words
+    refused = r"vllm@tiny\.[0-9a-f]{10}\.service: vLLM 0\.32\.0 refuses its arguments: argument --seed: invalid"
+    assert re.search(refused, words), words[-3000:]
     assert host.check_output(state) == before
 
 
@@ -135,5 +138,6 @@ def test_a_play_whose_instance_cannot_start_fails_and_leaves_it_stopped(host: Ho
     assert done.returncode != 0
     assert "stopped on gpu1: tiny; fix the cause" in words
     assert "/nowhere" in words.rpartition("Its last lines:")[2]
-    assert not host.service("vllm@tiny").is_running
-    assert host.check_output("ls /etc/vllm/instances").split() == ["tiny.env", "tiny.probe.json", "tiny.yaml"]
+    assert host.run(f"systemctl is-active {engine_unit('tiny')}").stdout.strip() in {"inactive", "failed"}
+    assert generation(host, "tiny", "previous") not in {"", generation(host, "tiny")}
+    assert host.check_output(f"ls {INSTANCES}").split() == ["tiny"]

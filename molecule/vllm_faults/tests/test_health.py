@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from testing.generations import INSTANCES, engine_unit
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 NAME = os.environ.get("VLLM_FAULTS_INSTANCE", "tiny")
 MINUTES = float(os.environ.get("VLLM_FAULTS_MINUTES", "10"))
-UNIT, PROXY = f"vllm@{NAME}.service", f"vllm-proxy@{NAME}.socket"
+UNIT, PROXY = engine_unit(NAME), f"vllm-proxy@{NAME}.socket"
 TURNS = int(os.environ.get("VLLM_FAULTS_TURNS", "3"))
 OUT_WITHIN_S = 30
 BACK_WITHIN_S = 180
@@ -80,7 +82,7 @@ def record(host: Host) -> dict[str, Any]:
 
 
 def settings(host: Host) -> dict[str, str]:
-    lines = host.check_output(f"cat /etc/vllm/instances/{NAME}.yaml").splitlines()
+    lines = host.check_output(f"cat {INSTANCES}/{NAME}/current/engine.yaml").splitlines()
     return dict(line.split(": ", 1) for line in lines if ": " in line)
 
 
@@ -89,7 +91,7 @@ def address(host: Host) -> str:
 
 
 def model(host: Host) -> str:
-    return str(json.loads(host.check_output(f"cat /etc/vllm/instances/{NAME}.probe.json"))["model"])
+    return str(json.loads(host.check_output(f"cat {INSTANCES}/{NAME}/current/probe.json"))["model"])
 
 
 def is_open(host: Host) -> bool:

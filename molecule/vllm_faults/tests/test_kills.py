@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from testing.generations import engine_unit
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from testinfra.host import Host
 
-UNIT = "vllm@tiny.service"
+UNIT = engine_unit("tiny")
 KILLS = 10
 BACK_WITHIN_S = 150
 START_LIMIT = 5
 GIVEN_UP_WITHIN_S = 300
-DROPIN = "/run/systemd/system/vllm@tiny.service.d/99-broken.conf"
+# Of all generations of the instance: the folder that the drop-ins of each of them are a link to.
+DROPIN = "/etc/systemd/system/vllm@tiny.service.d/99-broken.conf"
 ASK = (
     "import json, urllib.request as u;"
     " body = json.dumps(dict(model='tiny', prompt='a', max_tokens=2, ignore_eos=True)).encode();"
@@ -60,7 +63,7 @@ def test_a_killed_engine_serves_again(host: Host, kill: int) -> None:
 @pytest.fixture
 def broken(host: Host) -> Iterator[None]:
     """Give the instance arguments that no vLLM knows."""
-    host.check_output(f"mkdir -p $(dirname {DROPIN}) && printf '[Service]\\nExecStart=\\n' >{DROPIN}")
+    host.check_output(f"printf '[Service]\\nExecStart=\\n' >{DROPIN}")
     host.check_output(f"echo 'ExecStart=/opt/vllm/current/bin/vllm serve --no-such-flag' >>{DROPIN}")
     host.check_output("systemctl daemon-reload")
     yield

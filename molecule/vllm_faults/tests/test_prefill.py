@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from testing.generations import engine_unit
+
 if TYPE_CHECKING:
     from testinfra.host import Host
 
 NAME = "long"
+UNIT = engine_unit(NAME)
 TIMES = int(os.environ.get("VLLM_FAULTS_PREFILLS", "10"))
 MINUTE_S = 60
 READY_WITHIN_S = 240
@@ -81,7 +84,7 @@ def count(host: Host) -> int:
 def test_a_prefill_of_more_than_a_minute_survives(
     host: Host, capsys: pytest.CaptureFixture[str], count: int, number: int
 ) -> None:
-    before, invocation = record(host)["decisions"], show(host, "InvocationID", f"vllm@{NAME}.service")
+    before, invocation = record(host)["decisions"], show(host, "InvocationID", UNIT)
     found, states = prefill(host, number, count)
     after = record(host)["decisions"]
     with capsys.disabled():
@@ -91,5 +94,5 @@ def test_a_prefill_of_more_than_a_minute_survives(
     assert "busy" in states
     assert set(states) <= {"ready", "busy"}
     assert [after.get(key, 0) for key in ("close", "restart")] == [before.get(key, 0) for key in ("close", "restart")]
-    assert show(host, "InvocationID", f"vllm@{NAME}.service") == invocation
+    assert show(host, "InvocationID", UNIT) == invocation
     assert show(host, "ActiveState", f"vllm-proxy@{NAME}.socket") == "active"
