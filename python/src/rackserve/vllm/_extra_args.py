@@ -126,12 +126,11 @@ def _out_of_reach(name: str, flags: Mapping[str, Extra]) -> list[str]:
     for key, text in _leaves(flags):
         label = f"extra_args.{key} is {text!r}"
         own = [f"{folder}/{name}" for folder in ("/var/lib/vllm", "/var/cache/vllm")]
-        mine = [*own, f"/run/vllm-{name}"]
         if key in written_paths():
             local = text.startswith("/") or "://" in text
-            if local and not _inside(text, (*mine, *_TEMPORARY)):
+            if local and not _inside(text, (*own, *_TEMPORARY)):
                 found.append(f"{label}, where the engine cannot write; set a folder in {own[1]}")
-        elif text.startswith("/") and _inside(text, _HIDDEN) and not _inside(text, mine):
+        elif text.startswith("/") and _inside(text, _HIDDEN) and not _inside(text, own):
             folder = next(folder for folder in _HIDDEN if _inside(text, (folder,)))
             found.append(f"{label}, and the engine sees nothing of {folder}; set a path elsewhere, /opt for one")
     return found
