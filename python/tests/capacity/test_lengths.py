@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _BEFORE = "0.26.0"
-_SINCE = "0.32.0"
+_SINCE = "0.31.0"
 _YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
 
 
@@ -52,11 +52,11 @@ def test_lengths_follow_the_rope_and_the_release(change: dict[str, Any], before:
     assert (_longest(config, _BEFORE), _longest(config, _SINCE)) == (before, since)
 
 
-@pytest.mark.parametrize("release", ["0.6.4.post1", "0.10.2", "0.22.1", "0.26.0", "0.32.0", "0.33.0"])
-def test_yarn_is_multiplied_until_0_32(release: str) -> None:
+@pytest.mark.parametrize("release", ["0.6.4.post1", "0.10.2", "0.22.1", "0.26.0", "0.31.0", "0.32.0", "0.33.0"])
+def test_yarn_is_multiplied_until_0_31(release: str) -> None:
     config = {**LLAMA_8B, "max_position_embeddings": 40960, "rope_scaling": _YARN}
 
-    assert _longest(config, release) == (40960 if release in ("0.32.0", "0.33.0") else 131072)
+    assert _longest(config, release) == (40960 if release in ("0.31.0", "0.32.0", "0.33.0") else 131072)
 
 
 def test_gemma_3_is_not_scaled_again() -> None:

@@ -317,7 +317,7 @@ def test_numbers_are_read_as_vllms_parser_does(tmp_path: Path, given: str, size:
         ({}, {"extra_args": {"cpu-offload-gb": 20}, "cpu_kv_bytes": None, "gpu_bytes": 8 * GIB}),
         ({}, {"extra_args": {"rope-scaling": {"rope_type": "dynamic", "factor": 4.0}}, "release": "0.10.2"}),
         ({}, {"extra_args": {"pipeline-parallel-size": 2}, "cpu_kv_bytes": None, "gpu_bytes": 24 * GIB}),
-        ({}, {"release": "0.31.0"}),
+        ({}, {"release": "0.30.0"}),
         ({}, {"kv_cache_dtype": "nvfp4"}),
         ({}, {"extra_args": {"speculative-config": "{}"}}),
     ],

@@ -69,7 +69,7 @@ def test_blackwell_wants_open_modules() -> None:
 def test_blackwell_wants_wheels_of_a_cuda_that_knows_it() -> None:
     row = only(rows(facts(gpu("B200", 0, fabric="completed")), "0.6.4.post1"))
     assert (row.what, row.found) == ("a: wheels", "CUDA 12.4 of vLLM 0.6.4.post1")
-    assert row.fix == "set stack_runtime.vllm to one of 0.10.2, 0.22.1, 0.26.0, 0.32.0, 0.33.0"
+    assert row.fix == "set stack_runtime.vllm to one of 0.10.2, 0.22.1, 0.26.0, 0.31.0, 0.32.0, 0.33.0"
     assert refused(rows(facts(gpu("B200", 0, fabric="completed")), "0.10.2")) == []
 
 

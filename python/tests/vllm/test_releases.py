@@ -13,7 +13,7 @@ from rackserve.vllm import release_of, releases
 
 SNAPSHOTS = Path(__file__).parents[1] / "data"
 DATA = Path(__file__).parents[2] / "src/rackserve/data/vllm_releases.yml"
-SUPPORTED = ("0.6.4.post1", "0.10.2", "0.22.1", "0.26.0", "0.32.0", "0.33.0")
+SUPPORTED = ("0.6.4.post1", "0.10.2", "0.22.1", "0.26.0", "0.31.0", "0.32.0", "0.33.0")
 FROM_OTHERS = {"http_requests_total"}  # prometheus-fastapi-instrumentator's
 
 
@@ -27,8 +27,8 @@ def test_every_release_of_the_matrix_is_known_oldest_first() -> None:
 
 
 def test_another_release_is_refused_with_those_that_are_known() -> None:
-    with pytest.raises(InputError, match=r"vLLM 0\.31\.0 .* set one of 0\.6\.4\.post1, 0\.10\.2"):
-        release_of("0.31.0")
+    with pytest.raises(InputError, match=r"vLLM 0\.30\.0 .* set one of 0\.6\.4\.post1, 0\.10\.2"):
+        release_of("0.30.0")
 
 
 @pytest.mark.parametrize("version", SUPPORTED)
@@ -60,6 +60,8 @@ def test_advice_is_for_flags_that_a_release_lacks() -> None:
             "it came after 0.6.4.post1 and went after 0.10.2; set struct",
         ),
         ("0.26.0", "aux-output-config", "it came after 0.26.0; leave it out"),
+        ("0.31.0", "grpc-port", "it came after 0.31.0; leave it out"),
+        ("0.31.0", "calculate-kv-scales", "it came after 0.6.4.post1 and went after 0.26.0; leave it out; scales come"),
         ("0.26.0", "disable-log-requests", "only 0.6.4.post1, 0.10.2, 0.33.0 have it; leave it out; requests are"),
     ],
 )
@@ -112,6 +114,7 @@ def test_a_metric_keeps_our_name_when_vllm_renames_it(ours: str, old: str | None
         ("0.6.4.post1", "# GPU blocks: 1234, # CPU blocks: 512", {"blocks": "1234"}),
         ("0.10.2", "GPU KV cache size: 163,840 tokens", {"tokens": "163,840"}),
         ("0.22.1", "GPU KV cache size: 163,840 tokens", {"tokens": "163,840"}),
+        ("0.31.0", "CPU KV cache size: 93,184 tokens, Maximum concurrency for", {"tokens": "93,184"}),
         ("0.32.0", "CPU KV cache size: 93,184 tokens, Maximum concurrency for", {"tokens": "93,184"}),
         ("0.33.0", "GPU + host KV cache size: 93,184 tokens, Maximum", {"tokens": "93,184"}),
     ],
@@ -156,6 +159,7 @@ def test_the_traps_that_differ_between_releases() -> None:
     assert traps["0.6.4.post1"] == ("unless-disabled", True, ("*",), False)
     assert traps["0.10.2"] == ("off", True, ("*",), False)
     assert traps["0.26.0"] == ("off", True, ("*",), True)
+    assert traps["0.31.0"] == ("off", False, ("*",), True)
     assert traps["0.32.0"] == traps["0.33.0"] == ("off", False, (), True)
 
 

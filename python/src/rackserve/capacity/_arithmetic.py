@@ -174,6 +174,7 @@ _KNOWN: Final = {
         _FIRST_HYBRID,
         _hybrid("0.22.1", in_flight=False, uncounted_graphs=frozenset({"qwen3"})),
         _hybrid("0.26.0", uncounted_graphs=frozenset({"dense", "deepseek_v2", "granitemoe", "qwen2_moe"})),
+        _hybrid("0.31.0", admission=Admission.GROUP_BYTES_AND_NULL_BLOCK, grown=True),
         _hybrid("0.32.0", admission=Admission.GROUP_BYTES_AND_NULL_BLOCK, grown=True),
         _hybrid("0.33.0", admission=Admission.GROUP_BYTES_AND_NULL_BLOCK, grown=True),
     )

@@ -37,7 +37,7 @@ class Lengths:
         smallest: the smallest of the lengths in config.json; None without any, which no release limits.
         override: `model_max_length`, up to which a request may go whatever the others say; 0 when there is none.
         factor: what a scaled rope multiplies it by.
-        yarn: YaRN's original length x factor, which releases before 0.32.0 take; None without YaRN.
+        yarn: YaRN's original length x factor, which releases before 0.31.0 take; None without YaRN.
         known: False when the rope is of a kind that is not known here; no length is then claimed.
     """
 
