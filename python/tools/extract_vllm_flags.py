@@ -8,8 +8,8 @@ rackserve ships.
 
 vLLM declares its flags in three ways, and all are read from the syntax tree: literal names in `add_argument`, one flag
 a field of the front end's class, and `--no-<flag>` (from 0.33 also `--disable-<x>` of `--enable-<x>`) where the field
-that gives the type is a bool. The result was equal to what `vllm serve --help=all` of 0.10.2, 0.22.1, 0.32.0 and 0.33.0
-lists, plus the spellings that 0.33.0 accepts without listing them.
+that gives the type is a bool. The result was equal to what `vllm serve --help=all` of 0.10.2, 0.22.1, 0.31.0, 0.32.0
+and 0.33.0 lists, plus the spellings that 0.33.0 accepts without listing them.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _PARSERS = ("vllm.utils.argparse_utils", "vllm.utils")
 _ARGUMENTS = (
     "vllm.entrypoints.common.cli_args",  # 0.33.0
-    "vllm.entrypoints.launchers.cli_args",  # 0.32.0
+    "vllm.entrypoints.launchers.cli_args",  # 0.31.0, 0.32.0
     "vllm.entrypoints.openai.cli_args",  # up to 0.26.0
 )
 
