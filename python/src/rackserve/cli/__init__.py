@@ -43,6 +43,7 @@ COMMANDS: Final = (
     Command("rollback", "return hosts to the generation before", "_rollback"),
     Command("verify", "check every layer of a site", "_verify"),
     Command("status", "show the fleet's instances and their load", "_status"),
+    Command("drift", "show what differs from what the last run left", "_drift"),
     Command("drain", "send instances no new requests", "_drain"),
     Command("undrain", "send them requests again", "_drain", "add_undrain_options"),
     Command("history", "say who changed what, and when", "_history"),
