@@ -37,9 +37,9 @@ IMPORTS = {"ansible.builtin.import_tasks"}
 BESIDE_IMPORT = {"name", "tags"}
 _VERBS = """
     Allow Apply Blacklist Build Check Collect Compare Configure Converge Copy Create Destroy Disable Enable End
-    Enrol Exclude Export Fail Find Flush Forbid Generate Import Install Issue Link List Load Lock Mask Monitor Order
-    Place Plan Prepare Read Reboot Refresh Refuse Reject Reload Remove Replace Report Request Require Reset Restart
-    Restore Run Serve Set Skip Start Stop Switch Transfer Update Validate Verify Wait Write
+    Enrol Exclude Export Fail Find Flush Forbid Generate Import Install Issue Link List Load Lock Mask Measure Monitor
+    Order Place Plan Prepare Read Reboot Record Refresh Refuse Reject Reload Remove Replace Report Request Require Reset
+    Restart Restore Run Serve Set Skip Start Stop Switch Transfer Update Validate Verify Wait Write
 """
 VERBS = frozenset(_VERBS.split())
 # Refused as the first and as the last word of the object.

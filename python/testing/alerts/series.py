@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from rackserve.programs import host_metrics
+from rackserve.programs.host_state import metrics
 from rackserve.programs.vllm_probe import Record, exposition
 from rackserve.vllm import releases
 
@@ -49,4 +50,5 @@ def known_series() -> set[str]:
     exporters = {line for path in EXPORTERS.glob("*.txt") for line in path.read_text(encoding="utf-8").split("\n")}
     probe = {line.split("{")[0] for line in exposition("a", "m", Record()).splitlines()}
     bundle = set(re.findall(r"rackserve_bundle_\w+(?= %)", VERIFICATION.read_text(encoding="utf-8")))
-    return vllm | exporters | probe | bundle | host_metrics.names() | recorded() | {"up"}
+    drift = set(re.findall(r"(?m)^\w+", metrics({"differences": [], "unread": {}}, "", 0)))
+    return vllm | exporters | probe | bundle | drift | host_metrics.names() | recorded() | {"up"}

@@ -45,8 +45,8 @@ GIVEN = {
 }
 
 
-def results(folder: Path, tag: str, **variables: Any) -> list[dict[str, Any]]:
-    """Run the playbook with one tag on a site of this machine alone, and return each task's result."""
+def results(folder: Path, tag: str, playbook_name: str = "verify_fleet.yml", **variables: Any) -> list[dict[str, Any]]:
+    """Run a playbook with one tag on a site of this machine alone, and return each task's result."""
     groups = {name: {"hosts": {"here": None}} for name in ("vllm_hosts", "edge_hosts", "monitoring_hosts")}
     inventory = {"all": {"children": groups, "vars": {**GIVEN, **variables}}}
     (folder / "hosts.yml").write_text(json.dumps(inventory), encoding="utf-8")
@@ -57,7 +57,8 @@ def results(folder: Path, tag: str, **variables: Any) -> list[dict[str, Any]]:
         "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
     }
     command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(folder / "hosts.yml")]
-    playbook = [str(ROOT / "playbooks" / "verify_fleet.yml"), "--tags", tag]
+    playbook = [str(ROOT / "playbooks" / playbook_name), "--tags", tag]
+    playbook += ["--check"] if playbook_name != "verify_fleet.yml" else []
     done = subprocess.run(
         [*command, *playbook], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120
     )
@@ -127,3 +128,27 @@ def test_the_evidence_of_faults_is_collected_where_the_inputs_say(tmp_path: Path
         "prometheus.service",
         "rackserve-host-metrics.timer",
     ]
+
+
+def test_a_host_without_a_record_cannot_be_compared_and_does_not_fail(tmp_path: Path) -> None:
+    found = results(tmp_path, "drift", **CHANGED)[-1]
+    assert not found.get("failed")
+    assert found["changed"] is False
+    assert "/var/lib/rackserve/record.json is missing" in found["drift"]["problem"]
+    assert found["drift"]["differences"] == []
+
+
+def test_what_is_recorded_of_a_host_comes_from_the_roles_and_the_inputs(tmp_path: Path) -> None:
+    found = results(tmp_path, "drift_record", "record_fleet.yml", **CHANGED, nginx_http_port=8081, grafana_port=3009)[
+        -1
+    ]
+    assert not found.get("failed"), found
+    asked = found["invocation"]["module_args"]
+    assert (asked["mode"], asked["before"], asked["only"]) == ("write", {}, [])
+    owned = asked["owned"]
+    assert owned["vllm"]["ports"] == [7990]
+    assert sorted(owned["nginx"]["ports"]) == [8080, 8081, 8443]
+    assert owned["grafana"]["ports"] == [3009]
+    assert owned["vllm_runtime"]["trees"] == ["/data/vllm/releases"]
+    assert "/usr/local/lib/rackserve/host_state.pyz" in owned["drift"]["files"]
+    assert "{{" not in json.dumps(owned)

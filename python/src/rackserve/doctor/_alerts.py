@@ -23,6 +23,7 @@ CAUSES: Final[dict[str, tuple[int, str, str]]] = {
     "ReleaseDrift": (65, "the host runs another release than the inventory's", "rackserve apply"),
     "BundleAltered": (65, "a file of the bundle was altered on the host", "journalctl -u rackserve-bundle-verify"),
     "ClockSkew": (60, "the host's clock is off", "timedatectl; a time source inside of the rack"),
+    "Drift": (45, "somebody changed the host since the last complete run", "rackserve drift --limit HOST"),
     "DiskFilling": (50, "a disk fills", "journalctl --disk-usage; unused snapshots and old releases"),
 }
 # A symptom has many causes: reported only where no cause was found on the same host.
