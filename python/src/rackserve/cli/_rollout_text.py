@@ -24,9 +24,8 @@ def records_of(event: RunEvent) -> Iterator[Mapping[str, Any]]:
     """Yield the records that a task's result has, those of a loop's items too."""
     items = event.data.get("results")
     for data in [event.data, *(items if isinstance(items, list) else [])]:
-        record = data.get("rackserve_record") if isinstance(data, dict) else None
-        if isinstance(record, dict):
-            yield record
+        found = data.get("rackserve_record") if isinstance(data, dict) else None
+        yield from (record for record in (found if isinstance(found, list) else [found]) if isinstance(record, dict))
 
 
 def record_line(record: Mapping[str, Any]) -> str:

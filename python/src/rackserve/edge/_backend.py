@@ -68,6 +68,20 @@ def backends_of(hostvars: Mapping[str, Mapping[str, Any]], hosts: Sequence[str])
     ]
 
 
+def named_backends(backends: Sequence[dict[str, Any]], names: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """Return backends with the names that an edge routes to them while a rollout goes on.
+
+    Args:
+        backends: as in `nginx_backends`.
+        names: names by label, as `names_before` of a rollout's plan; an instance that it does not have gets no
+            requests. Empty: the backends as they are.
+    """
+    if not names:
+        return list(backends)
+    routed = ({**one, "served_names": names.get(f"{one['host']}:{one['instance']}", [])} for one in backends)
+    return [one for one in routed if one["served_names"]]
+
+
 def _address(own: Mapping[str, Any]) -> str:
     """Return the address that clients of an instance connect to: its listen address, unless that is a wildcard."""
     listens_on = str(own.get("vllm_listen_address") or _ANY[0])

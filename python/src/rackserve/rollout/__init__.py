@@ -1,6 +1,8 @@
 """Rollouts: which hosts are changed when, so that every model keeps an instance in rotation. Nothing is asked here."""
 
+from rackserve.rollout._gates import gates_after, gates_before, generations_before, previous_plan
 from rackserve.rollout._input import AtEdge, HostState, InstanceState, RolloutInput, parse_input
+from rackserve.rollout._observe import observed_hosts
 from rackserve.rollout._plan import rollout_plan
 from rackserve.rollout._steps import batch_size, parse_steps
 from rackserve.rollout._types import How, Problem, RolloutPlan, Row
@@ -15,7 +17,12 @@ __all__ = [
     "RolloutPlan",
     "Row",
     "batch_size",
+    "gates_after",
+    "gates_before",
+    "generations_before",
+    "observed_hosts",
     "parse_input",
     "parse_steps",
+    "previous_plan",
     "rollout_plan",
 ]

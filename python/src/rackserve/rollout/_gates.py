@@ -52,7 +52,7 @@ def gates_after(
     Raises:
         InputError: for a wrong case.
     """
-    before = {result["measured"]["instance"]: result["measured"] for result in measured if "measured" in result}
+    before = {result["__rollout_item"]["instance"]: result["measured"] for result in measured if "measured" in result}
     cases = vllm.parse_gate_cases(settings["cases"], Path(settings["site"]))
     limits = {key: value for key, value in settings.items() if key not in {"cases", "site"}}
     wanted = [one for one in plan["instances"] if one["name"] in names]
@@ -105,3 +105,34 @@ def generations_before(
             known = {key: generation[key] for key in ("name", "digest", "unit", "task")}
             back.append({**known, "model": generation["served_names"][0], "url": urls.get(name, "")})
     return back
+
+
+def previous_plan(found: Mapping[str, Any], host: str, only_from: Mapping[str, str]) -> dict[str, Any]:
+    """Return a plan, as vllm_plan returns it, that makes the generation before of every instance live.
+
+    Args:
+        found: what generation_facts returned.
+        host: the host's name.
+        only_from: digest by label; where it is not empty, only an instance whose live generation it names returns.
+    """
+    back = {
+        name: there["before"]
+        for name, there in found["instances"].items()
+        if there["before"] and only_from.get(f"{host}:{name}", "" if only_from else there["live"]) == there["live"]
+    }
+    chosen = {name: back.get(name, there["generation"]) for name, there in found["instances"].items()}
+    return {"instances": [_as_planned(one, found) for one in chosen.values() if one], "removed": [], "read_by": {}}
+
+
+def _as_planned(generation: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    name = generation["name"]
+    digests = {key: generation[key] for key in ("environment", "probe", "settings")}
+    return {
+        **generation,
+        "digests": digests,
+        "environment": generation["visible"],
+        "probe": {"golden_identity": generation["golden_identity"]},
+        "model": generation["served_names"][0],
+        "listener": f"vllm-proxy@{name}.socket",
+        "url": f"http://{found['instances'][name]['listens']}",
+    }

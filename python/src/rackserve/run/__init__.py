@@ -2,7 +2,15 @@
 
 from rackserve.run._ansible import run_playbook
 from rackserve.run._changes import ChangeLog, TaskChange, by_role
-from rackserve.run._events import EventKind, HostStats, RunEvent, RunResult, TaskFailure, unreachable_message
+from rackserve.run._events import (
+    EventKind,
+    HostStats,
+    RunEvent,
+    RunResult,
+    TaskFailure,
+    failure_message,
+    unreachable_message,
+)
 from rackserve.run._fleet import Fleet, FleetHost, load_fleet, parse_inventory, resolve_inventory
 from rackserve.run._locks import break_locks, read_locks
 from rackserve.run._record import new_record_dir, run_lock
@@ -30,6 +38,7 @@ __all__ = [
     "break_locks",
     "ask_for_pause",
     "by_role",
+    "failure_message",
     "failure_messages",
     "inspect_fleet",
     "keep_rollout",

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _ENGINE_EXIT_S: Final = 30  # what an engine takes to exit after its requests have ended
 _DIGEST_DIGITS: Final = 10
+_VISIBLE: Final = ("CUDA_VISIBLE_DEVICES",)
 
 
 class HostOptions(Converting):
@@ -354,6 +355,7 @@ def _settings(plan: InstancePlan, options: HostOptions, unit: Mapping[str, Any])
         "engine": plan.engine,
         "golden_identity": plan.probe.get("golden_identity", ""),
         "config": plan.config,
+        "visible": {key: plan.environment[key] for key in _VISIBLE if key in plan.environment},
         **plan.digests,
         "unit": plan.unit,
         "start_timeout": options.start_timeout,

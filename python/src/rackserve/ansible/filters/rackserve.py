@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ansible.errors import AnsibleFilterError
 
-from rackserve import bundle, edge, gpu, history, monitoring, pki, preflight, vllm
+from rackserve import bundle, edge, gpu, history, monitoring, pki, preflight, rollout, run, vllm
 from rackserve._paths import program_file
 from rackserve._schema import plain
 from rackserve.ansible.module_utils.rackserve_soak import soak_gates
@@ -55,15 +55,22 @@ FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "edge_plan": edge.plan_of,
     "gate_case_problems": lambda cases, site, fleet: vllm.gate_case_problems(cases, Path(site), fleet),
     "gate_cases": lambda cases, instances, name, site: vllm.gate_cases_of(cases, instances, name, Path(site)),
+    "failure": run.failure_message,
+    "gates_after": rollout.gates_after,
+    "gates_before": rollout.gates_before,
+    "generations_before": rollout.generations_before,
     "gpus_of_peers": preflight.gpus_of_peers,
+    "named_backends": edge.named_backends,
     "pair_problem": pki.pair_problem,
     "lock_refusals": _lock_refusals,
     "parts": _of_manifest(preflight.host_parts),
+    "previous_plan": rollout.previous_plan,
     "program": program_file,
     "reason": vllm.reason_of,
     "refusal": _of_manifest(preflight.validate_host),
     "remote_write": monitoring.remote_write_entries,
     "remote_write_files": monitoring.remote_write_files,
+    "rollout_hosts": rollout.observed_hosts,
     "rule_files": lambda paths, inventory: monitoring.rule_files(paths, Path(inventory)),
     "runtime": _of_manifest(preflight.find_runtime),
     "scrape_plan": lambda fleet, jobs, target_dir, secret_dir, inventory: monitoring.scrape_plan(

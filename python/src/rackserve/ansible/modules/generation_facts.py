@@ -22,7 +22,7 @@ instances:
     By name: `live`, `previous` and `candidate` (digests, empty for none), `active` (whether the live engine's unit
     is), `seconds` (from the start of its engine to its first token; 0 unknown), `generation` and `before` (what
     generation.json of the live one and of the one before says), `complete` (digests), `others` (units of other
-    generations that run), `memory` (bytes that the live engine's unit uses).
+    generations that run), `memory` (bytes that the live engine's unit uses), `listens` (address and port of its listener).
   type: dict
   returned: always
 stale: {description: Running units that started before their files last changed., type: list, returned: always}
@@ -40,6 +40,7 @@ from ansible.module_utils.rackserve_generations import (
     generations,
     instances,
     linked,
+    listener_of,
     stale_units,
     unit_of,
 )
@@ -71,6 +72,11 @@ def state_of(name: str, shown: str, running: list[str]) -> dict[str, Any]:
         "others": [unit for unit in running if engine_of(unit) == name and unit != unit_of(name, links["live"])],
         "memory": int(memory) if active and memory.isdigit() else 0,
     }
+
+
+def address_of(shown: str) -> str:
+    """Return address and port of a listener, from `systemctl show`: Listen=10.0.0.5:8000 (Stream)."""
+    return shown.partition("=")[2].partition(" (")[0].strip()
 
 
 def engine_of(unit: str) -> str:
@@ -113,6 +119,7 @@ def main() -> None:
         live = linked(name)
         shown = run(["systemctl", "show", unit_of(name, live), f"--property={_PROPERTIES}"])[1] if live else ""
         found[name] = state_of(name, shown, running)
+        found[name]["listens"] = address_of(run(["systemctl", "show", listener_of(name), "--property=Listen"])[1])
     with open("/proc/meminfo", encoding="utf-8") as source:
         available = available_memory(source.read())
     stale = stale_units(module.params["read_by"], time.time(), time.clock_gettime(time.CLOCK_MONOTONIC))

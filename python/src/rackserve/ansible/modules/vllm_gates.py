@@ -28,6 +28,11 @@ options:
     required: true
   template: {description: What names its chat template; empty for the model's own., type: str, default: ""}
   before: {description: C(measured) of the engine before; empty where there is none., type: dict, default: {}}
+  speed:
+    description: When to judge the speed, with the other gates, without them, or not at all.
+    type: str
+    choices: [with, alone, without]
+    default: with
   cases: {description: "The site's cases for it, as rackserve.vllm.gate_cases_of returns them.", type: list,
     elements: dict, default: []}
   slower_percent: {description: How much slower it may be., type: float, default: 20}
@@ -54,6 +59,7 @@ RETURN = r"""
 measured: {description: "Plain data for C(before).", returned: with mode measure, type: dict}
 gates: {description: "Each: name, ok (null: not compared), line, figures.", returned: with mode judge, type: list}
 lines: {description: The line of every gate., returned: with mode judge, type: list}
+rackserve_record: {description: The gates for the record of the run., returned: with mode judge, type: list}
 """
 
 from typing import Any, Dict, List, Mapping  # noqa: UP035 - Python 3.9 runs this
@@ -114,6 +120,8 @@ def judge(params: Mapping[str, Any]) -> List[gates.Gate]:  # noqa: UP006
     if not came:
         return found + [gates.gate(name, label, None, "not compared: the engine gives no token") for name in NAMES[1:]]
     changed = gates.changed_parts(before.get("identity", ""), params["identity"])
+    if params["speed"] == "alone":
+        return [judge_speed(engine, label, before, params)]
     found.append(golden(engine, label, before, changed, params["golden_tolerance"]))
     problems, asked = asks.cases(engine, params["cases"])
     found.append(judge_cases(label, problems, asked))
@@ -125,9 +133,9 @@ def judge(params: Mapping[str, Any]) -> List[gates.Gate]:  # noqa: UP006
         found += [gates.gate(name, label, None, text) for name in ("tools", "template")]
     takes_chat = chats and found[-1]["figures"].get("answers", 0) > 0
     asks.many(engine, params["requests"], params["seconds"], chat=takes_chat)
-    speed = judge_speed(engine, label, before, params)
+    speed = [judge_speed(engine, label, before, params)] if params["speed"] == "with" else []
     # After it, because its requests count as well.
-    return [*found, gates.judge_errors(label, engine.sent, engine.failed), speed]
+    return [*found, gates.judge_errors(label, engine.sent, engine.failed), *speed]
 
 
 def golden(
@@ -194,6 +202,7 @@ def main() -> None:
             "tool_parser": {"type": "str", "default": ""},
             "template": {"type": "str", "default": ""},
             "before": {"type": "dict", "default": {}},
+            "speed": {"type": "str", "default": "with", "choices": ["with", "alone", "without"]},
             "cases": {"type": "list", "elements": "dict", "default": []},
             "slower_percent": {**number, "default": 20.0},
             "requests": {"type": "int", "default": 230},
@@ -210,7 +219,9 @@ def main() -> None:
     if params["mode"] == "measure":
         module.exit_json(changed=False, measured=measure(params))
     found = judge(params)
-    result = {"changed": False, "gates": found, "lines": [one["line"] for one in found]}
+    instance = params["instance"].partition(":")[2]
+    records = [{"kind": "gate", "instance": instance, "gate": one.pop("name"), **one} for one in map(dict, found)]
+    result = {"changed": False, "gates": found, "lines": [one["line"] for one in found], "rackserve_record": records}
     failed = [one["line"] for one in found if one["ok"] is False]
     if failed and params["strict"]:
         module.fail_json(msg="; ".join(failed), **result)

@@ -180,9 +180,10 @@ def make_live(name: str, digest: str, *, overlap: bool, restart: bool) -> bool:
         joined = [text_of(os.path.join(folder, "generations", one, "join.conf")) for one in (before, digest) if one]
         # Enabled first: a host that reboots between two of these lines starts whichever of them `current` names.
         systemctl("enable", "--quiet", unit)
-        switch_link(os.path.join(folder, "current"), f"generations/{digest}")
         if before:
             switch_link(os.path.join(folder, "previous"), f"generations/{before}")
+        switch_link(os.path.join(folder, "current"), f"generations/{digest}")
+        if before:
             systemctl("disable", "--quiet", old)
         if len(set(joined)) > 1:
             systemctl("daemon-reload")
