@@ -107,18 +107,21 @@ def generations_before(
     return back
 
 
-def previous_plan(found: Mapping[str, Any], host: str, only_from: Mapping[str, str]) -> dict[str, Any]:
+def previous_plan(
+    found: Mapping[str, Any], host: str, only_from: Mapping[str, str], returns: bool = True  # noqa: FBT001, FBT002 - a filter
+) -> dict[str, Any]:
     """Return a plan, as vllm_plan returns it, that makes the generation before of every instance live.
 
     Args:
         found: what generation_facts returned.
         host: the host's name.
         only_from: digest by label; where it is not empty, only an instance whose live generation it names returns.
+        returns: whether the host is to return at all; else its plan is what it serves.
     """
     back = {
         name: there["before"]
         for name, there in found["instances"].items()
-        if there["before"] and only_from.get(f"{host}:{name}", "" if only_from else there["live"]) == there["live"]
+        if returns and there["before"] and only_from.get(f"{host}:{name}", "" if only_from else there["live"]) == there["live"]
     }
     chosen = {name: back.get(name, there["generation"]) for name, there in found["instances"].items()}
     return {"instances": [_as_planned(one, found) for one in chosen.values() if one], "removed": [], "read_by": {}}
