@@ -55,7 +55,14 @@ INPUTS: Final[Mapping[str, type[BaseModel]]] = {
     "vllm_instances": Instance,
 }
 # Inputs without options of their own: the list of another role, and keys or values that a site chooses.
-WITHOUT: Final = {"bundle_instances", "prometheus_external_labels", "stack_addresses", "stack_driver_serial"}
+WITHOUT: Final = {
+    "bundle_instances",
+    "prometheus_external_labels",
+    "stack_addresses",
+    "stack_driver_serial",
+    "stack_rollback_from",
+    "stack_rollout_steps",
+}
 NOTE: Final = "# Written by python/tools/argument_specs.py."
 HEADER: Final = ("| key | type | default | what |", "|---|---|---|---|")
 _WIDTH: Final = 120
