@@ -200,9 +200,9 @@ class Lived:
     moments: list[World]
 
 
-def live(world: World, *, keep: bool = False) -> Lived:
-    """Live through a plan. A name that the plan has held, or that a consent gave up, is not missed."""
-    plan = world.plan()
+def live(world: World, plan: RolloutPlan | None = None, *, keep: bool = False) -> Lived:
+    """Live through a plan, the world's own by default. A name that is held, or given up by consent, is not missed."""
+    plan = plan or world.plan()
     given_up = {name for problem in plan.problems for name in problem.names}
     all_given_up = any(not problem.names for problem in plan.problems)
     held = {name for label in plan.held for name in (world.engines[label].names | world.engines[label].wanted_names)}

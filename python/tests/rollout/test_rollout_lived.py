@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -73,6 +74,21 @@ def check(fleet: World) -> None:
 def test_every_kind_of_host_beside_another() -> None:
     for first, second in itertools.product(KINDS, KINDS[::13]):
         check(world_of([("h0", first), ("h1", second)]))
+
+
+@pytest.mark.parametrize(
+    ("state", "wrong"),
+    [(("1", "2", A, A, True), {"serial": [2]}), (("1", "2", AB, A, True), {"edges_before": False})],
+    ids=["a batch too large", "edges too late"],
+)
+def test_a_wrong_plan_is_found_out(state: Any, wrong: dict[str, Any]) -> None:
+    def fleet() -> World:
+        other = ("1", "1", AB, AB, True)
+        third = [("h2", (other, "", WAYS[0]))] if "edges_before" in wrong else []
+        return world_of([("h0", (state, "", WAYS[0])), ("h1", (state, "", WAYS[0])), *third])
+
+    assert not live(fleet()).lost
+    assert live(fleet(), dataclasses.replace(fleet().plan(), **wrong)).lost
 
 
 def random_world(seed: int) -> World:
