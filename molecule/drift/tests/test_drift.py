@@ -115,7 +115,7 @@ def test_a_host_that_nobody_touched_has_no_difference(host: Host) -> None:
     assert differences(host) == []
 
 
-@pytest.fixture(params=SEEDS.values(), ids=SEEDS)
+@pytest.fixture(params=list(SEEDS.values()), ids=list(SEEDS))
 def seeded(host: Host, request: pytest.FixtureRequest) -> Iterator[Seed]:
     seed: Seed = request.param
     assert host.run(seed.inject).succeeded

@@ -19,7 +19,7 @@ INSTANCE = {
     "max_num_seqs": 1,
     "port": 7990,
 }
-CHANGED = {
+CHANGED: dict[str, Any] = {
     "vllm_instances": [INSTANCE],
     "vllm_listen_address": "127.0.0.2",
     "vllm_cpu_kvcache_gib": 3,
