@@ -20,40 +20,14 @@ if TYPE_CHECKING:
 
 PLAY_LIMIT_S: Final = 3600
 ADAPTERS: Final = ("lora-one", "lora-two", "lora-three")
-_CITY: Final[dict[str, Any]] = {"type": "string", "enum": ["Paris", "Rome", "Madrid"]}
-# What the site itself asks a new engine: the questions of molecule/full_stack.
+# What the site itself asks a new engine; molecule/full_stack shows that the model knows it.
 CASES: Final[list[dict[str, Any]]] = [
     {
         "name": "capital",
         "model": "smollm2",
-        "messages": [{"role": "user", "content": "What is the capital of France? Answer in one word."}],
+        "prompt": "What is the capital of France? Answer in one word.",
         "max_tokens": 16,
         "expect": {"contains": "Paris"},
-    },
-    {
-        "name": "colours",
-        "model": "smollm2",
-        "prompt": "The list of the colours: red,",
-        "max_tokens": 8,
-        "expect": {"contains": "blue"},
-    },
-    {
-        "name": "weather",
-        "model": "smollm2",
-        "messages": [{"role": "user", "content": "What is the weather in Paris, in celsius?"}],
-        "max_tokens": 96,
-        "tools": [
-            {
-                "type": "function",
-                "function": {
-                    "name": "get_weather",
-                    "description": "Tells today's weather in a city.",
-                    "strict": True,
-                    "parameters": {"type": "object", "properties": {"city": _CITY}, "required": ["city"]},
-                },
-            }
-        ],
-        "expect": {"tool_call": {"name": "get_weather"}},
     },
 ]
 # Clients of this machine have one address and one key.
@@ -72,7 +46,7 @@ class Site:
 
     at: ClassVar[dict[str, Any] | None] = None
 
-    def __init__(self, folder: Path, *, hosts: tuple[str, ...] = ("gpu1", "gpu2"), cases: bool = True) -> None:
+    def __init__(self, folder: Path, *, hosts: tuple[str, ...] = ("gpu1", "gpu2"), **settings: object) -> None:
         self.folder = folder
         shutil.copytree(INVENTORY, folder)  # with what its links point at
         shutil.rmtree(folder / "host_vars")
@@ -80,11 +54,11 @@ class Site:
         self._instance: dict[str, Any] = yaml.safe_load(text)["lab_instance"]
         self.bundle = "one"
         self._state: dict[str, Any] = {}
-        self.variables: dict[str, Any] = {"vllm_gate_cases": CASES if cases else []}
         groups: dict[str, Any] = yaml.safe_load((folder / "hosts.yml").read_text(encoding="utf-8"))
         rack = groups["all"]["children"]["rack"]["children"]
         rack["vllm_hosts"]["hosts"] = dict.fromkeys(hosts)
         self._write("hosts.yml", groups)
+        self._write("group_vars/all/zz_rollout.yml", settings)
         clients = yaml.safe_load((INVENTORY / "group_vars/edge_hosts/nginx.yml").read_text(encoding="utf-8"))
         self._clients: list[dict[str, Any]] = clients["nginx_clients"]
         self._clients[0] |= {"requests_per_minute": 60000, "burst": 10000, "concurrent": 64}
@@ -119,7 +93,7 @@ class Site:
         own["model"] = {**own["model"]}
         if revision != "first":
             own["model"]["revision"] = revisions()[revision]
-        self._write("group_vars/vllm_hosts/zz_change.yml", {"vllm_instances": [own], **self.variables})
+        self._write("group_vars/vllm_hosts/zz_change.yml", {"vllm_instances": [own], "vllm_gate_cases": CASES})
         runtime = {"vllm": vllm, "flavour": "cpu", "python": "3.11"}
         self._write("group_vars/all/zz_runtime.yml", {"stack_runtime": runtime})
         for name, text in (templates or {}).items():

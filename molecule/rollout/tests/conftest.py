@@ -1,5 +1,18 @@
 """The fleet, its inventory, and traffic while it is changed."""
 
-from testing.rollout_fixtures import fleet, site, under_traffic
+from __future__ import annotations
 
-__all__ = ["fleet", "site", "under_traffic"]
+import pytest
+
+from testing.rollout_fixtures import fleet, under_traffic
+from testing.rollout_site import Site
+
+__all__ = ["fleet", "under_traffic"]
+# Seconds: what is changed here is good, and rollout_faults has the default.
+SOAK = 20
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """Return the inventory of two hosts, each with one instance of the chat model."""
+    return Site(tmp_path_factory.mktemp("site") / "inventory", rollout_soak=SOAK)

@@ -58,7 +58,7 @@ def asked(url: str, mix: Mix, requests: int, **options: Any) -> list[Record]:
         if len(records) >= requests:
             stop.set()
 
-    asyncio.run(run_clients(Target(url), mix, note, stop, **{"clients": 2, "timeout_s": 2, **options}))
+    asyncio.run(run_clients(Target(url), mix, note, stop, **{"clients": 2, "timeout_s": 60, **options}))
     return records
 
 
@@ -77,8 +77,9 @@ def test_every_kind_from_a_healthy_engine_is_good() -> None:
 
 @pytest.mark.parametrize("fault", REASONS)
 def test_a_fault_is_told(fault: Fault) -> None:
+    hangs = fault is Fault.HANG
     with serving(lambda _: fault) as url:
-        records = asked(url, Mix("small"), 6 if fault is not Fault.HANG else 1, clients=1, timeout_s=2)
+        records = asked(url, Mix("small"), 1 if hangs else 6, clients=1, timeout_s=1 if hangs else 60)
     streamed, whole = REASONS[fault]
     for record in records:
         wanted = streamed if record.kind.endswith("streamed") else whole
@@ -115,18 +116,13 @@ def test_one_in_twenty_is_counted_and_the_others_are_good() -> None:
 
 
 def test_the_longest_time_without_a_good_answer_is_that_of_an_outage() -> None:
-    began = time.monotonic()
+    def record(start: float, reason: str = "") -> Record:
+        return Record(client=0, kind="chat", model="small", start=start, first=0.1, end=0.5, kept=True, reason=reason)
 
-    def fault(_: int) -> Fault:
-        return Fault.STATUS_503 if 0.4 < time.monotonic() - began < 1.4 else Fault.NONE
-
-    with serving(fault) as url:
-        records = []
-        while time.monotonic() - began < 2:
-            records += asked(url, EVERY, 4)
-    summary = summarise(records)
-    assert summary.failed > 0
-    assert 0.7 < summary.gap_s < 1.9
+    rows = [record(0), record(1), record(2, "HTTP 503"), record(3, "HTTP 503"), record(6), record(7)]
+    assert summarise(rows).gap_s == 5
+    assert summarise(rows[:4]).gap_s == 2, "an outage that goes on to the end counts"
+    assert summarise(rows[4:]).gap_s == 1
 
 
 def test_the_same_seed_asks_the_same() -> None:
@@ -150,7 +146,7 @@ def test_the_program_ends_what_runs_when_it_is_told_to_stop(tmp_path: Path) -> N
             local_edge.wait_for(lambda: output.exists() and output.stat().st_size > 0)
             time.sleep(0.2)  # within the next requests
             program.send_signal(signal.SIGTERM)
-            told, _ = program.communicate(timeout=30)
+            told, _ = program.communicate(timeout=300)
     records = read_records(output)
     assert program.returncode == 0, told
     assert [record for record in records if not record.ok] == []
@@ -203,7 +199,7 @@ def _while(options: list[str], act: Callable[[], object] | None) -> int:
         if act:
             time.sleep(1.0)
             act()
-        program.communicate(timeout=60)
+        program.communicate(timeout=300)
     return program.returncode
 
 
