@@ -15,4 +15,4 @@ SOAK = 20
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     """Return the inventory of two hosts, each with one instance of the chat model."""
-    return Site(tmp_path_factory.mktemp("site") / "inventory", rollout_soak=SOAK)
+    return Site(tmp_path_factory.mktemp("site") / "inventory", stack_rollout_soak=SOAK)

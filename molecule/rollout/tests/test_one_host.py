@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory, site: Site, fleet: Fleet) -> tuple[Site, Fleet]:
     """Return an inventory with gpu1 only, and have the edge know no other host."""
-    own = Site(tmp_path_factory.mktemp("alone") / "inventory", hosts=("gpu1",), rollout_soak=20)
+    own = Site(tmp_path_factory.mktemp("alone") / "inventory", hosts=("gpu1",), stack_rollout_soak=20)
     own.bundle = site.bundle
     own.bring()
     return own, Fleet({"gpu1": fleet["gpu1"]}, fleet.edge)

@@ -83,9 +83,7 @@ def _engine(host: str, generation: Mapping[str, Any], url: str) -> dict[str, Any
     }
 
 
-def generations_before(
-    found: Mapping[str, Any], names: Sequence[str], plan: Mapping[str, Any]
-) -> list[dict[str, Any]]:
+def generations_before(found: Mapping[str, Any], names: Sequence[str], plan: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return what served before a change, to be made live again; an instance that is new has nothing.
 
     Where the live generation is the wanted one, a run that died had switched to it: the one before it is meant.
@@ -108,7 +106,10 @@ def generations_before(
 
 
 def previous_plan(
-    found: Mapping[str, Any], host: str, only_from: Mapping[str, str], returns: bool = True  # noqa: FBT001, FBT002 - a filter
+    found: Mapping[str, Any],
+    host: str,
+    only_from: Mapping[str, str],
+    returns: bool = True,  # noqa: FBT001, FBT002 - a filter
 ) -> dict[str, Any]:
     """Return a plan, as vllm_plan returns it, that makes the generation before of every instance live.
 
@@ -121,7 +122,9 @@ def previous_plan(
     back = {
         name: there["before"]
         for name, there in found["instances"].items()
-        if returns and there["before"] and only_from.get(f"{host}:{name}", "" if only_from else there["live"]) == there["live"]
+        if returns
+        and there["before"]
+        and only_from.get(f"{host}:{name}", "" if only_from else there["live"]) == there["live"]
     }
     chosen = {name: back.get(name, there["generation"]) for name, there in found["instances"].items()}
     return {"instances": [_as_planned(one, found) for one in chosen.values() if one], "removed": [], "read_by": {}}

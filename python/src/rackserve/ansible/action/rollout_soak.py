@@ -67,7 +67,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             found = soak_gates(soak, rows_of(asked["before"], calm), rows_of(asked["after"]))
             gates += found
             records += [
-                {"kind": "gate", "instance": one["name"], "gate": gate["name"], **{k: gate[k] for k in gate if k != "name"}}
+                {
+                    "kind": "gate",
+                    "instance": one["name"],
+                    "gate": gate["name"],
+                    **{k: gate[k] for k in gate if k != "name"},
+                }
                 for gate in found
             ]
         failed = "; ".join(gate["line"] for gate in gates if gate["ok"] is False)

@@ -113,7 +113,9 @@ def list_gpus() -> str:
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec={"read_by": {"type": "dict", "default": {}}}, supports_check_mode=True)
-    listed = run(["systemctl", "list-units", "--plain", "--no-legend", "--state=active,activating", "vllm@*.service"])[1]
+    listed = run(["systemctl", "list-units", "--plain", "--no-legend", "--state=active,activating", "vllm@*.service"])[
+        1
+    ]
     running, found = [row.split()[0] for row in listed.splitlines() if row.strip()], {}
     for name in instances():
         live = linked(name)
