@@ -37,7 +37,10 @@ WORKERS: Final = 4
 # Paths that the template has, by what stands for them in a folder.
 _PATHS: Final = {"/var/log/nginx": "log", "/run/nginx.pid": "nginx.pid"}
 # One that generates and one that embeds.
-INSTANCES: Final = {"gpu1:a": {"served_names": ["small"]}, "gpu1:b": {"served_names": ["vectors"], "task": "embed"}}
+INSTANCES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "gpu1:a": {"served_names": ["small"]},
+    "gpu1:b": {"served_names": ["vectors"], "task": "embed"},
+}
 _TEMPORARY: Final = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 
