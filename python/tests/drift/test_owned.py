@@ -36,6 +36,8 @@ INSTANCE = {
 }
 OPTIONS = HostOptions(
     vllm="0.32.0",
+    release="0.32.0-0123",
+    templates=ROLES / "vllm/templates",
     flavour="cuda",
     listen_address="10.0.0.5",
     allowed_clients=[],

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 from typing import TYPE_CHECKING, Any
 
+from rackserve.ansible.module_utils.rackserve_soak import alerts_of
 from rackserve.ansible.modules import host_evidence as he
 
 if TYPE_CHECKING:
@@ -61,8 +62,8 @@ def test_marks_of_an_edge_are_read_and_other_hosts_have_none(tmp_path: Path) -> 
 
 def test_alerts_are_read_and_an_answer_that_is_none_has_none() -> None:
     alert = {"labels": {"alertname": "X"}, "state": "firing"}
-    assert he.alerts_of(json.dumps({"data": {"alerts": [alert]}})) == [alert]
-    assert he.alerts_of("") is he.alerts_of("<html>") is None
+    assert alerts_of(json.dumps({"data": {"alerts": [alert]}})) == [alert]
+    assert alerts_of("") is alerts_of("<html>") is None
 
 
 def test_a_filesystem_is_listed_once(tmp_path: Path) -> None:

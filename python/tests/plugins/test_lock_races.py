@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from rackserve.ansible.module_utils.rackserve_host import host_lock
 from rackserve.ansible.modules import run_lock
 
 if TYPE_CHECKING:
@@ -106,6 +107,6 @@ def test_a_line_that_a_power_loss_cut_short_does_not_swallow_the_next(tmp_path: 
 
 def test_a_module_at_work_is_a_sign_of_life(tmp_path: Path) -> None:
     run_lock.take(str(tmp_path), {"run": "1"}, [], 0)
-    with run_lock.host_lock(str(tmp_path / run_lock.WORK), 1):
+    with host_lock(str(tmp_path / run_lock.WORK), 1):
         assert run_lock.take(str(tmp_path), {"run": "2"}, [], 0)["busy"]
     assert not run_lock.take(str(tmp_path), {"run": "2"}, [], 0)["busy"]

@@ -318,7 +318,7 @@ def test_a_command_names_the_folder_of_the_record(site: Site) -> None:
     assert json.loads((folder / "record.json").read_text())["entry"]["run"] == folder.name
 
 
-READS_ONLY = {"check_preflight", "read_locks", "verify_fleet"}
+READS_ONLY = {"check_preflight", "compare_fleet", "read_locks", "verify_fleet"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "playbooks").glob("*.yml")), ids=lambda path: path.stem)

@@ -47,21 +47,24 @@ def gates_after(
         host: the host's name.
         names: instances that change.
         measured: results of the measurements.
-        settings: `cases` (raw) and `site` (the inventory's folder); the others are options of the module.
+        settings: `cases`, `instances` (both as the inventory has them) and `site` (its folder); the others are options
+            of the module.
 
     Raises:
         InputError: for a wrong case.
     """
     before = {result["__rollout_item"]["instance"]: result["measured"] for result in measured if "measured" in result}
-    cases = vllm.parse_gate_cases(settings["cases"], Path(settings["site"]))
-    limits = {key: value for key, value in settings.items() if key not in {"cases", "site"}}
+    site = Path(settings["site"])
+    limits = {key: value for key, value in settings.items() if key not in {"cases", "instances", "site"}}
     wanted = [one for one in plan["instances"] if one["name"] in names]
     return [
         {
             "mode": "judge",
             **_engine(host, {**one, "golden_identity": one["probe"].get("golden_identity", "")}, one["url"]),
             "before": before.get(f"{host}:{one['name']}", {}),
-            "cases": vllm.gate_cases_of(cases, one["name"], one["served_names"], one["task"]),
+            "cases": vllm.gate_cases_of(settings["cases"], settings["instances"], one["name"], site)
+            if settings["cases"]
+            else [],
             **limits,
         }
         for one in wanted
@@ -70,7 +73,7 @@ def gates_after(
 
 def _engine(host: str, generation: Mapping[str, Any], url: str) -> dict[str, Any]:
     """Return where an engine is asked, and what it is; without a socket it is asked through its entry."""
-    engine, config = str(generation["engine"]), generation["config"]
+    engine, config = str(generation["engine"]), generation.get("config") or {}
     return {
         "engine": engine if engine.startswith("/") else url.removeprefix("http://"),
         "instance": f"{host}:{generation['name']}",
@@ -78,7 +81,7 @@ def _engine(host: str, generation: Mapping[str, Any], url: str) -> dict[str, Any
         "task": generation["task"],
         "adapters": bool(config.get("enable-lora")),
         "tool_parser": config.get("tool-call-parser") or "",
-        "identity": generation["golden_identity"] or f"model={config.get('model')}@{config['revision']}",
+        "identity": generation["golden_identity"] or f"model={config.get('model')}@{config.get('revision')}",
         "template": config.get("chat-template") or "",
     }
 

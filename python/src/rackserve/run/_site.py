@@ -29,7 +29,7 @@ def run_site(
     variables: Mapping[str, object] | None = None,
     playbook_name: str = "site.yml",
 ) -> tuple[RunResult, Fleet]:
-    """Run site.yml, or another playbook of the whole site, with a record; what changes hosts runs under the site's lock.
+    """Run site.yml, or another playbook of the whole site, with a record; a run that changes hosts has the site's lock.
 
     Args:
         directory: the inventory, or None for the lab's.

@@ -141,7 +141,8 @@ class Edge:
 
     def marks(self) -> list[dict[str, Any]]:
         """Return the marks of the state on disk."""
-        return list(parse_marks(_text(self.places.state), self.places.state))
+        found: list[dict[str, Any]] = parse_marks(_text(self.places.state), self.places.state)
+        return found
 
     def write(self, path: str, text: str) -> None:
         """Write a file, or remove it where there was none; a worker, which is no root, reads the upstreams."""

@@ -22,7 +22,8 @@ instances:
     By name: `live`, `previous` and `candidate` (digests, empty for none), `active` (whether the live engine's unit
     is), `seconds` (from the start of its engine to its first token; 0 unknown), `generation` and `before` (what
     generation.json of the live one and of the one before says), `complete` (digests), `others` (units of other
-    generations that run), `memory` (bytes that the live engine's unit uses), `listens` (address and port of its listener).
+    generations that run), `memory` (bytes that the live engine's unit uses), `listens` (address and port of its
+    listener).
   type: dict
   returned: always
 stale: {description: Running units that started before their files last changed., type: list, returned: always}
