@@ -102,9 +102,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving(behaviour: Behaviour) -> Iterator[str]:
+def serving(behaviour: Behaviour, kind: type[Handler] = Handler) -> Iterator[str]:
     """Serve on a free port of loopback and give the address."""
-    handler = type("Bound", (Handler,), {"behaviour": behaviour})
+    handler = type("Bound", (kind,), {"behaviour": behaviour})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     server.block_on_close = False

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
+import re
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -119,6 +123,84 @@ def close(engine: Engine, _: bytes) -> None:
 
 def test_an_engine_that_is_lost_counts_also_with_a_grammar(nginx: Edge) -> None:
     assert f'requests_total{{{PLACE},status="502"}}' in counted(nginx, GRAMMARS["a schema"], close)
+
+
+BROKEN = 'upstream_broken_answers_total{upstream="gpu1:a"}'
+ERROR = 'data: {"error": {"message": "the engine died"}}\n\n'
+
+
+def broken_off(engine: Engine, _: bytes) -> None:
+    """Begin a stream, and close the connection before its end."""
+    engine.send_response(200)
+    engine.send_header("Content-Type", "text/event-stream")
+    engine.send_header("Transfer-Encoding", "chunked")
+    engine.end_headers()
+    engine.wfile.write(b"a\r\ndata: {}\n\n\r\n")
+    engine.wfile.flush()
+    time.sleep(0.2)
+    engine.close_connection = True
+
+
+def cut_short(engine: Engine, _: bytes) -> None:
+    """Announce more of an answer than comes."""
+    engine.send_response(200)
+    engine.send_header("Content-Type", "application/json")
+    engine.send_header("Content-Length", "100")
+    engine.end_headers()
+    engine.wfile.write(b'{"a": ')
+    engine.wfile.flush()
+    engine.close_connection = True
+
+
+def erring(engine: Engine, _: bytes) -> None:
+    engine.stream([(0, "data: {}\n\n"), (0.05, ERROR), (0.05, "data: [DONE]\n\n")])
+
+
+def quoting(engine: Engine, _: bytes) -> None:
+    """Say in an answer what an error looks like."""
+    said = json.dumps({"choices": [{"delta": {"content": ERROR}}]})
+    engine.stream([(0, f"data: {said}\n\n"), (0, "data: [DONE]\n\n")])
+
+
+def asked_for(nginx: Edge, answer: Callable[[Engine, bytes], None], **asked: Any) -> float:
+    """Ask, and return how many answers of the instance were counted as broken."""
+    nginx.engines.answer = answer
+    before = nginx.series()
+    with contextlib.suppress(http.client.HTTPException, OSError):
+        nginx.complete(prompt="a", **asked)
+    wait_for(lambda: any(name.startswith("requests_total") for name in nginx.grown(before)))
+    return nginx.grown(before).get(BROKEN, 0)
+
+
+def test_the_counter_of_broken_answers_begins_at_zero(nginx: Edge) -> None:
+    assert {name for name in nginx.series() if name.startswith("upstream_broken")} >= {BROKEN}
+
+
+@pytest.mark.parametrize("answer", [broken_off, cut_short, erring])
+def test_an_answer_that_an_engine_breaks_off_is_counted(nginx: Edge, answer: Callable[[Engine, bytes], None]) -> None:
+    assert asked_for(nginx, answer) == 1
+
+
+@pytest.mark.parametrize("answer", [quoting, telling(200, "{}"), telling(500, "{}")])
+def test_another_answer_is_not(nginx: Edge, answer: Callable[[Engine, bytes], None]) -> None:
+    assert asked_for(nginx, answer) == 0
+
+
+def test_an_error_that_a_grammar_may_have_caused_is_not(nginx: Edge) -> None:
+    assert asked_for(nginx, erring, **GRAMMARS["a schema"]) == 0
+
+
+def test_a_client_that_hangs_up_breaks_no_answer(nginx: Edge) -> None:
+    nginx.engines.answer = lambda engine, _: engine.stream([(0.1, "data: {}\n\n")] * 15)
+    before, body = nginx.series(), json.dumps({"model": "small", "prompt": "a"}).encode()
+    head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer rsk-roomy\r\n"
+    link = nginx.connect()
+    link.sendall(f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    link.recv(1000)
+    time.sleep(0.3)
+    link.close()
+    wait_for(lambda: any(name.startswith("requests_total") for name in nginx.grown(before)))
+    assert BROKEN not in nginx.grown(before)
 
 
 SAID = "data: {}\n\n"

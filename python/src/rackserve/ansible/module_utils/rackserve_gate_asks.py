@@ -32,12 +32,11 @@ TRIES = 3
 SERVER_ERROR = 500
 OK = 200
 WARM_UP = 2
-PASSES, ANSWERS, TOKENS = 3, 8, 24
+ANSWERS, ANSWERS_BEFORE, TOKENS = 30, 60, 24
 # Requests at once in the gate `errors`, few beside real traffic.
 AT_ONCE = 4
 ENOUGH_FAILURES = 5
 LOAD = ("vllm:num_requests_running", "vllm:num_requests_waiting")
-_WORK = 60_000
 
 
 class Event(NamedTuple):
@@ -117,6 +116,7 @@ def _events(answer: http.client.HTTPResponse, began: float) -> List[Event]:  # n
             continue
         at, payload = time.monotonic() - began, line[len(b"data:") :].strip()
         if payload == b"[DONE]":
+            answer.read()  # the end of the connection is the engine's
             return events
         data = json.loads(payload)
         if "error" in data:
@@ -164,13 +164,6 @@ def golden_before(engine: Engine) -> Optional[Dict[str, Any]]:  # noqa: UP006, U
     return None
 
 
-def _work_ms() -> float:
-    """Return the milliseconds of a fixed piece of work of the host's CPU."""
-    began = time.perf_counter()
-    sum(range(_WORK))
-    return 1000 * (time.perf_counter() - began)
-
-
 def _prompt(number: int) -> str:
     """Return a text that no cache of prefixes has: its beginning is its own."""
     return f"{random.randrange(10**8):08d}-{number}. Tell a story of a lighthouse keeper and the sea, and of a ship:"  # noqa: S311 - no secret
@@ -178,7 +171,7 @@ def _prompt(number: int) -> str:
 
 def timed(engine: Engine, number: int) -> Optional[Dict[str, float]]:  # noqa: UP006, UP045
     """Return the times of one answer in milliseconds, see `speed_of`; None where it was none."""
-    row = {"load": engine.load(), "cpu_ms": min(_work_ms() for _ in range(3))}
+    row = {"load": engine.load()}
     if engine.settings.task != "generate":
         path = {"embed": "/v1/embeddings", "score": "/v1/score"}[engine.settings.task]
         body = {"input": _prompt(number)} if path.endswith("embeddings") else {"text_1": "A", "text_2": _prompt(number)}
@@ -201,25 +194,22 @@ def timed(engine: Engine, number: int) -> Optional[Dict[str, float]]:  # noqa: U
     }
 
 
-def speed(engine: Engine, seconds: float) -> List[List[Dict[str, float]]]:  # noqa: UP006
-    """Return the times of short answers, one after the other, in passes; the first answers are not counted.
+def speed(engine: Engine, answers: int, seconds: float) -> List[Dict[str, float]]:  # noqa: UP006
+    """Return the times of short answers, one after the other; the first answers are not counted.
 
     Args:
         engine: the engine.
+        answers: how many.
         seconds: after so long no other answer is asked for.
     """
-    end, passes = time.monotonic() + seconds, []
-    for number in range(WARM_UP):
-        timed(engine, number)
-    for _ in range(PASSES):
-        rows = []
-        for number in range(ANSWERS):
-            if time.monotonic() > end:
-                break
-            row = timed(engine, number)
-            rows += [row] if row else []
-        passes.append(rows)
-    return [rows for rows in passes if rows]
+    end = time.monotonic() + seconds
+    rows = []
+    for number in range(WARM_UP + answers):
+        if time.monotonic() > end:
+            break
+        row = timed(engine, number)
+        rows += [row] if row and number >= WARM_UP else []
+    return rows
 
 
 def tools(engine: Engine, parser: str) -> Dict[str, Dict[str, str]]:  # noqa: UP006

@@ -61,9 +61,9 @@ def grown(before: Mapping[str, Counts], after: Mapping[str, Counts]) -> Counts:
         after: the same later. Counters that fell are those of an nginx that was started meanwhile.
     """
     found: Counts = {}
-    for edge, counts in after.items():
-        for label, row in counts.items():
-            was = before.get(edge, {}).get(label, {})
+    for edge in sorted(before.keys() & after.keys()):
+        for label, row in after[edge].items():
+            was = before[edge].get(label, {})
             restarted = any(value < was.get(key, 0.0) for key, value in row.items())
             total = found.setdefault(label, {"requests": 0.0, "errors": 0.0, "broken": 0.0})
             for key, value in row.items():

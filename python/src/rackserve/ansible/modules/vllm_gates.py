@@ -97,7 +97,7 @@ def measure(params: Mapping[str, Any]) -> Dict[str, Any]:  # noqa: UP006
     if not came:
         return {**known, "token": False, "detail": detail}
     generates = params["task"] == "generate"
-    passes = asks.speed(engine, params["seconds"])
+    answers = asks.speed(engine, asks.ANSWERS_BEFORE, params["seconds"])
     return {
         **known,
         "token": True,
@@ -105,7 +105,7 @@ def measure(params: Mapping[str, Any]) -> Dict[str, Any]:  # noqa: UP006
         "golden": asks.golden_before(engine),
         "tools": asks.tools(engine, params["tool_parser"]) if generates and params["tool_parser"] else {},
         "chat": asks.template(engine) if generates else None,
-        "speed": gates.speed_of(passes) if passes else None,
+        "speed": gates.speed_of(answers),
         "requests": engine.sent,
         "failed": engine.failed,
     }
@@ -180,10 +180,10 @@ def judge_speed(engine: asks.Engine, label: str, before: Mapping[str, Any], para
     """Measure until the engine is not slower, a few times."""
     was = before.get("speed") if before.get("task") == params["task"] else None
     best: gates.Gate = {}
-    passes: List[List[Dict[str, float]]] = []  # noqa: UP006
+    answers: List[Dict[str, float]] = []  # noqa: UP006
     for _ in range(SPEED_LOOKS):
-        passes += asks.speed(engine, params["seconds"])
-        now = gates.speed_of(passes) if passes else {"answers": 0, "load": 0.0}
+        answers += asks.speed(engine, asks.ANSWERS, params["seconds"])
+        now = gates.speed_of(answers)
         best = gates.judge_speed(label, was, now, params["slower_percent"])
         if best["ok"] is not False:
             break
