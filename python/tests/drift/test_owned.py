@@ -270,7 +270,7 @@ def test_a_path_of_a_role_is_seen() -> None:
     seen = {one for role in ROLES.iterdir() if role.is_dir() for one in written(role)}
     for path in (
         "/etc/nginx/tls/server.crt",
-        "/etc/vllm/instances/chat.env",
+        "/etc/nginx/tls/server.key",
         "/etc/prometheus/alertmanager.yml",
         "/usr/local/lib/rackserve/host_state.pyz",
         "/var/cache/huggingface",

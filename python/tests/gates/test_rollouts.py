@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from rackserve.ansible.module_utils import rackserve_gate_asks as asks
 from rackserve.ansible.modules import vllm_gates
-from rackserve.ansible.modules.vllm_gates import asks
 from testing.stand_in_vllm import Traits, engine
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def test_an_engine_that_is_thirty_percent_slower_is_caught_by_its_speed(before: 
 
 def test_times_are_those_of_the_engine() -> None:
     """Three times as slow, which the most starved machine tells."""
-    steps = {"first_s": 0.05, "gap_s": 0.01}
+    steps: Any = {"first_s": 0.05, "gap_s": 0.01}
     with engine(Traits(**steps)) as one, engine(Traits(**steps, slower=3.0)) as other:
         engines = [vllm_gates.engine_of(options(address)) for address in (one, other)]
         rows = [asks.timed(each, 1) for each in engines]
@@ -199,7 +199,7 @@ def test_a_pooling_engine_is_compared(clock: Clock, task: str) -> None:
 @pytest.mark.usefixtures("clock")
 def test_a_parser_is_tested_where_the_model_calls_nothing_by_itself() -> None:
     """The lab's small model calls no tool; its answer is dictated."""
-    silent = {"tools": "silent"}
+    silent: Any = {"tools": "silent"}
     was = measured(Traits(**silent))
     assert {one["kind"] for key, one in was["tools"].items() if key.startswith("prompt")} == {"silent"}
     assert {one["kind"] for key, one in was["tools"].items() if key.startswith("written")} == {"called"}
