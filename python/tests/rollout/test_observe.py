@@ -92,6 +92,7 @@ def test_a_long_value_is_cut() -> None:
 def test_files_that_were_changed_by_hand_and_an_old_listener_are_told() -> None:
     one = observed(wanted(), found(stale=["vllm@a.02.service", "vllm-proxy@a.socket"]))
     assert (one["changes"], one["entry"]) == (["its files were changed by hand"], "restarts")
+    assert (one["live"], one["way"]) == ("01, changed by hand", "drain"), "the same unit cannot run twice"
 
 
 ROOM = {"index": "0", "uuid": "GPU-1", "free": 50 * GIB, "total": 100 * GIB}

@@ -59,12 +59,12 @@ def _instances(
         restarts = bool(want) and (want or {}).get("listener") in found["stale"]
         yield {
             "name": name,
-            "live": there.get("live") or None,
+            "live": f"{there.get('live')}, changed by hand" if stale else there.get("live") or None,
             "wanted": want["digest"] if want else None,
             "live_names": live.get("served_names", []),
             "wanted_names": want["served_names"] if want else [],
             "serves": bool(there.get("active")),
-            "way": "beside" if beside and want and _fits(want, there, found) else "drain",
+            "way": "beside" if beside and want and not stale and _fits(want, there, found) else "drain",
             "entry": "moves" if moves else "restarts" if restarts else "same",
             "changes": [*changed_words(live, want), *(["its files were changed by hand"] if stale else [])],
             "start_s": there.get("seconds") or None,
