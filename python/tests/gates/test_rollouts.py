@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rackserve.ansible.module_utils import rackserve_gate_asks as asks
 from rackserve.ansible.modules import vllm_gates
+from rackserve.ansible.modules.vllm_gates import asks
 from testing.stand_in_vllm import Traits, engine
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ class Clock:
 
     def __init__(self) -> None:
         self.random = random.Random(11)  # noqa: S311 - no secret
-        self.slower = 1.0
+        self.slower, self.load = 1.0, 0.0
 
     def timed(self, engine: Any, _: int) -> dict[str, float]:
-        step = self.slower * self.random.lognormvariate(0, 0.08) * (1.5 if self.random.random() < 0.2 else 1.0)
-        row = {"load": engine.load(), "first_ms": 40 * step}
-        more = {"between_ms": 10 * step, "p95_ms": 12 * step * self.random.lognormvariate(0, 0.05)}
+        step = self.slower * (1 + abs(self.random.gauss(0, 0.1))) * (1.8 if self.random.random() < 0.5 else 1.0)
+        row = {"load": self.load, "first_ms": 40 * step}
+        more = {"between_ms": 10 * step, "p95_ms": 12 * step * (1 + abs(self.random.gauss(0, 0.05)))}
         return row if engine.settings.task != "generate" else {**row, **more}
 
 
@@ -75,15 +75,17 @@ def verdicts(gates: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {name: one["ok"] for name, one in gates.items()}
 
 
-@pytest.fixture
-def before(clock: Clock) -> dict[str, Any]:
-    assert clock.slower == 1.0
-    return measured()
+@pytest.fixture(scope="module")
+def before() -> dict[str, Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asks, "timed", Clock().timed)
+        return measured()
 
 
 GOOD = {"token": True, "golden": True, "cases": None, "tools": True, "template": True, "errors": True, "speed": True}
 
 
+@pytest.mark.usefixtures("clock")
 def test_a_good_engine_passes_every_gate(before: dict[str, Any]) -> None:
     said = {"Greet me.": "Hello there"}
     found = judged(Traits(said=said), before, cases=[CASE])
@@ -111,6 +113,7 @@ BAD: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("same_template", [True, False], ids=["same template", "template changed"])
 @pytest.mark.parametrize(("gate", "traits"), BAD.values(), ids=BAD)
 def test_a_bad_engine_is_caught_by_the_gate_that_should(
@@ -132,8 +135,8 @@ def test_an_engine_that_is_thirty_percent_slower_is_caught_by_its_speed(before: 
 
 def test_times_are_those_of_the_engine() -> None:
     """Three times as slow, which the most starved machine tells."""
-    steps: Any = {"first_s": 0.05, "gap_s": 0.01}
-    with engine(Traits(**steps)) as one, engine(Traits(**steps, slower=3.0)) as other:
+    steps: dict[str, Any] = {"first_s": 0.05, "gap_s": 0.01}
+    with engine(Traits(**steps)) as one, engine(Traits(**steps, slower=3.0, others=2)) as other:
         engines = [vllm_gates.engine_of(options(address)) for address in (one, other)]
         rows = [asks.timed(each, 1) for each in engines]
     for row, slower in zip(rows, (1, 3), strict=True):
@@ -141,8 +144,10 @@ def test_times_are_those_of_the_engine() -> None:
         assert row["first_ms"] >= 45 * slower
         assert row["between_ms"] >= 8 * slower
         assert row["p95_ms"] >= row["between_ms"]
+        assert row["load"] == (0 if slower == 1 else 2)
 
 
+@pytest.mark.usefixtures("clock")
 def test_an_engine_without_a_token_is_asked_for_nothing_else(before: dict[str, Any]) -> None:
     traits = Traits(silent=True)
     found = judged(traits, before)
@@ -150,6 +155,7 @@ def test_an_engine_without_a_token_is_asked_for_nothing_else(before: dict[str, A
     assert len(traits.requests) == 3
 
 
+@pytest.mark.usefixtures("clock")
 def test_a_case_of_the_site_is_caught(before: dict[str, Any]) -> None:
     found = judged(Traits(), before, cases=[CASE])
     assert verdicts(found) == {**GOOD, "cases": False}
@@ -164,12 +170,14 @@ def test_a_new_instance_is_judged_alone() -> None:
     assert verdicts(judged(Traits(template="last"), {}))["template"] is False
 
 
+@pytest.mark.usefixtures("clock")
 def test_other_weights_are_not_compared(before: dict[str, Any]) -> None:
     found = judged(Traits(shift=0.6, template="alpaca"), before, identity=IDENTITY.replace("m@1", "m@2"))
     assert verdicts(found) == {**GOOD, "golden": None}
     assert "model changed" in found["golden"]["line"]
 
 
+@pytest.mark.usefixtures("clock")
 def test_another_release_of_the_same_weights_is_compared(before: dict[str, Any]) -> None:
     identity = IDENTITY.replace("0.32.0", "0.33.0")
     assert verdicts(judged(Traits(jitter=0.02), before, identity=identity)) == GOOD
@@ -199,7 +207,7 @@ def test_a_pooling_engine_is_compared(clock: Clock, task: str) -> None:
 @pytest.mark.usefixtures("clock")
 def test_a_parser_is_tested_where_the_model_calls_nothing_by_itself() -> None:
     """The lab's small model calls no tool; its answer is dictated."""
-    silent: Any = {"tools": "silent"}
+    silent: dict[str, Any] = {"tools": "silent"}
     was = measured(Traits(**silent))
     assert {one["kind"] for key, one in was["tools"].items() if key.startswith("prompt")} == {"silent"}
     assert {one["kind"] for key, one in was["tools"].items() if key.startswith("written")} == {"called"}
@@ -217,7 +225,9 @@ def test_tool_calls_that_were_never_right_are_no_fault_of_the_new_engine() -> No
 
 
 def test_nothing_is_said_of_speed_under_another_load(clock: Clock) -> None:
-    was = measured(Traits(others=4))
+    clock.load = 4.0
+    was = measured()
+    clock.load = 0.0
     found = judged(Traits(), was)
     assert verdicts(found) == {**GOOD, "speed": None}
     assert "less load than before" in found["speed"]["line"]
@@ -232,6 +242,7 @@ def test_an_engine_before_that_gives_no_token_is_no_measure() -> None:
     assert verdicts(judged(Traits(), was)) == {**GOOD, "golden": None, "speed": None}
 
 
+@pytest.mark.usefixtures("clock")
 def test_twenty_good_engines_stop_nothing(before: dict[str, Any]) -> None:
     for seed in range(20):
         traits = Traits(random=random.Random(seed), noise=0.1, jitter=0.01)  # noqa: S311 - no secret
