@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rackserve.ansible.modules import vllm_gates
-from rackserve.ansible.modules.vllm_gates import asks
 from testing.stand_in_vllm import Traits, engine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+asks = vllm_gates.asks  # type: ignore[attr-defined] # under the name that the module uses
 IDENTITY = "model=o/m@1 vllm=0.32.0+cpu dtype=bfloat16 quantization=none kv=auto gpus=none"
 CASE = {"name": "greeting", "prompt": "Greet me.", "max_tokens": 8, "expect": {"contains": "Hello"}}
 

@@ -39,7 +39,7 @@ local families = {
     { "holds_total", "counter", "Requests that were held for an instance to return to rotation, by how it ended.",
         { "model", "outcome" } },
     { "upstream_broken_answers_total", "counter",
-        "Answers that an instance began with 2xx and broke off, or ended with an error.", { "upstream" } },
+        "Answers with 2xx that an instance broke off, or ended with an error in the stream.", { "upstream" } },
 }
 
 local OPEN = {
