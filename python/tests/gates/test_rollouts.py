@@ -51,6 +51,7 @@ def options(address: str, **more: Any) -> dict[str, Any]:
         "identity": IDENTITY,
         "template": "",
         "before": {},
+        "speed": "with",
         "cases": [],
         "slower_percent": 20.0,
         "requests": 20,
@@ -131,6 +132,12 @@ def test_an_engine_that_is_thirty_percent_slower_is_caught_by_its_speed(before: 
     found = judged(Traits(), before)
     assert verdicts(found) == {**GOOD, "speed": False}, found
     assert "slower: first token" in found["speed"]["line"]
+
+
+@pytest.mark.usefixtures("clock")
+def test_the_speed_is_judged_with_the_other_gates_or_apart(before: dict[str, Any]) -> None:
+    assert verdicts(judged(Traits(), before, speed="alone")) == {"speed": True}
+    assert verdicts(judged(Traits(), before, speed="without")) == {key: GOOD[key] for key in GOOD if key != "speed"}
 
 
 def test_times_are_those_of_the_engine() -> None:
