@@ -60,7 +60,7 @@ def gates_after(
     return [
         {
             "mode": "judge",
-            **_engine(host, {**one, "golden_identity": one["probe"].get("golden_identity", "")}, one["url"]),
+            **_engine(host, one, one["url"]),
             "before": before.get(f"{host}:{one['name']}", {}),
             "cases": vllm.gate_cases_of(settings["cases"], settings["instances"], one["name"], site)
             if settings["cases"]
@@ -81,7 +81,7 @@ def _engine(host: str, generation: Mapping[str, Any], url: str) -> dict[str, Any
         "task": generation["task"],
         "adapters": bool(config.get("enable-lora")),
         "tool_parser": config.get("tool-call-parser") or "",
-        "identity": generation["golden_identity"] or f"model={config.get('model')}@{config.get('revision')}",
+        "identity": generation["identity"],
         "template": config.get("chat-template") or "",
     }
 
@@ -140,7 +140,6 @@ def _as_planned(generation: Mapping[str, Any], found: Mapping[str, Any]) -> dict
         **generation,
         "digests": digests,
         "environment": generation["visible"],
-        "probe": {"golden_identity": generation["golden_identity"]},
         "model": generation["served_names"][0],
         "listener": f"vllm-proxy@{name}.socket",
         "url": f"http://{found['instances'][name]['listens']}",

@@ -23,7 +23,7 @@ from rackserve.vllm._config import cli_args, config_of, environment_of
 from rackserve.vllm._instances import parse_instances
 from rackserve.vllm._models import model_findings
 from rackserve.vllm._notices import tool_notices
-from rackserve.vllm._probe_settings import probe_settings
+from rackserve.vllm._probe_settings import golden_identity, probe_settings
 from rackserve.vllm._releases import release_of
 from rackserve.vllm._resolve import adapter_sources, resolve_paths
 from rackserve.vllm._units import engine_address, listener_of, start_plan, timer_of, unit_of
@@ -106,6 +106,7 @@ class InstancePlan:
         model: first of the served names.
         cli_args: arguments before `--config`.
         runtime: folder of the vLLM environment on the host.
+        identity: what model, revision, types and GPUs answer: the same ones answer alike.
         digests: of `environment`, `probe` and the `settings` of the unit, to tell what two generations differ in.
         engine: where the engine listens: a socket's path, or host:port.
         after: instances that it starts after.
@@ -128,6 +129,7 @@ class InstancePlan:
     runtime: str
     environment: dict[str, str]
     probe: dict[str, Any]
+    identity: str
     digests: dict[str, str]
     engine: str
     after: list[str]
@@ -295,6 +297,7 @@ def _generation(
         runtime=options.runtime,
         environment=environment,
         probe=probe,
+        identity=golden_identity(instance, {"vllm": options.vllm, "flavour": options.flavour}),
         digests={
             "environment": _short_digest(environment),
             "probe": _short_digest({**probe, "engine": ""}),
@@ -353,7 +356,7 @@ def _settings(plan: InstancePlan, options: HostOptions, unit: Mapping[str, Any])
         "served_names": plan.served_names,
         "task": plan.task,
         "engine": plan.engine,
-        "golden_identity": plan.probe.get("golden_identity", ""),
+        "identity": plan.identity,
         "config": plan.config,
         "visible": {key: plan.environment[key] for key in _VISIBLE if key in plan.environment},
         **plan.digests,
