@@ -81,7 +81,7 @@ def _engine(host: str, generation: Mapping[str, Any], url: str) -> dict[str, Any
         "task": generation["task"],
         "adapters": bool(config.get("enable-lora")),
         "tool_parser": config.get("tool-call-parser") or "",
-        "identity": generation["identity"],
+        "identity": str(generation.get("identity", "")),
         "template": config.get("chat-template") or "",
     }
 
