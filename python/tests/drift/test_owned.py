@@ -98,6 +98,7 @@ class _Filters(dict[str, Any]):
 
     OWN: ClassVar[dict[str, Any]] = {
         "int": lambda value, *_: value,
+        "rackserve_ports": lambda raw: [one.get("port", 8000) for one in raw],
         "length": lambda value: len(value) if isinstance(value, str | list | dict) else 1,
         "basename": lambda path: str(path).rpartition("/")[2],
         "dirname": lambda path: str(path).rpartition("/")[0],

@@ -64,6 +64,7 @@ FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "pair_problem": pki.pair_problem,
     "lock_refusals": _lock_refusals,
     "parts": _of_manifest(preflight.host_parts),
+    "ports": lambda raw: [instance.port for instance in vllm.parse_instances(raw)],
     "previous_plan": rollout.previous_plan,
     "program": program_file,
     "reason": vllm.reason_of,
