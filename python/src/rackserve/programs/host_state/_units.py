@@ -44,8 +44,10 @@ def names(host: Host, patterns: list[str]) -> dict[str, str]:
     """Return the units that patterns stand for, with the state of their files; templates too."""
     if not patterns:
         return {}
-    asked = ("--all", "--plain", "--no-legend", "--no-pager", *patterns)
-    found = dict.fromkeys((line.split()[0] for line in host.run("systemctl", "list-units", *asked).splitlines()), "")
+    asked = ("--all", "--plain", "--no-legend", "--no-pager")
+    loaded = host.run("systemctl", "list-units", *asked, *patterns)
+    found = dict.fromkeys((line.split()[0] for line in loaded.splitlines()), "")
+    # All of them: with patterns that match no file systemctl fails.
     for line in host.run("systemctl", "list-unit-files", *asked).splitlines():
         name, state = line.split()[:2]
         found[name] = state
