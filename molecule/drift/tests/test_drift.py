@@ -49,7 +49,7 @@ SEEDS = {
         "",
     ),
     "nobody's file": Seed(
-        "touch /etc/nginx/tls/old.key", "unowned", "/etc/nginx/tls/old.key", "rm /etc/nginx/tls/old.key"
+        "touch /etc/nginx/rackserve/old", "unowned", "/etc/nginx/rackserve/old", "rm /etc/nginx/rackserve/old"
     ),
     "drop-in in /run": Seed(
         "mkdir -p /run/systemd/system/nginx.service.d; printf '[Service]\\nNice=5\\n' "

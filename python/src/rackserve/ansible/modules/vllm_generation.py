@@ -253,7 +253,9 @@ def end_others(name: str, settle: float, timeout: int) -> bool:
 def remove_instance(name: str) -> list[str]:
     """Stop an instance and remove its files; return their paths."""
     stopped = [timer_of(name), *units_of(name), listener_of(name)]
-    systemctl("stop", *stopped)
+    said = run(["systemctl", "stop", *stopped])[2]  # it also fails for one that is not loaded
+    if active := [unit for unit in stopped if property_of(unit, "ActiveState") not in {"inactive", "failed"}]:
+        raise SwitchError(f"{', '.join(active)} cannot be stopped: {tail(said, 3)}")
     run(["systemctl", "disable", "--quiet", timer_of(name), *units_of(name)])
     drop_ins = [
         f"vllm@{name}.service.d",

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ._difference import Difference, changed, gone, iso, new
+from ._patterns import matches
 from ._tree import tree_differences
 from ._unit_differences import unit_differences
 from ._units import is_active
@@ -49,7 +50,8 @@ def differences(
 
 def _role(host: Host, role: str, before: dict[str, Any], now: dict[str, Any]) -> Iterator[Difference]:
     state = before["state"]
-    files = list(_files(state.get("file", {}), now["file"], role)) if "file" in now else []
+    passing = before["owned"].get("changing", [])
+    files = list(_files(state.get("file", {}), now["file"], role, passing)) if "file" in now else []
     yield from files
     for top, tree in state.get("tree", {}).items():
         yield from tree_differences(top, tree, now.get("tree", {}).get(top, {}), role)
@@ -76,9 +78,12 @@ def _pairs(before: Entry, now: Entry) -> Iterator[tuple[str, str, str]]:
             yield key, str(before.get(key, "")), str(now.get(key, ""))
 
 
-def _files(before: dict[str, Entry], now: dict[str, Entry], role: str) -> Iterator[Difference]:
+def _files(before: dict[str, Entry], now: dict[str, Entry], role: str, passing: list[str]) -> Iterator[Difference]:
+    """Yield what differs of files; one whose content changes by itself may also come and go."""
     for path in sorted({*before, *now}):
         old, new_ = before.get(path), now.get(path)
+        if (old is None or new_ is None) and (old or new_ or {}).get("type") == "file" and matches(path, passing):
+            continue
         if new_ is None and old is not None:
             yield gone("file", path, old["type"], f"{path} is gone", role=role)
         elif old is None and new_ is not None:
