@@ -9,5 +9,8 @@ if TYPE_CHECKING:
 
 
 def targets_of(hostvars: Mapping[str, Mapping[str, Any]], hosts: Sequence[str], port: int) -> list[dict[str, Any]]:
-    """Return a scrape target on one port of each host: host, address, port."""
-    return [{"host": host, "address": str(hostvars[host]["ansible_host"]), "port": port} for host in hosts]
+    """Return a scrape target on one port of each host: host, address, port.
+
+    They are sorted: the order of Ansible's group `all` changes with the groups that a run makes.
+    """
+    return [{"host": host, "address": str(hostvars[host]["ansible_host"]), "port": port} for host in sorted(hosts)]
