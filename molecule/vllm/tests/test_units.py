@@ -78,4 +78,4 @@ def test_the_caches_are_for_the_service_alone(host: Host) -> None:
 
 def test_a_drop_in_of_an_instance_counts_for_each_of_its_generations(host: Host) -> None:
     assert "/etc/systemd/system/vllm@tiny." in show(host, ENGINE, "FragmentPath")
-    assert "/10-instance.conf" in show(host, ENGINE, "DropInPaths")
+    assert ".service.d/10-instance.conf" in show(host, ENGINE, "DropInPaths")

@@ -35,7 +35,7 @@ class Host:
         release = self.vllm / "releases" / runtime
         release.mkdir(exist_ok=True)
         (self.units / f"vllm@{name}.{digest}.service").write_text("")
-        (self.units / f"vllm@{name}.{digest}.service.d").symlink_to(f"vllm@{name}.service.d")
+        (self.units / f"vllm@{name}.{digest}.service.d").mkdir()
         if complete:
             (folder / "generation.json").write_text(json.dumps({"runtime": str(release)}, indent=4))
         os.utime(folder, (int(digest), int(digest)))
@@ -227,6 +227,19 @@ def test_the_last_generations_are_kept_and_never_one_that_is_used(host: Host) ->
     act("kept", ("a", FOURTH), keep=0, runtimes=str(host.vllm))
     assert names(host.root / "a/generations") == [OLD, FOURTH]
     assert names(host.vllm / "releases") == ["r0", "r3"], "b runs r0"
+
+
+def test_drop_ins_of_an_instance_count_for_each_of_its_generations(host: Host) -> None:
+    host.put("a", OLD)
+    shared, own = host.units / "vllm@a.service.d", host.units / f"{unit(OLD)}.d"
+    shared.mkdir()
+    (shared / "20-site.conf").write_text("[Service]\n")
+    act("live", ("a", OLD))
+    assert names(own) == ["20-site.conf"]
+    assert "daemon-reload" in host.did
+    (shared / "20-site.conf").unlink()
+    act("live", ("a", OLD), restart=True)
+    assert names(own) == []
 
 
 def test_a_removed_instance_leaves_nothing_and_another_one_of_the_same_beginning_stays(host: Host) -> None:

@@ -228,6 +228,7 @@ def _folders(plans: Sequence[InstancePlan]) -> list[str]:
     for plan in plans:
         own = _files.instance_folder(plan.name)
         found += [own, f"{own}/generations", plan.generation, *_files.dropin_folders(plan.name).values()]
+        found.append(f"{_files.UNITS}/{plan.unit}.d")
     return found
 
 

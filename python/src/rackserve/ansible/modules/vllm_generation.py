@@ -111,6 +111,20 @@ def complete(name: str, digest: str) -> dict[str, Any]:
     return dict(found[digest])
 
 
+def link_dropins(name: str, digest: str) -> None:
+    """Have the drop-ins in vllm@NAME.service.d, an operator's too, count for a generation."""
+    shared, folder = os.path.join(UNITS, f"vllm@{name}.service.d"), os.path.join(UNITS, f"{unit_of(name, digest)}.d")
+    there = sorted(file for file in os.listdir(shared) if file.endswith(".conf")) if os.path.isdir(shared) else []
+    os.makedirs(folder, mode=0o755, exist_ok=True)
+    changed = [switch_link(os.path.join(folder, file), f"../vllm@{name}.service.d/{file}") for file in there]
+    for file in set(os.listdir(folder)).difference(there):
+        if os.path.islink(os.path.join(folder, file)):
+            os.unlink(os.path.join(folder, file))
+            changed.append(True)
+    if any(changed):
+        systemctl("daemon-reload")
+
+
 def start_candidate(name: str, digest: str, timeout: int) -> None:
     """Start the engine of a generation beside the live one and wait for its first token.
 
@@ -120,6 +134,7 @@ def start_candidate(name: str, digest: str, timeout: int) -> None:
     complete(name, digest)
     switch_link(os.path.join(instance_folder(name), "candidate"), f"generations/{digest}")
     unit = unit_of(name, digest)
+    link_dropins(name, digest)
     run(["systemctl", "reset-failed", unit])
     systemctl("start", "--no-block", unit)
     ends = time.monotonic() + timeout
@@ -190,6 +205,7 @@ def make_live(name: str, digest: str, *, overlap: bool, restart: bool) -> bool:
             systemctl("try-restart", proxy_of(name))
     else:
         systemctl("enable", "--quiet", unit)
+    link_dropins(name, digest)
     if linked(name, "candidate") == digest:
         os.unlink(os.path.join(folder, "candidate"))
     run(["systemctl", "reset-failed", unit])
