@@ -85,11 +85,11 @@ def test_the_way_that_debian_stops_nginx_breaks_them(host: Host) -> None:
 
 
 def test_no_stream_breaks_by_ten_reloads_and_a_drain(host: Host, play: Play) -> None:
-    drain = ("molecule/edge_engine/converge.yml", {"nginx_drain": ["gpu1"]}, "--limit=edge1", "--tags=nginx")
+    drain = ("molecule/edge_engine/converge.yml", {"nginx_drain": ["gpu1"]}, "--limit=edge1", "--tags=nginx_rotate")
     try:
         with in_flight(host, streams()) as answers, ThreadPoolExecutor() as beside:
             wait_for_all(host)
-            began, play_ends = time.monotonic(), beside.submit(play, *drain, "--skip-tags=nginx_install")
+            began, play_ends = time.monotonic(), beside.submit(play, *drain)
             for _ in range(RELOADS):
                 host.check_output("systemctl reload nginx && sleep 1")
             reloaded = open_streams(host)
