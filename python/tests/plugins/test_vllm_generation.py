@@ -183,6 +183,17 @@ def test_beside_the_live_one_both_run_until_the_old_one_is_ended(host: Host) -> 
     assert not act("ended", ("a", NEW))["changed"]
 
 
+def test_a_candidate_that_becomes_live_alone_has_its_listener_opened(host: Host) -> None:
+    host.put("a", OLD)
+    host.put("a", NEW)
+    act("live", ("a", OLD))
+    act("candidate", ("a", NEW))
+    host.did.clear()
+    act("live", ("a", NEW))
+    assert host.did[-1] == "start vllm-proxy@a.socket"
+    assert host.did[0] == f"stop {unit(OLD)}"
+
+
 def test_a_candidate_without_a_token_is_stopped_and_the_live_one_stays(host: Host) -> None:
     host.put("a", OLD)
     host.put("a", NEW)

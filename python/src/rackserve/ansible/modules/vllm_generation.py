@@ -177,7 +177,7 @@ def follow_runtime(runtimes: str, entry: dict[str, Any]) -> bool:
     return bool(switch_link(os.path.join(runtimes, "current"), os.path.relpath(runtime, runtimes)))
 
 
-def make_live(name: str, digest: str, *, overlap: bool, restart: bool) -> bool:
+def make_live(name: str, digest: str, *, restart: bool) -> bool:
     """Make a generation live; return whether anything changed."""
     before, unit = linked(name), unit_of(name, digest)
     if before == digest and not restart:
@@ -208,10 +208,11 @@ def make_live(name: str, digest: str, *, overlap: bool, restart: bool) -> bool:
     link_dropins(name, digest)
     if linked(name, "candidate") == digest:
         os.unlink(os.path.join(folder, "candidate"))
+    ready = property_of(unit, "ActiveState") == "active"  # it was a candidate, and has opened nothing yet
     run(["systemctl", "reset-failed", unit])
     # Only instances that share a GPU wait for each other; who asks for a token waits for all.
     systemctl("start", "--no-block", unit)
-    if overlap and property_of(unit, "ActiveState") == "active":
+    if ready:
         systemctl("start", listener_of(name))
     return True
 
@@ -372,8 +373,7 @@ def make_all_live(entries: list[dict[str, Any]], params: dict[str, Any]) -> bool
     if not params["overlap"]:
         stop_before(entries, restart=params["restart"])
     for entry in entries:
-        options = {"overlap": params["overlap"], "restart": params["restart"]}
-        changed |= make_live(entry["name"], entry["digest"], **options)
+        changed |= make_live(entry["name"], entry["digest"], restart=params["restart"])
     if params["runtimes"] and entries:
         changed |= follow_runtime(params["runtimes"], entries[-1])
     return changed
