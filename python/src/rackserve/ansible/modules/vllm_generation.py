@@ -44,7 +44,6 @@ seconds: {description: How long it took., type: float, returned: always}
 import glob
 import os
 import shutil
-import socket
 import time
 from typing import Any
 
@@ -63,11 +62,13 @@ from ansible.module_utils.rackserve_generations import (
     units_of,
 )
 from ansible.module_utils.rackserve_host import host_lock, run, switch_link, tail
+from ansible.module_utils.vllm_probe import Settings, read_page
 
 _GOLDEN = "/var/lib/rackserve/probe"
 _RECORD = "/run/rackserve/probe"
 _METRICS = "/var/lib/prometheus/node-exporter"
 _PAUSE_S = 0.5
+_METRICS_TIMEOUT_S = 5.0
 
 
 class SwitchError(Exception):
@@ -217,25 +218,6 @@ def make_live(name: str, digest: str, *, restart: bool) -> bool:
     return True
 
 
-class _Metrics:
-    """Asks an engine over its socket for its page of metrics."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def requests(self) -> float | None:
-        """Return its running and waiting requests; None where it does not answer."""
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-                connection.settimeout(5)
-                connection.connect(self._path)
-                connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: vllm\r\nConnection: close\r\n\r\n")
-                page = b"".join(iter(lambda: connection.recv(1 << 16), b"")).decode(errors="replace")
-        except OSError:
-            return None
-        return requests_in(page)
-
-
 def requests_in(page: str) -> float | None:
     """Return the running and waiting requests that a page of vLLM's metrics tells; None where it tells none."""
     rows = [
@@ -257,9 +239,9 @@ def end_others(name: str, settle: float, timeout: int) -> bool:
         if property_of(unit, "ActiveState") in {"inactive", "failed"}:
             continue
         began, ran = time.monotonic(), True
-        engine = _Metrics(f"/run/vllm-{name}.{digest}/api.sock")
+        engine = Settings(f"/run/vllm-{name}.{digest}/api.sock", "", (), metrics_timeout_s=_METRICS_TIMEOUT_S)
         while time.monotonic() - began < timeout:
-            open_requests = engine.requests()
+            open_requests = requests_in(read_page(engine))
             if time.monotonic() - began >= settle and not open_requests:
                 break
             time.sleep(_PAUSE_S)
