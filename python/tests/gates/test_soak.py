@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from rackserve.ansible.filters.rackserve import FilterModule
 from rackserve.ansible.module_utils import rackserve_soak as soak
 
 PAGE = """# HELP rackserve_edge_upstream_requests_total Attempts
@@ -93,7 +92,7 @@ def test_the_alerts_of_prometheus_are_read() -> None:
     assert soak.alerts_of("no") is None
 
 
-def test_the_filter_judges_what_the_module_read() -> None:
+def test_what_the_module_read_is_judged() -> None:
     def read(host: str, time: float, own: float, alerts: Any = None) -> dict[str, Any]:
         counts = {} if alerts is not None else {"gpu1:a": row(own, own / 10), "gpu2:a": row(1000)}
         return {"host": host, "time": time, "counts": counts, "alerts": alerts}
@@ -101,10 +100,10 @@ def test_the_filter_judges_what_the_module_read() -> None:
     about = {"instance": "gpu1:a", "label": "gpu1:a", "peers": ["gpu2:a"], "names": ["gpu1"], "most_percent": 1}
     before = [read("e1", 100.0, 0), read("e2", 100.0, 100), read("mon", 100.0, 0, [])]
     after = [read("mon", 161.0, 0, [alert("A", host="gpu1")]), read("e2", 160.0, 100), read("e1", 160.0, 50)]
-    found = FilterModule().filters()["rackserve_soak"](about, before, after)
+    found = soak.soak_gates(about, before, after)
     assert [one["ok"] for one in found] == [False, False]
     assert found[0]["figures"] | {"chance": 0} == {
         "seconds": 61.0, "requests": 50, "errors": 5, "broken": 0, "others": 0, "others_failed": 0, "chance": 0,
     }  # fmt: skip
-    quiet = FilterModule().filters()["rackserve_soak"](about, before[:2], before[:2])
+    quiet = soak.soak_gates(about, before[:2], before[:2])
     assert [one["ok"] for one in quiet] == [True, None]

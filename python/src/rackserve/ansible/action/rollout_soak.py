@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ansible.plugins.action import ActionBase
 
 from rackserve._schema import plain
+from rackserve.ansible.module_utils.rackserve_gates import records_of
 from rackserve.ansible.module_utils.rackserve_soak import soak_gates
 
 if TYPE_CHECKING:
@@ -66,15 +67,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             }
             found = soak_gates(soak, rows_of(asked["before"], calm), rows_of(asked["after"]))
             gates += found
-            records += [
-                {
-                    "kind": "gate",
-                    "instance": one["name"],
-                    "gate": gate["name"],
-                    **{k: gate[k] for k in gate if k != "name"},
-                }
-                for gate in found
-            ]
+            records += records_of(one["name"], found)
         failed = "; ".join(gate["line"] for gate in gates if gate["ok"] is False)
         result |= {"changed": False, "gates": gates, "rackserve_record": records}
         return {**result, "failed": True, "msg": failed} if failed else result

@@ -12,7 +12,6 @@ from ansible.errors import AnsibleFilterError
 from rackserve import bundle, edge, gpu, history, monitoring, pki, preflight, rollout, run, vllm
 from rackserve._paths import program_file
 from rackserve._schema import plain
-from rackserve.ansible.module_utils.rackserve_soak import soak_gates
 from rackserve.errors import RackserveError
 
 if TYPE_CHECKING:
@@ -54,7 +53,6 @@ FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "driver_reboot": _of_gpus(preflight.reboot_reasons),
     "edge_plan": edge.plan_of,
     "gate_case_problems": lambda cases, site, fleet: vllm.gate_case_problems(cases, Path(site), fleet),
-    "gate_cases": lambda cases, instances, name, site: vllm.gate_cases_of(cases, instances, name, Path(site)),
     "failure": run.failure_message,
     "gates_after": rollout.gates_after,
     "gates_before": rollout.gates_before,
@@ -80,7 +78,6 @@ FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "sha256": lambda path: bundle.sha256_of(Path(path)) if Path(path).is_file() else "missing",
     "shared_address": edge.shared_address,
     "snapshots": _of_manifest(preflight.find_snapshots),
-    "soak": soak_gates,
     "targets": monitoring.targets_of,
     "trust": lambda path, part: getattr(bundle.read_trust(Path(path)), part),
     "unknown": lambda names, roles: preflight.unknown_names(names, Path(roles)),

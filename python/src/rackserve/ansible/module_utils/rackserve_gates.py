@@ -33,6 +33,14 @@ def gate(name: str, instance: str, ok: Optional[bool], text: str, **figures: Any
     return {"name": name, "ok": ok, "line": f"{instance}: {name}: {text}", "figures": figures}
 
 
+def records_of(instance: str, gates: Sequence[Gate]) -> List[Dict[str, Any]]:  # noqa: UP006
+    """Return the gates of an instance as the record of a run has them."""
+    return [
+        {"kind": "gate", "instance": instance, "gate": one["name"], **{key: one[key] for key in one if key != "name"}}
+        for one in gates
+    ]
+
+
 def changed_parts(before: str, now: str) -> List[str]:  # noqa: UP006
     """Return the parts in which two golden identities differ, such as `model`.
 

@@ -9,7 +9,7 @@ module: edge_soak
 short_description: Read an edge's counters by instance, and Prometheus's alerts
 description:
   - Reads and never changes; check mode makes no difference. Read on every edge before and after a soak; the filter
-    C(rackserve_soak) judges what was counted in between.
+    C(rollout_soak) judges what was counted in between.
 options:
   metrics: {description: "Address of the edge's metrics; empty on a host that is no edge.", type: str, default: ""}
   prometheus: {description: Where Prometheus listens on this host; empty on a host without it., type: str, default: ""}

@@ -219,8 +219,7 @@ def main() -> None:
     if params["mode"] == "measure":
         module.exit_json(changed=False, measured=measure(params))
     found = judge(params)
-    instance = params["instance"].partition(":")[2]
-    records = [{"kind": "gate", "instance": instance, "gate": one.pop("name"), **one} for one in map(dict, found)]
+    records = gates.records_of(params["instance"].partition(":")[2], found)
     result = {"changed": False, "gates": found, "lines": [one["line"] for one in found], "rackserve_record": records}
     failed = [one["line"] for one in found if one["ok"] is False]
     if failed and params["strict"]:
