@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: edge_soak
 short_description: Read an edge's counters by instance, and Prometheus's alerts
 description:
-  - Reads and never changes; check mode makes no difference. Read on every edge before and after a soak; the filter
+  - Reads and never changes; check mode makes no difference. Read on every edge before and after a soak; the action
     C(rollout_soak) judges what was counted in between.
 options:
   metrics: {description: "Address of the edge's metrics; empty on a host that is no edge.", type: str, default: ""}
