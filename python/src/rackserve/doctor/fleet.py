@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rackserve.doctor._evidence import read_evidence
 from rackserve.doctor._finding import Finding
 from rackserve.doctor._rules import diagnose
-from rackserve.errors import InputError
-from rackserve.run import inspect_fleet, unreachable_message
+from rackserve.run import collect_from_fleet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,19 +24,7 @@ def examine(fleet: Fleet, limit: str | None, on_event: Callable[[RunEvent], None
     Raises:
         InputError: when no host was examined.
     """
-    found: dict[str, dict[str, Any]] = {}
-
-    def take(event: RunEvent) -> None:
-        evidence = event.data.get("evidence")
-        if isinstance(evidence, dict):
-            found[event.host] = evidence
-        on_event(event)
-
-    result = inspect_fleet(fleet.inventory, ["diagnose"], on_event=take, limit=limit)
-    if not result.hosts:
-        raise InputError(f"no host of {fleet.inventory} was checked; see --limit and hosts.yml")
-    unread = {failure.host: unreachable_message(failure) for failure in result.unreachable}
-    unread |= {failure.host: failure.message for failure in result.failures}
+    _, found, unread = collect_from_fleet(fleet, "diagnose", "evidence", on_event=on_event, limit=limit)
     findings = [
         *(_unreachable(host, unread[host]) for host in fleet.names if host in unread),
         *diagnose(read_evidence(found.items())),

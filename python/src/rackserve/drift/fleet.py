@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rackserve.errors import InputError
-from rackserve.run import inspect_fleet, unreachable_message
+from rackserve.run import collect_from_fleet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -53,22 +52,12 @@ def compare(fleet: Fleet, limit: str | None, on_event: Callable[[RunEvent], None
     Raises:
         InputError: when no host was in the run.
     """
-    found: dict[str, HostDrift] = {}
-
-    def take(event: RunEvent) -> None:
-        drift = event.data.get("drift")
-        if isinstance(drift, dict):
-            found[event.host] = read_drift(event.host, drift)
-        on_event(event)
-
-    result = inspect_fleet(fleet.inventory, ["drift"], on_event=take, limit=limit)
-    if not result.hosts:
-        raise InputError(f"no host of {fleet.inventory} was compared; see --limit and hosts.yml")
-    failed = {failure.host: unreachable_message(failure) for failure in result.unreachable}
-    failed |= {failure.host: failure.message for failure in result.failures}
+    result, found, failed = collect_from_fleet(fleet, "drift", "drift", on_event=on_event, limit=limit)
     in_run = {host.name for host in result.hosts}
     return [
-        found.get(name) or HostDrift(name, "", 0.0, (), (failed.get(name, "the host gave no result"),))
+        read_drift(name, found[name])
+        if name in found
+        else HostDrift(name, "", 0.0, (), (failed.get(name, "the host gave no result"),))
         for name in fleet.names
         if name in in_run
     ]

@@ -22,7 +22,7 @@ from rackserve.run._rollouts import (
     pause_file,
     rollout_variables,
 )
-from rackserve.run._site import failure_messages, inspect_fleet, run_edges, run_site
+from rackserve.run._site import collect_from_fleet, failure_messages, inspect_fleet, run_edges, run_site
 
 __all__ = [
     "ChangeLog",
@@ -38,6 +38,7 @@ __all__ = [
     "ask_for_pause",
     "break_locks",
     "by_role",
+    "collect_from_fleet",
     "failure_message",
     "failure_messages",
     "inspect_fleet",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rackserve._paths import project_root
 from rackserve.errors import InputError
@@ -103,6 +103,36 @@ def inspect_fleet(
     return _ansible.run_playbook(
         playbook, inventory, on_event=on_event, record_dir=new_record_dir(playbook), limit=limit, tags=tags
     )
+
+
+def collect_from_fleet(
+    fleet: Fleet, tag: str, key: str, *, on_event: Callable[[RunEvent], None], limit: str | None = None
+) -> tuple[RunResult, dict[str, dict[str, Any]], dict[str, str]]:
+    """Run `inspect_fleet` by one tag; return its result, what hosts gave, and why others gave nothing, by host.
+
+    Args:
+        fleet: the site's hosts.
+        tag: of the role `verify`.
+        key: of the task's result that has what a host gives, a mapping.
+        on_event: called for every event.
+        limit: Ansible's host pattern.
+
+    Raises:
+        InputError: when no host was in the run.
+    """
+    found: dict[str, dict[str, Any]] = {}
+
+    def take(event: RunEvent) -> None:
+        given = event.data.get(key)
+        if isinstance(given, dict):
+            found[event.host] = given
+        on_event(event)
+
+    result = inspect_fleet(fleet.inventory, [tag], on_event=take, limit=limit)
+    if not result.hosts:
+        raise InputError(f"no host of {fleet.inventory} was checked; see --limit and hosts.yml")
+    missing = {failure.host: unreachable_message(failure) for failure in result.unreachable}
+    return result, found, missing | {failure.host: failure.message for failure in result.failures}
 
 
 def failure_messages(result: RunResult, fleet: Fleet) -> list[str]:
