@@ -10,6 +10,7 @@ import pytest
 
 from rackserve.vllm import release_of
 from testing.fleet import measured
+from testing.weather_tool import CITIES, TOOL
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -18,25 +19,6 @@ if TYPE_CHECKING:
 testinfra_hosts = ["ssh://edge1"]
 ADAPTERS = ("lora-one", "lora-two", "lora-three")
 QUESTION: Any = [{"role": "user", "content": "What is the capital of France? Answer in one word."}]
-CITIES = ("Paris", "Rome", "Madrid")
-TOOL: Any = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "description": "Tells today's weather in a city.",
-        # Without it vLLM 0.32 promises a call whose arguments are JSON, but not that they fit the schema.
-        "strict": True,
-        "parameters": {
-            "type": "object",
-            "properties": {
-                "city": {"type": "string", "enum": list(CITIES)},
-                "unit": {"type": "string", "enum": ["celsius", "fahrenheit"]},
-            },
-            "required": ["city", "unit"],
-            "additionalProperties": False,
-        },
-    },
-}
 NAMED: Any = {"type": "function", "function": {"name": "get_weather"}}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
-from testing.traffic._requests import CITIES, UNITS
+from testing.weather_tool import CITIES, UNITS
 
 if TYPE_CHECKING:
     from testing.traffic._requests import Asked

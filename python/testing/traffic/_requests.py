@@ -7,29 +7,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
+from testing.weather_tool import CITIES, TOOL, UNITS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CITIES: Final = ("Paris", "Rome", "Madrid")
-UNITS: Final = ("celsius", "fahrenheit")
-_TOOL: Final[dict[str, Any]] = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "description": "Tells today's weather in a city.",
-        # Without it vLLM 0.32 promises a call whose arguments are JSON, but not that they fit the schema.
-        "strict": True,
-        "parameters": {
-            "type": "object",
-            "properties": {
-                "city": {"type": "string", "enum": list(CITIES)},
-                "unit": {"type": "string", "enum": list(UNITS)},
-            },
-            "required": ["city", "unit"],
-            "additionalProperties": False,
-        },
-    },
-}
 # Enough for the two arguments and their names, with blanks that the grammar allows between them.
 _TOOL_TOKENS: Final = 96
 # (share of requests, fewest tokens, most tokens) of an answer: many short ones, a few that a short drain would cut.
@@ -126,7 +108,7 @@ def _asked(kind: Kind, mix: Mix, source: random.Random) -> Asked:
     if kind.calls_tool:
         city, unit = source.choice(CITIES), source.choice(UNITS)
         body["messages"] = [{"role": "user", "content": f"What is the weather in {city}, in {unit}?"}]
-        body |= {"tools": [_TOOL], "tool_choice": {"type": "function", "function": {"name": "get_weather"}}}
+        body |= {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "get_weather"}}}
         return Asked(kind, "/v1/chat/completions", body, tokens, exact=False)
     body["ignore_eos"] = True  # as many tokens as were asked for, so that a short answer is a broken one
     if kind in {Kind.CHAT, Kind.CHAT_STREAM}:

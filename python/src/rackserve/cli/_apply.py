@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rackserve.cli import EXIT_CHECK_FAILED, EXIT_OK
 from rackserve.cli._options import add_site_options
-from rackserve.cli._progress import format_table, shown
+from rackserve.cli._progress import format_table, outcome, shown
 from rackserve.run import failure_messages, run_site
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def apply(args: argparse.Namespace) -> int:
         result, fleet = run_site(args.inventory, args.limit, check=args.check, on_event=on_event, variables=variables)
     messages = failure_messages(result, fleet)
     if args.json:
-        print(json.dumps(_as_json(result, messages), indent=2))
+        print(json.dumps(outcome(result, messages), indent=2))
     else:
         print(_table(result))
         for message in messages:
@@ -53,14 +52,3 @@ def _table(result: RunResult) -> str:
             for host in result.hosts
         ],
     )
-
-
-def _as_json(result: RunResult, messages: list[str]) -> dict[str, object]:
-    return {
-        "ok": result.ok,
-        "hosts": [asdict(host) for host in result.hosts],
-        "failures": [asdict(failure) for failure in result.failures],
-        "unreachable": [asdict(failure) for failure in result.unreachable],
-        "messages": messages,
-        "record": str(result.record_dir),
-    }

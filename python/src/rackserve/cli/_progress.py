@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from rackserve.checks import EdgeTarget
-    from rackserve.run import RunEvent
+    from rackserve.run import RunEvent, RunResult
 
 _STYLES = {EventKind.CHANGED: "yellow", EventKind.FAILED: "red", EventKind.UNREACHABLE: "red", EventKind.OK: "green"}
 
@@ -109,6 +110,23 @@ def task_line(title: str, seconds: float, counts: dict[EventKind, int]) -> Text:
         if counts.get(kind):
             line.append(f" {kind.value} {counts[kind]}", style=_STYLES.get(kind, ""))
     return line
+
+
+def outcome(result: RunResult, messages: Sequence[str]) -> dict[str, object]:
+    """Return what `--json` prints of a run that may have changed hosts.
+
+    Args:
+        result: the run's.
+        messages: one for each host that failed or could not be reached.
+    """
+    return {
+        "ok": result.ok,
+        "hosts": [asdict(host) for host in result.hosts],
+        "failures": [asdict(failure) for failure in result.failures],
+        "unreachable": [asdict(failure) for failure in result.unreachable],
+        "messages": list(messages),
+        "record": str(result.record_dir),
+    }
 
 
 def format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rackserve.cli import EXIT_CHECK_FAILED, EXIT_OK
 from rackserve.cli._generation_before import roll_back
 from rackserve.cli._options import add_confirmation, add_site_options, confirmed, require_answer
-from rackserve.cli._progress import format_table, shown
+from rackserve.cli._progress import format_table, outcome, shown
 from rackserve.cli._rollout_text import PLAN_HEAD, plan_notes, plan_rows, records_of
 from rackserve.errors import InputError
 from rackserve.rollout import parse_steps
@@ -174,9 +174,5 @@ def _as_json(watched: _Watched, result: RunResult, messages: list[str]) -> dict[
         "plan": watched.plan,
         "gates": watched.gates,
         "paused_after": watched.paused_after,
-        "hosts": [asdict(host) for host in result.hosts],
-        "failures": [asdict(failure) for failure in result.failures],
-        "unreachable": [asdict(failure) for failure in result.unreachable],
-        "messages": messages,
-        "record": str(result.record_dir),
+        **outcome(result, messages),
     }
