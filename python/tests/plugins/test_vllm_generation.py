@@ -183,6 +183,23 @@ def test_beside_the_live_one_both_run_until_the_old_one_is_ended(host: Host) -> 
     assert not act("ended", ("a", NEW))["changed"]
 
 
+@pytest.mark.parametrize(("pages", "looks"), [(["", "busy", "idle"], 3), (["idle"], 1)])
+def test_an_engine_that_does_not_tell_is_not_ended_as_idle(
+    host: Host, monkeypatch: pytest.MonkeyPatch, pages: list[str], looks: int
+) -> None:
+    host.put("a", OLD)
+    host.put("a", NEW)
+    act("live", ("a", OLD))
+    act("candidate", ("a", NEW))
+    act("live", ("a", NEW), overlap=True)
+    told = {"": "", "busy": "vllm:num_requests_running{} 1.0\n", "idle": "vllm:num_requests_running{} 0.0\n"}
+    left = list(pages)
+    monkeypatch.setattr(vllm_generation, "read_page", lambda _: told[left.pop(0)])
+    assert act("ended", ("a", NEW), timeout=60)["changed"]
+    assert len(pages) - len(left) == looks
+    assert unit(OLD) not in host.active
+
+
 def test_a_candidate_that_becomes_live_alone_has_its_listener_opened(host: Host) -> None:
     host.put("a", OLD)
     host.put("a", NEW)

@@ -236,15 +236,18 @@ def end_others(name: str, settle: float, timeout: int) -> bool:
         digest = unit[: -len(".service")].rpartition(".")[2]
         if digest == live or digest == linked(name, "candidate"):
             continue
-        if property_of(unit, "ActiveState") in {"inactive", "failed"}:
+        state = property_of(unit, "ActiveState")
+        if state in {"inactive", "failed"}:
             continue
         began, ran = time.monotonic(), True
         engine = Settings(f"/run/vllm-{name}.{digest}/api.sock", "", (), metrics_timeout_s=_METRICS_TIMEOUT_S)
-        while time.monotonic() - began < timeout:
+        # One that is starting has no requests; one that does not tell may have some.
+        while state == "active" and time.monotonic() - began < timeout:
             open_requests = requests_in(read_page(engine))
-            if time.monotonic() - began >= settle and not open_requests:
+            if time.monotonic() - began >= settle and open_requests == 0:
                 break
             time.sleep(_PAUSE_S)
+            state = property_of(unit, "ActiveState")
         systemctl("stop", unit)
     return ran
 
