@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rackserve.programs import host_state
-from rackserve.programs.host_state import _commands, _files, main, new_record, save
+from rackserve.programs.host_state import _commands, _files, main, new_record, record_differs, save
 from testing.drift_seeds import SEEDS, SILENT
 from testing.fake_host import OWNED, PROXY, TABLE, FakeHost, make_host
 
@@ -152,6 +152,41 @@ def test_a_run_does_not_record_what_it_did_not_make(host: FakeHost) -> None:
     assert [one["what"] for one in check(host)] == ["/srv/models/planted", "user vllm", "inet edge"]
     save(host.host(), new_record(host.host(), OWNED, now=NOW, only=[], before={}))
     assert check(host) == []
+
+
+def differs(host: FakeHost) -> bool:
+    before = host_state.load(host.host())["roles"]
+    return record_differs(host.host(), before, new_record(host.host(), OWNED, now=NOW, only=[], before={})["roles"])
+
+
+def test_the_record_of_a_host_that_nobody_touched_is_the_same(host: FakeHost) -> None:
+    assert not differs(host)
+    assert record_differs(host.host(), {}, host_state.load(host.host())["roles"]), "the first record"
+
+
+def test_a_file_that_comes_and_goes_changes_no_record(host: FakeHost) -> None:
+    """Such as the history, which the first run leaves after its record."""
+    owned = {**OWNED, "other": {"changing": ["/etc/other.lock"]}}
+    before = new_record(host.host(), owned, now=NOW, only=[], before={})["roles"]
+    host.write("/etc/other.lock", "1")
+    after = new_record(host.host(), owned, now=NOW, only=[], before={})["roles"]
+    assert not record_differs(host.host(), before, after)
+    assert not record_differs(host.host(), after, before)
+
+
+@pytest.mark.parametrize("change", SILENT.values(), ids=SILENT)
+def test_what_is_no_difference_changes_no_record(host: FakeHost, change: Callable[[FakeHost], object]) -> None:
+    change(host)
+    assert not differs(host)
+
+
+OF_A_ROLE = [row for row in SEEDS if row[2] != "unowned"]
+
+
+@pytest.mark.parametrize("seed", [row[1] for row in OF_A_ROLE], ids=[row[0] for row in OF_A_ROLE])
+def test_what_a_run_changed_changes_the_record(host: FakeHost, seed: Callable[[FakeHost], object]) -> None:
+    seed(host)
+    assert differs(host)
 
 
 def test_a_part_of_the_record_can_be_replaced(host: FakeHost) -> None:

@@ -52,6 +52,7 @@ from ansible.module_utils.host_state import (
     check,
     load,
     new_record,
+    record_differs,
     save,
     write_metrics,
 )
@@ -84,7 +85,7 @@ def write(host: Host, params: dict[str, Any], *, dry: bool) -> dict[str, Any]:
         write_metrics(params["metrics"], result, time.time())
     left = [one["text"] for one in result["differences"]]
     return {
-        "changed": before.get("roles") != record["roles"],
+        "changed": record_differs(host, before.get("roles", {}), record["roles"]),
         "left": left if before else [*left, *dropins_of_others(record["roles"])],
     }
 

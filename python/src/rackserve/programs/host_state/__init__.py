@@ -11,6 +11,7 @@ by signatures, not by it.
 
 from ._check import check, metrics, write_metrics
 from ._commands import main
+from ._compare import record_differs
 from ._difference import KINDS, Difference
 from ._host import Host, UnreadError, run_program
 from ._record import RECORD, RecordError, complete, load, new_record, read_unowned, save
@@ -29,6 +30,7 @@ __all__ = [
     "metrics",
     "new_record",
     "read_unowned",
+    "record_differs",
     "run_program",
     "save",
     "write_metrics",

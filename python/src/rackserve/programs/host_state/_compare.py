@@ -48,6 +48,19 @@ def differences(
     return list(kept.values())
 
 
+def record_differs(host: Host, before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Return whether a new record says anything else than the one before: what no comparison tells is no change.
+
+    Args:
+        host: the host.
+        before: the roles of the record before; none on the first time.
+        now: those of the new one.
+    """
+    if {role: before[role]["owned"] for role in before} != {role: now[role]["owned"] for role in now}:
+        return True
+    return bool(differences(host, before, now, {}))
+
+
 def _role(host: Host, role: str, before: dict[str, Any], now: dict[str, Any]) -> Iterator[Difference]:
     state = before["state"]
     passing = before["owned"].get("changing", [])
