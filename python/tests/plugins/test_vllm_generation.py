@@ -265,9 +265,12 @@ def test_drop_ins_of_an_instance_count_for_each_of_its_generations(host: Host) -
     act("live", ("a", OLD))
     assert names(own) == ["20-site.conf"]
     assert "daemon-reload" in host.did
+    (shared / "30-site.conf").write_text("[Service]\n")
+    assert act("live", ("a", OLD))["changed"], "the next start of a running engine reads it too"
+    assert not act("live", ("a", OLD))["changed"]
     (shared / "20-site.conf").unlink()
     act("live", ("a", OLD), restart=True)
-    assert names(own) == []
+    assert names(own) == ["30-site.conf"]
 
 
 def test_a_removed_instance_leaves_nothing_and_another_one_of_the_same_beginning_stays(host: Host) -> None:

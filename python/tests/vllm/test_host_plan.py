@@ -60,7 +60,7 @@ def test_every_instance_has_its_files_once() -> None:
     found = plan(instance("a"), instance("b"))
     files = files_of(found)
     paths = [*(file.path for file in files), *found.links]
-    assert len(set(paths)) == len(paths) == 4 + 2 * (2 + 1 + 5 + 5)
+    assert len(set(paths)) == len(paths) == 4 + 2 * (2 + 1 + 5 + 4)
     assert {str(Path(path).parent) for path in paths} | {CONFIG} <= {CONFIG, str(UNITS), *found.folders}
     secret = [file.path for file in files if file.mode == "0600"]
     assert secret == [f"{one.generation}/engine.env" for one in found.instances]

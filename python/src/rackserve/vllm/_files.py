@@ -77,14 +77,13 @@ def links(name: str, digest: str) -> dict[str, str]:
     """Return the symbolic links of a generation and of its instance: path to target.
 
     Through `engine.sock` and `current` the proxy finds the live engine at every connection, so that one rename of
-    `current` switches to another. systemd follows no link to a folder of drop-ins, so each drop-in is linked.
+    `current` switches to another. The unit's drop-ins are linked by the module vllm_generation, before every start.
     """
     generation, folders = generation_folder(name, digest), dropin_folders(name)
     joined = f"{instance_folder(name)}/current/join.conf"
     return {
         f"{generation}/run": run_folder(name, digest),
         f"{generation}/engine.sock": f"{run_folder(name, digest)}/api.sock",
-        f"{UNITS}/{unit_of(name, digest)}.d/{_DROPIN}": f"../vllm@{name}.service.d/{_DROPIN}",
         f"{folders['proxy']}/{_LIVE}": joined,
         f"{folders['probe']}/{_LIVE}": joined,
     }

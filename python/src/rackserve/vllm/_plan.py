@@ -142,7 +142,7 @@ class HostPlan:
 
     Attributes:
         units: files of the units that all instances share.
-        folders: of the instances, their generations and their drop-ins.
+        folders: of the instances, their generations and the drop-ins that these share.
         dropins: drop-ins of the instances.
         chat_templates: path on the host to file of the inventory.
         arguments: `--config` files, which vLLM's own parser reads first.
@@ -228,7 +228,6 @@ def _folders(plans: Sequence[InstancePlan]) -> list[str]:
     for plan in plans:
         own = _files.instance_folder(plan.name)
         found += [own, f"{own}/generations", plan.generation, *_files.dropin_folders(plan.name).values()]
-        found.append(f"{_files.UNITS}/{plan.unit}.d")
     return found
 
 

@@ -112,8 +112,11 @@ def complete(name: str, digest: str) -> dict[str, Any]:
     return dict(found[digest])
 
 
-def link_dropins(name: str, digest: str) -> None:
-    """Have the drop-ins in vllm@NAME.service.d, an operator's too, count for a generation."""
+def link_dropins(name: str, digest: str) -> bool:
+    """Have the drop-ins in vllm@NAME.service.d, an operator's too, count for a generation; return whether one did not.
+
+    Each is linked: systemd follows no link to a folder of drop-ins.
+    """
     shared, folder = os.path.join(UNITS, f"vllm@{name}.service.d"), os.path.join(UNITS, f"{unit_of(name, digest)}.d")
     there = sorted(file for file in os.listdir(shared) if file.endswith(".conf")) if os.path.isdir(shared) else []
     os.makedirs(folder, mode=0o755, exist_ok=True)
@@ -124,6 +127,7 @@ def link_dropins(name: str, digest: str) -> None:
             changed.append(True)
     if any(changed):
         systemctl("daemon-reload")
+    return any(changed)
 
 
 def start_candidate(name: str, digest: str, timeout: int) -> None:
@@ -181,6 +185,9 @@ def follow_runtime(runtimes: str, entry: dict[str, Any]) -> bool:
 def make_live(name: str, digest: str, *, restart: bool) -> bool:
     """Make a generation live; return whether anything changed."""
     before, unit = linked(name), unit_of(name, digest)
+    if before != digest:
+        complete(name, digest)
+    linked_more = link_dropins(name, digest)
     if before == digest and not restart:
         enabled = property_of(unit, "UnitFileState") == "enabled"
         running = property_of(unit, "ActiveState") in {"active", "activating"} or property_of(unit, "Job") not in {
@@ -188,11 +195,10 @@ def make_live(name: str, digest: str, *, restart: bool) -> bool:
             "0",
         }
         if enabled and running:
-            return False
+            return linked_more
     folder = instance_folder(name)
     old = unit_of(name, before) if before else ""
     if before != digest:
-        complete(name, digest)
         joined = [text_of(os.path.join(folder, "generations", one, "join.conf")) for one in (before, digest) if one]
         # Enabled first: a host that reboots between two of these lines starts whichever of them `current` names.
         systemctl("enable", "--quiet", unit)
@@ -206,7 +212,6 @@ def make_live(name: str, digest: str, *, restart: bool) -> bool:
             systemctl("try-restart", proxy_of(name))
     else:
         systemctl("enable", "--quiet", unit)
-    link_dropins(name, digest)
     if linked(name, "candidate") == digest:
         os.unlink(os.path.join(folder, "candidate"))
     ready = property_of(unit, "ActiveState") == "active"  # it was a candidate, and has opened nothing yet
