@@ -133,6 +133,17 @@ def test_another_one_stops_the_engine_before_and_is_enabled_before_the_rename(ho
     assert (host.link("a"), host.link("a", "previous"), host.enabled) == (OLD, NEW, {unit(OLD)})
 
 
+@pytest.mark.parametrize("previous", ["", OLD])
+def test_a_return_never_leaves_what_failed_as_the_way_back(host: Host, previous: str) -> None:
+    for digest in (OLD, NEW, FOURTH):
+        host.put("a", digest)
+    act("live", ("a", NEW))
+    act("live", ("a", FOURTH))
+    entry = {"name": "a", "digest": NEW, "previous": previous}
+    assert act("live", instances=[entry])["changed"]
+    assert (host.link("a"), host.link("a", "previous")) == (NEW, previous)
+
+
 def test_engines_that_make_room_are_stopped_at_once(host: Host) -> None:
     for name in ("a", "b"):
         host.put(name, OLD)

@@ -90,6 +90,7 @@ def generations_before(found: Mapping[str, Any], names: Sequence[str], plan: Map
     """Return what served before a change, to be made live again; an instance that is new has nothing.
 
     Where the live generation is the wanted one, a run that died had switched to it: the one before it is meant.
+    `previous` is the generation that a later rollback goes to; never the one that is returned from.
 
     Args:
         found: what generation_facts returned before the change.
@@ -101,9 +102,11 @@ def generations_before(found: Mapping[str, Any], names: Sequence[str], plan: Map
     back = []
     for name in names:
         there = found["instances"].get(name) or {}
-        generation = there.get("before" if there.get("live") == wanted.get(name) else "generation")
+        switched = there.get("live") == wanted.get(name)
+        generation = there.get("before" if switched else "generation")
         if generation:
             known = {key: generation[key] for key in ("name", "digest", "unit", "task")}
+            known["previous"] = "" if switched else there["previous"]
             back.append({**known, "model": generation["served_names"][0], "url": urls.get(name, "")})
     return back
 

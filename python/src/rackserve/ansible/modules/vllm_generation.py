@@ -18,7 +18,7 @@ description:
 options:
   state: {description: What to do., type: str, required: true, choices: [candidate, live, ended, absent, kept]}
   instances:
-    description: "Instances: C(name), and C(digest) of the generation."
+    description: "Instances: C(name), C(digest) of the generation, and C(previous), which a return restores."
     type: list
     elements: dict
     required: true
@@ -182,38 +182,29 @@ def follow_runtime(runtimes: str, entry: dict[str, Any]) -> bool:
     return bool(switch_link(os.path.join(runtimes, "current"), os.path.relpath(runtime, runtimes)))
 
 
-def make_live(name: str, digest: str, *, restart: bool) -> bool:
-    """Make a generation live; return whether anything changed."""
+def make_live(name: str, digest: str, *, restart: bool, previous: str | None = None) -> bool:
+    """Make a generation live; return whether anything changed.
+
+    Args:
+        name: of the instance.
+        digest: of the generation.
+        restart: start its engine anew where it is live already.
+        previous: what `previous` is to name; empty for nothing, None for the generation that was live.
+    """
     before, unit = linked(name), unit_of(name, digest)
     if before != digest:
         complete(name, digest)
     linked_more = link_dropins(name, digest)
-    if before == digest and not restart:
-        enabled = property_of(unit, "UnitFileState") == "enabled"
-        running = property_of(unit, "ActiveState") in {"active", "activating"} or property_of(unit, "Job") not in {
-            "",
-            "0",
-        }
-        if enabled and running:
-            return linked_more
-    folder = instance_folder(name)
-    old = unit_of(name, before) if before else ""
+    if before == digest and not restart and enabled_and_running(unit):
+        return linked_more
+    # Enabled first: a host that reboots between two of these lines starts whichever of them `current` names.
+    systemctl("enable", "--quiet", unit)
     if before != digest:
-        joined = [text_of(os.path.join(folder, "generations", one, "join.conf")) for one in (before, digest) if one]
-        # Enabled first: a host that reboots between two of these lines starts whichever of them `current` names.
-        systemctl("enable", "--quiet", unit)
-        if before:
-            switch_link(os.path.join(folder, "previous"), f"generations/{before}")
-        switch_link(os.path.join(folder, "current"), f"generations/{digest}")
-        if before:
-            systemctl("disable", "--quiet", old)
-        if len(set(joined)) > 1:
-            systemctl("daemon-reload")
-            systemctl("try-restart", proxy_of(name))
-    else:
-        systemctl("enable", "--quiet", unit)
+        rename_links(name, digest, before, previous)
+    if before and before != digest:
+        leave(name, before, digest)
     if linked(name, "candidate") == digest:
-        os.unlink(os.path.join(folder, "candidate"))
+        os.unlink(os.path.join(instance_folder(name), "candidate"))
     ready = property_of(unit, "ActiveState") == "active"  # it was a candidate, and has opened nothing yet
     run(["systemctl", "reset-failed", unit])
     # Only instances that share a GPU wait for each other; who asks for a token waits for all.
@@ -221,6 +212,33 @@ def make_live(name: str, digest: str, *, restart: bool) -> bool:
     if ready:
         systemctl("start", listener_of(name))
     return True
+
+
+def enabled_and_running(unit: str) -> bool:
+    """Return whether a unit starts at a boot, and runs or is about to."""
+    running = property_of(unit, "ActiveState") in {"active", "activating"}
+    return property_of(unit, "UnitFileState") == "enabled" and (running or property_of(unit, "Job") not in {"", "0"})
+
+
+def rename_links(name: str, digest: str, before: str, previous: str | None) -> None:
+    """Rename `current`; `previous` so that a run that dies in between leaves no failed generation as the way back."""
+    folder = instance_folder(name)
+    if previous is None and before:
+        switch_link(os.path.join(folder, "previous"), f"generations/{before}")
+    switch_link(os.path.join(folder, "current"), f"generations/{digest}")
+    if previous:
+        switch_link(os.path.join(folder, "previous"), f"generations/{previous}")
+    elif previous is not None:
+        remove(os.path.join(folder, "previous"))
+
+
+def leave(name: str, before: str, digest: str) -> None:
+    """Have a boot start the former live generation no more, and the proxy connect as the live one listens."""
+    systemctl("disable", "--quiet", unit_of(name, before))
+    folder = os.path.join(instance_folder(name), "generations")
+    if text_of(os.path.join(folder, before, "join.conf")) != text_of(os.path.join(folder, digest, "join.conf")):
+        systemctl("daemon-reload")
+        systemctl("try-restart", proxy_of(name))
 
 
 def requests_in(page: str) -> float | None:
@@ -363,7 +381,7 @@ def make_all_live(entries: list[dict[str, Any]], params: dict[str, Any]) -> bool
     if not params["overlap"]:
         stop_before(entries, restart=params["restart"])
     for entry in entries:
-        changed |= make_live(entry["name"], entry["digest"], restart=params["restart"])
+        changed |= make_live(entry["name"], entry["digest"], restart=params["restart"], previous=entry.get("previous"))
     if params["runtimes"] and entries:
         changed |= follow_runtime(params["runtimes"], entries[-1])
     return changed

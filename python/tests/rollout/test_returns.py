@@ -1,0 +1,77 @@
+"""What a return and a rollback make live again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rackserve.rollout import generations_before, previous_plan
+
+
+def generation(digest: str, name: str = "a") -> dict[str, Any]:
+    return {
+        "name": name,
+        "digest": digest,
+        "unit": f"vllm@{name}.{digest}.service",
+        "task": "generate",
+        "served_names": ["m"],
+        "environment": "e",
+        "probe": "p",
+        "settings": "s",
+        "visible": {},
+    }
+
+
+def found(*, live: str = "one", previous: str = "zero", name: str = "a") -> dict[str, Any]:
+    there = {
+        "live": live,
+        "previous": previous,
+        "generation": generation(live, name) if live else {},
+        "before": generation(previous, name) if previous else {},
+        "listens": "10.0.0.5:8000",
+    }
+    return {"instances": {name: there}}
+
+
+def plan(digest: str) -> dict[str, Any]:
+    return {"instances": [{"name": "a", "digest": digest, "url": "http://10.0.0.5:8000"}]}
+
+
+@pytest.mark.parametrize("previous", ["zero", ""])
+def test_a_return_goes_to_what_was_live_and_restores_the_one_before_it(previous: str) -> None:
+    (back,) = generations_before(found(previous=previous), ["a"], plan("two"))
+    assert (back["digest"], back["previous"], back["url"]) == ("one", previous, "http://10.0.0.5:8000")
+
+
+def test_a_return_from_what_a_dead_run_made_live_goes_to_the_one_before_it_and_no_further() -> None:
+    (back,) = generations_before(found(live="two", previous="one"), ["a"], plan("two"))
+    assert (back["digest"], back["previous"]) == ("one", "")
+
+
+def test_a_new_instance_has_nothing_to_return_to() -> None:
+    assert generations_before(found(live="", previous=""), ["a", "b"], plan("two")) == []
+
+
+@pytest.mark.parametrize(
+    ("only_from", "returns", "digest"),
+    [
+        ({}, True, "zero"),
+        ({}, False, "one"),
+        ({"gpu1:a": "one"}, True, "zero"),
+        ({"gpu1:a": "another"}, True, "one"),
+        ({"gpu2:a": "one"}, True, "one"),
+    ],
+)
+def test_a_rollback_takes_the_generation_before_of_what_it_names(
+    only_from: dict[str, str],
+    returns: bool,  # noqa: FBT001
+    digest: str,
+) -> None:
+    (one,) = previous_plan(found(), "gpu1", only_from, returns)["instances"]
+    assert (one["digest"], one["url"], one["listener"]) == (digest, "http://10.0.0.5:8000", "vllm-proxy@a.socket")
+
+
+def test_a_rollback_without_a_generation_before_changes_nothing() -> None:
+    (one,) = previous_plan(found(previous=""), "gpu1", {})["instances"]
+    assert one["digest"] == "one"
