@@ -29,21 +29,10 @@ def test_a_lock_is_named_after_what_it_is_for() -> None:
     assert RuntimeRecipe(vllm="0.33.0", flavour="cuda", python="3.11").lock_name == "vllm-0.33.0-cuda-py311"
 
 
-@pytest.mark.parametrize("site", ["inventory", "molecule/shared/upgrade"])
-def test_the_labs_models_are_pinned_to_what_their_sources_give(site: str) -> None:
-    for model in read_recipe(project_root() / site).models:
+def test_the_labs_models_are_pinned_to_what_their_sources_give() -> None:
+    for model in read_recipe(project_root() / "inventory").models:
         assert not isinstance(model.source, FolderSource)
         assert model.revision == derived_revision(model.source)
-
-
-def test_the_recipe_of_rollouts_has_two_releases_and_two_revisions_of_a_model() -> None:
-    recipe = read_recipe(project_root() / "molecule/shared/upgrade")
-    revisions = [model.revision for model in recipe.models if model.repo == "rackserve/tiny-random-llama"]
-    assert [runtime.vllm for runtime in recipe.runtimes] == ["0.31.0", "0.32.0"]
-    assert len(set(revisions)) == 2
-    assert all(lock.is_file() for lock in recipe.locks)
-    lab = {runtime for target in read_recipe(project_root() / "inventory").targets for runtime in target.runtimes}
-    assert lab < set(recipe.runtimes)
 
 
 def test_a_wrong_revision_is_refused_with_the_right_one(tmp_path: Path) -> None:
