@@ -1,4 +1,4 @@
-"""A task that a host delegates to an edge reaches the edge: a real ansible-playbook, an ssh that notes whom it reaches."""
+"""A task that a host delegates to an edge reaches the edge: real ansible-playbook, and an ssh that notes its target."""
 
 from __future__ import annotations
 
