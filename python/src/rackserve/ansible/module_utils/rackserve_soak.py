@@ -145,7 +145,7 @@ def judge_soak(
         "others_failed": others_failed,
     }
     if not requests:
-        return _gate("soak", instance, True, f"no request came in {seconds:.0f} s", **figures)
+        return _gate("soak", instance, None, f"not compared: no request came in {seconds:.0f} s", **figures)
     text = (
         f"{failed} of {requests} requests failed in {seconds:.0f} s ({figures['errors']} errors, {figures['broken']} "
         f"broken answers), and {others_failed} of {others} at the other instances"
