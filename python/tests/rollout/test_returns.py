@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
 
 from rackserve.rollout import generations_before, previous_plan
+from rackserve.vllm._plan import InstancePlan
 
 
 def generation(digest: str, name: str = "a") -> dict[str, Any]:
@@ -69,7 +71,27 @@ def test_a_rollback_takes_the_generation_before_of_what_it_names(
     digest: str,
 ) -> None:
     (one,) = previous_plan(found(), "gpu1", only_from, returns)["instances"]
-    assert (one["digest"], one["url"], one["listener"]) == (digest, "http://10.0.0.5:8000", "vllm-proxy@a.socket")
+    assert (one["digest"], one["url"]) == (digest, "http://10.0.0.5:8000")
+
+
+def test_a_rollback_plans_an_instance_as_the_inventory_does() -> None:
+    """The same tasks start both; what only staging needs is not kept on a host."""
+    (one,) = previous_plan(found(), "gpu1", {})["instances"]
+    planned = {field.name for field in fields(InstancePlan)}
+    staged = {
+        "generation",
+        "port",
+        "config",
+        "cli_args",
+        "runtime",
+        "probe",
+        "identity",
+        "engine",
+        "after",
+        "restart_sec",
+    }
+    assert planned - staged <= set(one)
+    assert (one["listener"], one["timer"]) == ("vllm-proxy@a.socket", "vllm-probe@a.timer")
 
 
 def test_a_rollback_without_a_generation_before_changes_nothing() -> None:

@@ -144,6 +144,7 @@ def _as_planned(generation: Mapping[str, Any], found: Mapping[str, Any]) -> dict
         "digests": digests,
         "environment": generation["visible"],
         "model": generation["served_names"][0],
-        "listener": f"vllm-proxy@{name}.socket",
+        "listener": vllm.listener_of(name),
+        "timer": vllm.timer_of(name),
         "url": f"http://{found['instances'][name]['listens']}",
     }

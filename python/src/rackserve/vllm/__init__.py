@@ -13,7 +13,7 @@ from rackserve.vllm._probe_settings import golden_identity, probe_settings
 from rackserve.vllm._references import snapshots_of
 from rackserve.vllm._releases import Release, known_paths, release_of, releases
 from rackserve.vllm._resolve import adapter_sources, resolve_paths
-from rackserve.vllm._units import engine_address, start_plan
+from rackserve.vllm._units import engine_address, listener_of, start_plan, timer_of
 
 __all__ = [
     "HostOptions",
@@ -36,6 +36,7 @@ __all__ = [
     "golden_identity",
     "host_plan",
     "known_paths",
+    "listener_of",
     "model_findings",
     "parse_adapter",
     "parse_gate_cases",
@@ -48,6 +49,7 @@ __all__ = [
     "resolve_paths",
     "snapshots_of",
     "start_plan",
+    "timer_of",
     "validate_adapters",
     "validate_release",
     "with_adapters",
