@@ -14,6 +14,7 @@ from rackserve.ansible.module_utils.rackserve_rotation import (
     dump_marks,
     labels_of,
     marks_after,
+    names_of,
     parse_marks,
     upstreams_of,
     weights_of,
@@ -121,6 +122,10 @@ def test_names_mean_hosts_and_labels() -> None:
         {"gpu1": ["gpu1:a", "gpu1:b"], "gpu2:a": ["gpu2:a"], "gpu9": []},
         ["gpu9"],
     )
+
+
+def test_every_instance_has_the_names_of_its_groups() -> None:
+    assert names_of(TABLE) == {"gpu1:a": ["small"], "gpu1:b": ["large"], "gpu2:a": ["large", "small"]}
 
 
 def test_a_state_is_read_as_it_was_written() -> None:

@@ -156,3 +156,11 @@ def test_an_edge_with_another_address_means_that_the_entry_moves() -> None:
     for address, entry in (("10.0.0.5:8000", "same"), ("10.0.0.5:8001", "moves")):
         edge = {"weights": {"gpu1:a": 100}, "after": [], "addresses": {"gpu1:a": address}}
         assert observed(wanted(), found(), edges={"edge1": edge})["entry"] == entry
+
+
+def test_a_machine_that_was_replaced_is_reached_where_the_edges_have_its_address() -> None:
+    there = {**found(), "instances": {}}
+    for address, told in (("10.0.0.5:8000", {"state": "in"}), ("10.0.0.4:8000", {"state": "in", "reaches": False})):
+        edge = {"weights": {"gpu1:a": 100}, "after": [], "addresses": {"gpu1:a": address}}
+        one = observed(wanted(), there, edges={"edge1": edge})
+        assert (one["entry"], one["serves"], one["edges"]["edge1"]) == ("same", False, told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -308,3 +309,37 @@ def test_a_pause_after_nothing_is_refused(pause: str) -> None:
 def test_wrong_input_is_refused(raw: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         parse_input(raw)
+
+
+NEW_MACHINE = {"live": None, "live_names": [], "serves": False}
+
+
+def test_a_machine_that_was_replaced_serves_nothing_although_the_edges_list_it() -> None:
+    found = plan(host("gpu1", instance(**NEW_MACHINE)), host("gpu2"))
+    assert (found.first, found.order, found.problems) == (["gpu1"], ["gpu2"], [])
+    assert not found.edges_before
+    assert problem(host("gpu1", instance(**NEW_MACHINE)), host("gpu2"), edges=[]).startswith("the site has no edge")
+
+
+def test_a_machine_with_another_address_counts_when_the_edges_know_it() -> None:
+    elsewhere = instance(**NEW_MACHINE, edges={"edge1": {"state": "in", "reaches": False}})
+    found = plan(host("gpu1", elsewhere), host("gpu2"))
+    assert (found.first, found.edges_before, found.problems) == (["gpu1"], True, [])
+    assert found.names_before == {"gpu1:a": ["m"], "gpu2:a": ["m"]}
+
+
+def test_the_drain_of_an_operator_outlives_the_machine() -> None:
+    drained = instance(**NEW_MACHINE, edges={"edge1": {"state": "operator"}})
+    assert plan(host("gpu1", drained)).first == ["gpu1"]
+    assert problem(host("gpu1", drained), host("gpu2")).startswith("'m' would have no instance in rotation while gpu2")
+
+
+def test_the_drain_of_a_rollout_makes_a_new_machine_prove_itself() -> None:
+    left = instance(**NEW_MACHINE, edges={"edge1": {"state": "rollout", "run": "r1"}})
+    found = plan(host("gpu1", left), host("gpu2", instance(**SAME)))
+    assert (found.first, found.order, [row.how for row in found.rows]) == ([], ["gpu1"], [How.STARTED])
+
+
+def test_the_role_does_every_kind_of_change_that_a_plan_has() -> None:
+    role = (Path(__file__).parents[3] / "roles/rollout/vars/main.yml").read_text(encoding="utf-8")
+    assert [how for how in How if f"'{how.value}'" not in role] == []

@@ -80,6 +80,7 @@ def test_events_and_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             event("runner_on_failed", host="gpu3", res={"msg": "rescued"}, **task),
             event("runner_on_failed", host="gpu1", res={"msg": "no matter"}, ignore_errors=True, **task),
             event("runner_on_unreachable", host="gpu2", res={"msg": "no route"}, **task),
+            event("runner_on_unreachable", host="gpu3", res={"msg": "ignore_unreachable"}, **task),
             event("playbook_on_stats", **STATS),
         ],
         rc=4,
@@ -95,6 +96,7 @@ def test_events_and_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         EventKind.FAILED,
         EventKind.FAILED,
         EventKind.IGNORED,
+        EventKind.UNREACHABLE,
         EventKind.UNREACHABLE,
         EventKind.STATS,
     ]

@@ -55,7 +55,7 @@ def _instances(
         stale = bool(want) and (want or {}).get("unit") in found["stale"]
         label = f"{host}:{name}"
         addresses = {state["addresses"][label] for state in edges.values() if label in state.get("addresses", {})}
-        moves = bool(want and live and addresses - {want["url"].removeprefix("http://")})
+        moves = bool(want and live and addresses - {_place(want)})
         restarts = bool(want) and (want or {}).get("listener") in found["stale"]
         yield {
             "name": name,
@@ -68,13 +68,23 @@ def _instances(
             "entry": "moves" if moves else "restarts" if restarts else "same",
             "changes": [*changed_words(live, want), *(["its files were changed by hand"] if stale else [])],
             "start_s": there.get("seconds") or None,
-            "edges": {edge: _at_edge(label, state) for edge, state in edges.items()},
+            # One that serves has its address compared above.
+            "edges": {edge: _at_edge(label, state, "" if live else _place(want)) for edge, state in edges.items()},
         }
 
 
-def _at_edge(label: str, state: Mapping[str, Any]) -> dict[str, Any]:
+def _place(want: Mapping[str, Any] | None) -> str:
+    return str(want["url"]).removeprefix("http://") if want else ""
+
+
+def _at_edge(label: str, state: Mapping[str, Any], place: str) -> dict[str, Any]:
     if label not in state.get("weights", {}):
         return {"state": "absent"}
+    reaches = not place or state.get("addresses", {}).get(label, place) == place
+    return {**_mark_at(label, state), **({} if reaches else {"reaches": False})}
+
+
+def _mark_at(label: str, state: Mapping[str, Any]) -> dict[str, Any]:
     marks = [mark for mark in state.get("after", []) if mark["label"] == label]
     by = {mark["by"]: mark for mark in marks}
     if "operator" in by and not by["operator"]["weight"]:

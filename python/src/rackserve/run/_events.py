@@ -130,7 +130,10 @@ class Recorder:
         # A failure that a rescue took care of is not one: Ansible's recap decides.
         failed = {host.name for host in hosts if host.failed}
         failures = tuple(failure for failure in self._failures if failure.host in failed)
-        return RunResult(rc, status, hosts, failures, tuple(self._unreachable), record_dir)
+        # Neither is a host that a task went on without.
+        gone = {host.name for host in hosts if host.unreachable}
+        unreachable = tuple(failure for failure in self._unreachable if failure.host in gone)
+        return RunResult(rc, status, hosts, failures, unreachable, record_dir)
 
     def error_output(self) -> str:
         lines = [line for line in self._output if line.strip()]

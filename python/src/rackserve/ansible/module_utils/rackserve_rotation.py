@@ -70,6 +70,15 @@ def weights_of(table: Table, marks: Iterable[Mapping[str, Any]]) -> dict[str, in
     return weights
 
 
+def names_of(table: Table) -> dict[str, list[str]]:
+    """Return the names that the edge routes to every instance behind it, by label."""
+    groups = table["groups"].values()
+    return {
+        label: sorted({name for group in groups if label in group["servers"] for name in group["models"]})
+        for label in sorted(table["servers"])
+    }
+
+
 def deciding(marks: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return, by label, the mark that decides what an instance gets; of two equal ones that of the operator."""
     ordered = sorted(marks, key=lambda mark: (mark["weight"], mark["by"]), reverse=True)

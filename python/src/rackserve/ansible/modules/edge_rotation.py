@@ -52,6 +52,7 @@ before: {description: "Marks before: label, by, run, weight, since (UTC).", type
 after: {description: Marks afterwards., type: list, returned: always}
 weights: {description: "Weight of every instance behind the edge, by label.", type: dict, returned: always}
 addresses: {description: "Address of every instance behind the edge, by label.", type: dict, returned: with read}
+names: {description: "Names that the edge routes to every instance, by label.", type: dict, returned: with read}
 unknown: {description: Names that a rollout gave and no instance behind the edge has., type: list, returned: always}
 streams: {description: Connections that nginx still has to instances that are out., type: int, returned: always}
 seconds: {description: Seconds that it took., type: float, returned: always}
@@ -79,6 +80,7 @@ from ansible.module_utils.rackserve_rotation import (
     dump_marks,
     labels_of,
     marks_after,
+    names_of,
     parse_marks,
     upstreams_of,
     weights_of,
@@ -229,7 +231,7 @@ def rotate(edge: Edge, params: dict[str, Any], *, check: bool) -> dict[str, Any]
                     f"nginx did not load its configuration in {_RELOAD_S:.0f} s and the rotation is as before; "
                     "read /var/log/nginx/error.log"
                 )
-    of_change = {label for labels in meant.values() for label in labels} or set(weights)
+    of_change = {label for labels in meant.values() for label in labels} if params["set"] else set(weights)
     out = [table["servers"][label]["address"] for label in sorted(of_change) if weights[label] == 0]
     streams = 0 if check else _wait(out, params["wait"])
     left = f"nginx still has {streams} connections to {', '.join(out)} after {params['wait']} s"
@@ -295,8 +297,8 @@ def _run(module: AnsibleModule, places: Places) -> dict[str, Any]:
     if params["read"]:
         table = edge.table()
         addresses = {label: server["address"] for label, server in table["servers"].items()}
-        running = bool(master_of(edge.pid_file))
-        return {**found, "running": running, "weights": weights_of(table, marks), "addresses": addresses}
+        found |= {"running": bool(master_of(edge.pid_file)), "names": names_of(table), "addresses": addresses}
+        return {**found, "weights": weights_of(table, marks)}
     return {**found, **rotate(edge, params, check=module.check_mode)}
 
 
