@@ -37,6 +37,25 @@ def test_an_instance_is_reached_where_it_listens(listens_on: str | None, address
     assert [backend["address"] for backend in edge.backends_of({"g1": own}, ["g1"])] == [address]
 
 
+def test_an_edge_leaves_out_hosts_and_instances() -> None:
+    backends = [backend("g1", "m"), backend("g2", "m"), {**backend("g2", "m"), "instance": "j"}]
+    labels = [f"{one['host']}:{one['instance']}" for one in edge.named_backends(backends, {}, ["g1", "g2:j"])]
+    assert labels == ["g2:i"]
+    assert edge.named_backends(backends, {}) == backends
+    (named,) = edge.named_backends(backends, {"g1:i": ["m"], "g2:i": ["n"]}, ["g1"])
+    assert (named["host"], named["served_names"]) == ("g2", ["n"])
+
+
+def test_only_instances_at_places_that_an_edge_does_not_know_are_new() -> None:
+    backends = [backend("g1", "m"), backend("g2", "m"), backend("g3", "m"), {"host": "g4"}]
+    known = {"g1:i": "10.0.0.1:8000", "g2:i": "10.0.0.9:8000"}
+    found = edge.new_places(backends, known)
+    assert found == [
+        {"label": "g2:i", "address": "10.0.0.2", "port": 8000},
+        {"label": "g3:i", "address": "10.0.0.3", "port": 8000},
+    ]
+
+
 def test_instances_of_one_model_are_one_group() -> None:
     assert groups(backend("g1", "m"), backend("g2", "m")) == {("m",): ["g1:i", "g2:i"]}
 

@@ -173,6 +173,16 @@ def test_unreachable_message() -> None:
     assert "reach gpu1 over" in unreachable_message(TaskFailure("gpu1", "t", "x"))
 
 
+def test_another_host_key_is_told_as_such() -> None:
+    # As OpenSSH 9.2 says it.
+    said = "Failed to connect to the host via ssh: @@@\n@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\n@@@"
+    message = unreachable_message(TaskFailure("gpu1", "t", said), "10.0.0.1")
+    assert message.startswith("gpu1 (10.0.0.1) has another SSH host key than this controller knows, and nothing was")
+    assert "ssh-keygen -R 10.0.0.1" in message
+    unknown = unreachable_message(TaskFailure("gpu1", "t", "ssh: Host key verification failed."))
+    assert unknown.startswith("cannot reach gpu1 over SSH: Host key verification failed.")
+
+
 def test_the_lock_names_its_holder_and_is_given_back(tmp_path: Path) -> None:
     with (
         run_lock(tmp_path),

@@ -41,6 +41,7 @@ COMMANDS: Final = (
     Command("apply", "bring a site to its declared state", "_apply"),
     Command("rollout", "change a site host by host while it serves", "_rollout"),
     Command("rollback", "return hosts to the generation before", "_rollback"),
+    Command("retire", "take hosts out of a site", "_retire"),
     Command("verify", "check every layer of a site", "_verify"),
     Command("status", "show the fleet's instances and their load", "_status"),
     Command("drift", "show what differs from what the last run left", "_drift"),

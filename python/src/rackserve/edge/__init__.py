@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rackserve.edge._backend import Backend, backends_of, named_backends
+from rackserve.edge._backend import Backend, backends_of, named_backends, new_places
 from rackserve.edge._client_trust import trust_problems
 from rackserve.edge._clients import Client, Key, parse_clients
 from rackserve.edge._keys import MadeKey, hash_of, new_key
@@ -17,6 +17,7 @@ __all__ = [
     "backends_of",
     "hash_of",
     "named_backends",
+    "new_places",
     "new_key",
     "parse_clients",
     "plan_of",

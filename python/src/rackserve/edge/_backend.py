@@ -68,18 +68,37 @@ def backends_of(hostvars: Mapping[str, Mapping[str, Any]], hosts: Sequence[str])
     ]
 
 
-def named_backends(backends: Sequence[dict[str, Any]], names: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
-    """Return backends with the names that an edge routes to them while a rollout goes on.
+def named_backends(
+    backends: Sequence[dict[str, Any]], names: Mapping[str, Sequence[str]], without: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Return backends with the names that an edge routes to them while a rollout goes on, or when hosts have retired.
 
     Args:
         backends: as in `nginx_backends`.
         names: names by label, as `names_before` of a rollout's plan; an instance that it does not have gets no
             requests. Empty: the backends as they are.
+        without: hosts or labels that get none in any case.
     """
+    left = [one for one in backends if not {one.get("host"), f"{one.get('host')}:{one.get('instance')}"} & {*without}]
     if not names:
-        return list(backends)
-    routed = ({**one, "served_names": names.get(f"{one['host']}:{one['instance']}", [])} for one in backends)
+        return left
+    routed = ({**one, "served_names": names.get(f"{one['host']}:{one['instance']}", [])} for one in left)
     return [one for one in routed if one["served_names"]]
+
+
+def new_places(backends: Sequence[dict[str, Any]], addresses: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return label, address and port of the backends that an edge does not know, or knows at another address.
+
+    Args:
+        backends: as in `nginx_backends`; one that names no place is left to the check of that input.
+        addresses: address and port by label, as edge_rotation reads them.
+    """
+    places = [
+        {"label": f"{one.get('host')}:{one.get('instance')}", "address": one["address"], "port": one["port"]}
+        for one in backends
+        if {"address", "port"} <= one.keys()
+    ]
+    return [one for one in places if addresses.get(one["label"]) != f"{one['address']}:{one['port']}"]
 
 
 def _address(own: Mapping[str, Any]) -> str:

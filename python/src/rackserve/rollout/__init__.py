@@ -4,6 +4,7 @@ from rackserve.rollout._gates import gates_after, gates_before, generations_befo
 from rackserve.rollout._input import AtEdge, HostState, InstanceState, RolloutInput, parse_input
 from rackserve.rollout._observe import observed_hosts
 from rackserve.rollout._plan import rollout_plan
+from rackserve.rollout._retire import Retirement, inventory_lines, retire_problems, retired_record, retirement
 from rackserve.rollout._steps import batch_size, parse_steps
 from rackserve.rollout._types import How, Problem, RolloutPlan, Row
 
@@ -13,6 +14,7 @@ __all__ = [
     "How",
     "InstanceState",
     "Problem",
+    "Retirement",
     "RolloutInput",
     "RolloutPlan",
     "Row",
@@ -20,9 +22,13 @@ __all__ = [
     "gates_after",
     "gates_before",
     "generations_before",
+    "inventory_lines",
     "observed_hosts",
     "parse_input",
     "parse_steps",
     "previous_plan",
+    "retire_problems",
+    "retired_record",
+    "retirement",
     "rollout_plan",
 ]

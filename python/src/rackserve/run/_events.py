@@ -185,6 +185,12 @@ def unreachable_message(failure: TaskFailure, address: str | None = None) -> str
     found = _SSH_ADDRESS.search(text)
     where = address or (found.group(1) if found else None)
     place = f"{failure.host} ({where})" if where and where != failure.host else failure.host
+    if "IDENTIFICATION HAS CHANGED" in text:
+        return (
+            f"{place} has another SSH host key than this controller knows, and nothing was done there: if the machine "
+            f"was replaced, remove the old key (ssh-keygen -R {where or failure.host}) and add the new one, compared "
+            "with that at its console; if not, another machine answers in its place"
+        )
     reason = text.rpartition("ssh: ")[2]
     return (
         f"cannot reach {place} over SSH: {reason}; check that it is up, its ansible_host, the user and key, "

@@ -59,6 +59,7 @@ FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "generations_before": rollout.generations_before,
     "gpus_of_peers": preflight.gpus_of_peers,
     "named_backends": edge.named_backends,
+    "new_places": edge.new_places,
     "pair_problem": pki.pair_problem,
     "lock_refusals": _lock_refusals,
     "parts": _of_manifest(preflight.host_parts),
@@ -69,6 +70,11 @@ FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "refusal": _of_manifest(preflight.validate_host),
     "remote_write": monitoring.remote_write_entries,
     "remote_write_files": monitoring.remote_write_files,
+    "retire_problems": rollout.retire_problems,
+    "retired_record": lambda host, inventory, removed, **found: rollout.retired_record(
+        host, Path(inventory), removed, **found
+    ),
+    "retirement": rollout.retirement,
     "rollout_hosts": rollout.observed_hosts,
     "rule_files": lambda paths, inventory: monitoring.rule_files(paths, Path(inventory)),
     "runtime": _of_manifest(preflight.find_runtime),
