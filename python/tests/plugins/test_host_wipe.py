@@ -22,7 +22,13 @@ def test_mounts_are_read_with_their_spaces() -> None:
 @pytest.mark.parametrize(
     ("path", "why"),
     [
+        ("/", "it is a folder of the system"),
+        ("/opt", "it is a folder of the system"),
+        ("/lib64", "it is a folder of the system"),
+        ("/var/cache", "it is a folder of the system"),
         ("/var/lib/rackserve", "it is a folder of the system"),
+        ("/var/lib/rackserve/bundle", ""),
+        ("/etc/vllm", ""),
         ("/data/nfs/hub", "it is on /data/nfs, a file system of the kind nfs4, which other hosts may use"),
         ("/hf", "it is on /hf, a file system of the kind fuse.gcsfuse, which other hosts may use"),
         ("/data", "/data/nfs is mounted below it"),
@@ -93,8 +99,10 @@ def test_units_that_the_host_has_are_stopped(monkeypatch: pytest.MonkeyPatch, st
 
 
 def test_a_unit_that_does_not_stop_keeps_everything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(host_wipe, "run", lambda argv: (argv[1] != "show", "LoadState=loaded\nActiveState=active", "no"))
-    with pytest.raises(OSError, match="x.timer cannot be stopped"):
+    monkeypatch.setattr(
+        host_wipe, "run", lambda argv: (argv[1] != "show", "LoadState=loaded\nActiveState=active", "no")
+    )
+    with pytest.raises(OSError, match=r"x\.timer cannot be stopped"):
         act({"paths": [str(tmp_path)], "units": ["x.timer"]}, {"/": "ext4"}, check=False)
     assert tmp_path.is_dir()
 
@@ -116,7 +124,7 @@ def test_every_tree_and_every_secret_of_a_vllm_host_goes() -> None:
         for tree in owned.get("trees", []):
             covered = any(tree == one or tree.startswith(f"{one}/") for one in wiped)
             assert covered or STAYS.get(tree), f"{tree} of {path.parents[1].name}: add it to __rollout_wiped"
-    # Of tasks and plans that write mode 0600 on such hosts: the engines' environment, and the key of the driver's modules.
+    # Written with mode 0600 on such hosts: the engines' environment, and the key of the driver's modules.
     secret = [path.parents[1].name for path in ROLES.glob("*/tasks/*.yml") if '"0600"' in path.read_text()]
     assert {*secret} == {"grafana", "keepalived", "nginx", "nvidia_driver"}
     assert {"/etc/vllm", "{{ __stack_host_state }}/mok"} <= {*wiped}

@@ -57,7 +57,9 @@ def edge(names: dict[str, list[str]], **changed: Any) -> dict[str, Any]:
 BOTH = {"gpu1:a": ["m"], "gpu2:a": ["m"]}
 
 
-def retire(*hosts: str, state: dict[str, Any] | None = None, of: dict[str, Any] | None = None, **asked: Any) -> Retirement:
+def retire(
+    *hosts: str, state: dict[str, Any] | None = None, of: dict[str, Any] | None = None, **asked: Any
+) -> Retirement:
     hostvars = {
         "gpu1": serving("m"),
         "gpu2": serving("m"),
@@ -111,7 +113,7 @@ def test_without_an_edge_only_a_host_that_answers_loses_requests() -> None:
 
 
 def test_a_dead_host_retires_unless_it_is_to_be_wiped() -> None:
-    dead = {"gpu1": {}}
+    dead: dict[str, Any] = {"gpu1": {}}
     assert retire(of=dead, silent=["gpu1"]).refusal == ""
     refused = retire(of=dead, silent=["gpu1"], wipe=True, consent="x").refusal
     assert refused == "nothing was changed: gpu1 does not answer, so it cannot be wiped; run it without --wipe"

@@ -54,9 +54,12 @@ def retire_problems(retired: Sequence[str], groups: Mapping[str, Sequence[str]],
         for host in retired
         if host not in serving
     ]
-    for group in _OTHER_WORK:
-        if both := [host for host in retired if host in groups.get(group, ())]:
-            found.append(f"{', '.join(both)} is in {group} too; take it out of that group and run site.yml first")
+    found += [
+        f"{host} is in {group} too; take it out of that group and run site.yml first"
+        for group in _OTHER_WORK
+        for host in retired
+        if host in groups.get(group, ())
+    ]
     if not found and not set(serving) - set(retired):
         found.append(f"{known} is every vLLM host, and an edge needs one; take the edges out of service instead")
     if limit:
@@ -94,7 +97,7 @@ def retirement(
     }
     refused = [f"{host} does not answer, so it cannot be wiped; run it without --wipe" for host in silent if wipe]
     refused += [
-        f"what serves on {host} cannot be read: {_found(host, hostvars).get('msg', 'it was not asked')}; mend that first"
+        f"what serves on {host} cannot be read: {_found(host, hostvars).get('msg', 'nobody asked')}; mend that first"
         for host in retired
         if host not in silent and "instances" not in _found(host, hostvars)
     ]
@@ -173,7 +176,8 @@ def _served(label: str, hostvars: Mapping[str, Mapping[str, Any]]) -> set[str]:
 
 
 def _found(host: str, hostvars: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = plain((hostvars[host] if host in hostvars else {}).get("__rollout_found") or {})
+    own = hostvars[host] if host in hostvars else {}  # noqa: SIM401 - `get` of Ansible's hostvars never misses
+    found: dict[str, Any] = plain(own.get("__rollout_found") or {})
     return found
 
 
@@ -194,11 +198,7 @@ def inventory_lines(inventory: Path, host: str) -> list[str]:
             found.append(f"{where} (the file)")
             continue
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        found += [
-            f"{where}:{number}"
-            for number, line in enumerate(lines, 1)
-            if word.search(line.partition("#")[0])
-        ]
+        found += [f"{where}:{number}" for number, line in enumerate(lines, 1) if word.search(line.partition("#")[0])]
     return found[:_LINES]
 
 

@@ -39,10 +39,10 @@ from ansible.module_utils.rackserve_host import host_lock, run, tail
 MOUNTS = "/proc/self/mounts"
 # Not below these: a file system that other hosts see too.
 _SHARED = ("nfs", "cifs", "smb", "ceph", "lustre", "gpfs", "beegfs", "9p", "fuse", "glusterfs", "afs", "ocfs2", "gfs2")
-_SYSTEM = (
-    "/ /bin /boot /dev /etc /home /lib /media /mnt /opt /proc /root /run /sbin /srv /sys /tmp /usr /usr/local /var "
-    "/var/cache /var/lib /var/log /var/tmp /etc/systemd /etc/systemd/system /usr/local/lib /var/lib/rackserve"
-).split()
+_SYSTEM = {"/", "/usr/local", "/usr/local/lib", "/etc/systemd", "/etc/systemd/system", "/var/lib/rackserve"}
+_TOP = re.compile(
+    r"/(bin|boot|dev|etc|home|lib\d*|media|mnt|opt|proc|root|run|sbin|srv|sys|tmp|usr|var|var/(cache|lib|log|tmp))"
+)
 
 
 def mounts_of(text: str) -> dict[str, str]:
@@ -53,7 +53,7 @@ def mounts_of(text: str) -> dict[str, str]:
 
 def reason_to_leave(path: str, mounts: dict[str, str]) -> str:
     """Return why a real path, absolute and without links, is not removed; empty where it may be."""
-    if path in _SYSTEM:
+    if path in _SYSTEM or _TOP.fullmatch(path):
         return "it is a folder of the system"
     point = max((one for one in mounts if _is_in(path, one)), key=len, default="/")
     kind = mounts.get(point, "")
