@@ -63,7 +63,7 @@ def retire(
     hostvars = {
         "gpu1": serving("m"),
         "gpu2": serving("m"),
-        "edge1": {"nginx_backends": [backend("gpu1"), backend("gpu2"), backend("new")]},
+        "edge1": {"__rollout_backends": [backend("gpu1"), backend("gpu2"), backend("new")]},
         **(of or {}),
     }
     edges = {"edge1": state or edge(BOTH)} if state != {} else {}
@@ -130,7 +130,7 @@ def test_a_host_that_answers_and_cannot_be_read_is_refused() -> None:
     [([backend("gpu1"), backend("gpu2", port=8001)], "gpu2.lan:8001"), ([backend("gpu1")], "nowhere")],
 )
 def test_an_inventory_that_was_not_applied_is_refused(backends: list[dict[str, Any]], wanted: str) -> None:
-    refused = retire(of={"edge1": {"nginx_backends": backends}}, consent="x").refusal
+    refused = retire(of={"edge1": {"__rollout_backends": backends}}, consent="x").refusal
     assert refused == (
         f"nothing was changed: edge1 has gpu2:a at gpu2.lan:8000, and the inventory {wanted}; run site.yml first, "
         "or take that change back"

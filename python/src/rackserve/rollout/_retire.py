@@ -83,14 +83,15 @@ def retirement(
     Args:
         retired: names of hosts.
         edges: what edge_rotation read, by edge.
-        hostvars: variables by host: `__rollout_found` (of generation_facts) of vLLM hosts, `nginx_backends` of edges.
+        hostvars: variables by host: `__rollout_found` (of generation_facts) of vLLM hosts, `__rollout_backends`
+            (`nginx_backends`) of edges.
         run: ID of this run.
         consent: the reason for which lost requests are accepted.
         unreached: edges that were not reached.
         silent: hosts of `retired` that did not answer.
         wipe: whether what the roles wrote on the hosts is to be removed.
     """
-    places = {edge: _places(plain(hostvars[edge].get("nginx_backends") or [])) for edge in edges}
+    places = {edge: _places(plain(hostvars[edge].get("__rollout_backends") or [])) for edge in edges}
     names = {
         edge: {label: list(routed) for label, routed in state["names"].items() if _host(label) not in retired}
         for edge, state in edges.items()
