@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from rackserve.rollout import parse_input, rollout_plan
 from rackserve.rollout._observe import changed_words, observed_hosts
 
 CONFIG = {"model": "o/m", "revision": "1", "max-num-seqs": 8, "uds": "/run/vllm-a.01/api.sock"}
@@ -68,6 +69,18 @@ def test_a_new_one_and_a_removed_one_have_one_generation() -> None:
 def test_a_host_that_was_not_reached_has_nothing() -> None:
     (host,) = observed_hosts({"gpu1": {}}, ["gpu1"], ["gpu1"], [], {}, beside=True)
     assert host == {"name": "gpu1", "selected": True, "reachable": False, "instances": []}
+
+
+@pytest.mark.parametrize(("weight", "alone"), [(100, False), (0, True)])
+def test_a_host_outside_the_limit_counts_by_what_the_edges_say(weight: int, alone: bool) -> None:
+    marks = [] if weight else [{**mark("rollout", 0), "label": "gpu2:a"}]
+    weights = {"gpu1:a": 100, "gpu2:a": weight, "gpu2:b": weight}
+    edge = {"weights": weights, "after": marks, "names": {"gpu1:a": ["m"], "gpu2:a": ["m"], "gpu2:b": ["n"]}}
+    hostvars = {"gpu1": {"__vllm_plan": {"instances": [wanted()]}, "__rollout_found": found()}, "gpu2": {}}
+    hosts = observed_hosts(hostvars, ["gpu1", "gpu2"], ["gpu1"], ["gpu1"], {"edge1": edge}, beside=False)
+    plan = rollout_plan(parse_input({"hosts": hosts, "edges": ["edge1"]}))
+    assert (bool(plan.problems), plan.order, plan.left) == (alone, ["gpu1"], ["gpu2"])
+    assert [note for note in plan.notes if "gpu2:a was left out" in note] if alone else plan.notes == []
 
 
 @pytest.mark.parametrize(

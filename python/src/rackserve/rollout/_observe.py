@@ -33,15 +33,47 @@ def observed_hosts(
         edges: what edge_rotation read, by edge.
         beside: whether a new engine may start beside the one that serves.
     """
+    instances = {host: list(_instances(host, hostvars[host], edges, beside=beside)) for host in hosts if host in reached}
+    return _hosts(hosts, selected, instances, edges)
+
+
+def _hosts(
+    hosts: Sequence[str],
+    selected: Sequence[str],
+    instances: Mapping[str, list[dict[str, Any]]],
+    edges: Mapping[str, Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Return hosts with their instances; those outside the limit have what the edges know of them."""
     return [
         {
             "name": host,
             "selected": host in selected,
-            "reachable": host in reached,
-            "instances": list(_instances(host, hostvars[host], edges, beside=beside)) if host in reached else [],
+            "reachable": host in instances or host not in selected,
+            "instances": instances.get(host, []) if host in selected else list(_outside(host, edges)),
         }
         for host in hosts
     ]
+
+
+def _outside(host: str, edges: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the instances of a host that this run does not ask: they stay as they are, whatever that is."""
+    served: dict[str, set[str]] = {}
+    for state in edges.values():
+        for label, names in state.get("names", {}).items():
+            if label.rpartition(":")[0] == host:
+                served.setdefault(label, set()).update(names)
+    for label, names in sorted(served.items()):
+        yield {
+            "name": label.rpartition(":")[2],
+            "live": "not asked",
+            "wanted": "not asked",
+            "live_names": sorted(names),
+            "wanted_names": sorted(names),
+            "edges": {
+                edge: {**_at_edge(label, state), "names": state.get("names", {}).get(label, [])}
+                for edge, state in edges.items()
+            },
+        }
 
 
 def _instances(
