@@ -46,6 +46,11 @@ def test_a_plan_is_plain_data_and_a_record() -> None:
     assert yaml.safe_load(yaml.safe_dump(found)) == found
 
 
+def test_a_plan_of_another_kind_is_another_record() -> None:
+    found = run("gpu1", "gpu2", kind="driver_plan")
+    assert (found["rackserve_record"]["kind"], found["order"]) == ("driver_plan", ["gpu1", "gpu2"])
+
+
 def test_all_problems_are_one_message() -> None:
     found = run("gpu1", unreached_edges=["edge2"])
     assert found["failed"]

@@ -330,3 +330,17 @@ def test_the_state_of_an_instance_is_read(monkeypatch: pytest.MonkeyPatch) -> No
     down = generation_facts.state_of("a", "ActiveState=inactive\nMemoryCurrent=[not set]\n", [])
     assert (down["active"], down["seconds"], down["memory"]) == (False, 0.0, 0)
     assert generation_facts.available_memory("MemTotal: 9 kB\nMemAvailable:    2 kB\n") == 2048
+
+
+def test_all_engines_of_a_host_are_stopped_at_once_and_started_again(host: Host) -> None:
+    for name in ("a", "b", "c"):
+        host.put(name, OLD)
+    host.put("a", NEW)
+    act("live", ("a", OLD), ("b", OLD))
+    act("candidate", ("a", NEW))
+    host.did.clear()
+    assert act("stopped", ("a", ""), ("b", ""), ("c", ""))["changed"]
+    assert (host.did, host.active) == ([f"stop {unit(OLD)} {unit(NEW)} {unit(OLD, 'b')}"], set())
+    assert not act("stopped", ("a", ""), ("b", ""), ("c", ""))["changed"]
+    assert act("live", ("a", OLD))["changed"]
+    assert host.active == {unit(OLD)}

@@ -11,11 +11,13 @@ import pytest
 from rackserve.bundle import Entry
 from rackserve.bundle._manifest import Driver
 from rackserve.bundle._recipe import Recipe
+from rackserve.gpu import GpuFacts
 from rackserve.preflight import (
     EXPORTER_PARTS,
     DriverInputs,
     DriverPlan,
     DriverRequest,
+    driver_change,
     find_set,
     package_names,
     parts_for,
@@ -199,3 +201,54 @@ def test_slices_are_named_by_profile(entry: dict[str, Any], said: str) -> None:
     found = validate_driver_inputs(DriverRequest(), DriverInputs(mig=[entry]), WITH, "12", [])
     assert len(found) == bool(said)
     assert not said or said in found[0]
+
+
+def facts(**changes: Any) -> GpuFacts:
+    driver = {"version": "575.1.1", "modules": "open"}
+    host = {"kernel": "6.1.0-47-amd64", "glibc": "2.36", **changes}
+    return GpuFacts.of({"gpus": [{"bus_id": "0000:01:00.0"}], "driver": driver, "host": host})
+
+
+def change(would: dict[str, Any], *, placed: bool = False, host: dict[str, Any] | None = None, **asked: Any) -> Any:
+    request = {"source": "bundle", **asked}
+    expected = {"version": "580.95.05", "modules": "open", "placed": placed, "seconds": 1200}
+    return driver_change(facts(**(host or {})), request, would, [KEPT], **expected)
+
+
+NEW = {"installed": ["nvidia-smi=580.95.05-1"], "current": "575.1.1-open"}
+LOADED = "driver 575.1.1 is loaded, 580.95.05 is installed"
+
+
+def test_another_set_is_a_change_with_a_way_back_and_a_reboot() -> None:
+    found = change(NEW)
+    assert (found["words"], found["waits"]) == (["driver 575.1.1 -> 580.95.05"], [LOADED])
+    assert found["back"] == {"version": "575.1.1", "modules": "open"}
+    allowed = change(NEW, reboot_allowed=True)
+    assert (allowed["words"][1:], allowed["waits"]) == ([f"reboot: {LOADED}"], [])
+
+
+@pytest.mark.parametrize(
+    ("would", "words"),
+    [
+        ({**NEW, "current": "580.95.05-open"}, "packages of driver 580.95.05: nvidia-smi=580.95.05-1"),
+        ({**NEW, "current": ""}, "driver 575.1.1 -> 580.95.05"),
+        ({**NEW, "current": "570.1-open"}, "driver 570.1 -> 580.95.05"),
+    ],
+    ids=["repaired", "not ours before", "no longer kept"],
+)
+def test_a_change_without_a_set_to_go_back_to(would: dict[str, Any], words: str) -> None:
+    found = change(would)
+    assert (found["words"], found["back"]) == ([words], {})
+
+
+@pytest.mark.parametrize("source", ["bundle", "runfile", "preinstalled"])
+def test_what_is_in_place_is_no_change(source: str) -> None:
+    found = change({"installed": [], "built": ["6.1.0-48-amd64"], "held": ["dkms"]}, placed=True, source=source)
+    assert (found["words"], found["waits"], found["back"]) == ([], [], {})
+
+
+def test_an_installer_and_a_reboot_are_changes_of_their_own() -> None:
+    assert change({}, source="runfile")["words"] == ["driver 575.1.1 -> 580.95.05"]
+    pending = {"reboot": ["/run/reboot-required (linux-image-6.1.0-48-amd64)"]}
+    assert change({}, host=pending, reboot_allowed=True)["words"] == [f"reboot: {pending['reboot'][0]}, {LOADED}"]
+    assert change({}, host=pending, source="preinstalled", reboot_allowed=True)["words"] == []

@@ -76,6 +76,8 @@ class _Watched:
                 if self.kept:
                     keep_rollout(self.inventory, self.kept.with_rows(record["rows"]))
                     _print_plan(self.plan, to_stderr=True)
+            elif record["kind"] == "driver_plan" and record["rows"]:
+                _print_plan(record, to_stderr=True)
             elif record["kind"] == "gate":
                 self.gates.append(dict(record))
             elif record["kind"] == "pause":

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 RUN_DIR: Final = "RACKSERVE_RUN_DIR"
 """Environment variable by which a command tells ansible-playbook the folder of its record; its name is the run's id."""
 
-SHARED: Final = ("bundle", "consent", "plan")
+SHARED: Final = ("bundle", "consent", "plan", "driver_plan")
 """Kinds of records that are about the whole run, not about one host."""
 
 KEY: Final = "rackserve_record"

@@ -7,6 +7,7 @@ sentences on inventory and bundle, and one table of the host's requirements.
 from rackserve.preflight._compare import capacity_request, compare
 from rackserve.preflight._driver import (
     DriverRequest,
+    driver_change,
     find_set,
     package_names,
     plan_of,
@@ -35,6 +36,7 @@ __all__ = [
     "Verdict",
     "capacity_request",
     "compare",
+    "driver_change",
     "find_runtime",
     "find_set",
     "find_snapshots",

@@ -154,6 +154,56 @@ def reboot_reasons(facts: GpuFacts, version: str = "", modules: str = "") -> lis
     return found
 
 
+def driver_change(
+    facts: GpuFacts,
+    request: Mapping[str, Any],
+    would: Mapping[str, Any],
+    kept: Sequence[Mapping[str, Any]],
+    *,
+    version: str,
+    modules: str,
+    placed: bool,
+    seconds: float,
+) -> dict[str, Any]:
+    """Return what the role would change beneath the engines of a host.
+
+    Modules that are built for another kernel, holds and further packages disturb no engine and are no change.
+
+    Args:
+        facts: the host's facts.
+        request: the requested driver, as `DriverRequest`.
+        would: what rackserve_driver returned in check mode; empty where the driver is not the bundle's.
+        kept: driver sets that the host keeps.
+        version: the expected one.
+        modules: the expected ones, open or proprietary; empty is any.
+        placed: whether NVIDIA's installer has been run already, where it is the source.
+        seconds: that a reboot may take.
+
+    Returns:
+        `words`, what changes, empty for nothing; `waits`, why the host would then wait for a reboot that is not
+        allowed; `back`, version and modules of the kept set from before, empty without one; `seconds`.
+    """
+    asked, installed = DriverRequest(**request), list(would.get("installed", []))
+    if asked.source == "preinstalled":
+        return {"words": [], "waits": [], "back": {}, "seconds": 0}
+    current = would.get("current", "")
+    repaired = current == f"{version}-{modules}"
+    words, back = [], {}
+    if installed and not repaired:
+        sets = {f"{one['version']}-{one['flavour']}": one for one in kept}
+        back = {"version": sets[current]["version"], "modules": sets[current]["flavour"]} if current in sets else {}
+    if installed and repaired:
+        words.append(f"packages of driver {version}: {', '.join(installed)}")
+    elif installed or (asked.source == "runfile" and not placed):
+        old = current.partition("-")[0] or facts.driver.version or facts.driver.installed or "none"
+        words.append(f"driver {old} -> {version}")
+    reasons = reboot_reasons(facts, version, modules)
+    if reasons and asked.reboot_allowed:
+        words.append(f"reboot: {', '.join(reasons)}")
+    waits = reasons if words and not asked.reboot_allowed else []
+    return {"words": words, "waits": waits, "back": back, "seconds": seconds}
+
+
 def validate_driver(facts: GpuFacts, version: str = "", *, fresh: bool = False) -> list[str]:
     """Return the problems of the running driver; empty when it is healthy.
 

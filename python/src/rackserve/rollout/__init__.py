@@ -1,5 +1,6 @@
 """Rollouts: which hosts are changed when, so that every model keeps an instance in rotation. Nothing is asked here."""
 
+from rackserve.rollout._drivers import driver_hosts, driver_labels
 from rackserve.rollout._gates import gates_after, gates_before, generations_before, previous_plan
 from rackserve.rollout._input import AtEdge, HostState, InstanceState, RolloutInput, parse_input
 from rackserve.rollout._observe import observed_hosts
@@ -19,6 +20,8 @@ __all__ = [
     "RolloutPlan",
     "Row",
     "batch_size",
+    "driver_hosts",
+    "driver_labels",
     "gates_after",
     "gates_before",
     "generations_before",

@@ -33,11 +33,13 @@ def observed_hosts(
         edges: what edge_rotation read, by edge.
         beside: whether a new engine may start beside the one that serves.
     """
-    instances = {host: list(_instances(host, hostvars[host], edges, beside=beside)) for host in hosts if host in reached}
-    return _hosts(hosts, selected, instances, edges)
+    instances = {
+        host: list(instances_of(host, hostvars[host], edges, beside=beside)) for host in hosts if host in reached
+    }
+    return hosts_of(hosts, selected, instances, edges)
 
 
-def _hosts(
+def hosts_of(
     hosts: Sequence[str],
     selected: Sequence[str],
     instances: Mapping[str, list[dict[str, Any]]],
@@ -76,9 +78,10 @@ def _outside(host: str, edges: Mapping[str, Mapping[str, Any]]) -> Iterator[dict
         }
 
 
-def _instances(
+def instances_of(
     host: str, own: Mapping[str, Any], edges: Mapping[str, Mapping[str, Any]], *, beside: bool
 ) -> Iterator[dict[str, Any]]:
+    """Yield the instances of `rackserve.rollout.HostState`; arguments as of `observed_hosts`."""
     plan, found = own["__vllm_plan"], own["__rollout_found"]
     wanted = {one["name"]: one for one in plan["instances"]}
     for name in dict.fromkeys([*wanted, *found["instances"]]):

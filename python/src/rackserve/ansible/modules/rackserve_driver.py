@@ -37,6 +37,7 @@ RETURN = r"""
 installed: {description: Packages that were installed or changed., type: list, returned: always}
 built: {description: Kernels that modules were built for., type: list, returned: always}
 held: {description: Packages that were put on hold., type: list, returned: always}
+current: {description: Set that was the host's before., type: str, returned: always}
 previous: {description: Version of the set that was kept to go back to., type: str, returned: always}
 """
 
@@ -147,7 +148,14 @@ def put(module: AnsibleModule) -> dict[str, Any]:
         write_durably(os.path.join(keep, "record.json"), json.dumps(new, sort_keys=True).encode())
         prune(keep, {mine, str(previous)})
     changed = bool(done or built or held or kept)
-    return {"changed": changed, "installed": done, "built": built, "held": held, "previous": previous or ""}
+    done_and_kept = {
+        "installed": done,
+        "built": built,
+        "held": held,
+        "current": current or "",
+        "previous": previous or "",
+    }
+    return {"changed": changed, **done_and_kept}
 
 
 def take(module: AnsibleModule) -> dict[str, Any]:
@@ -170,7 +178,7 @@ def take(module: AnsibleModule) -> dict[str, Any]:
         if gone := sorted(added.intersection(idle)):
             command(["apt-get", "purge", "--yes", *gone], env)
         shutil.rmtree(keep)
-    return {"changed": bool(record), "installed": driver, "built": [], "held": [], "previous": ""}
+    return {"changed": bool(record), "installed": driver, "built": [], "held": [], "current": "", "previous": ""}
 
 
 def main() -> None:

@@ -12,11 +12,12 @@ description:
   - C(live) makes generations live by one rename each. Where the engine of the one before runs on, it takes no new
     connection; else it is stopped first, so that its memory is free for the next one.
   - C(ended) stops every engine that is not live, after its requests have ended.
+  - C(stopped) stops every engine of instances at once; a boot, or C(live), starts the live ones again.
   - C(absent) stops instances and removes all of their files but their caches.
   - C(kept) removes generations, runtimes and chat templates that no kept generation needs. The live one, the one before
     and a candidate are always kept.
 options:
-  state: {description: What to do., type: str, required: true, choices: [candidate, live, ended, absent, kept]}
+  state: {description: What to do., type: str, required: true, choices: [candidate, live, ended, stopped, absent, kept]}
   instances:
     description: "Instances: C(name), C(digest) of the generation, and C(previous), which a return restores."
     type: list
@@ -275,6 +276,15 @@ def end_others(name: str, settle: float, timeout: int) -> bool:
     return ran
 
 
+def stop_engines(names: list[str]) -> bool:
+    """Stop the engines of instances, of whatever generation, and return whether one ran."""
+    ended = {"inactive", "failed"}
+    running = [unit for name in names for unit in units_of(name) if property_of(unit, "ActiveState") not in ended]
+    if running:
+        systemctl("stop", *running)
+    return bool(running)
+
+
 def remove_instance(name: str) -> list[str]:
     """Stop an instance and remove its files; return their paths."""
     stopped = [timer_of(name), *units_of(name), listener_of(name)]
@@ -367,6 +377,8 @@ def act(params: dict[str, Any]) -> dict[str, Any]:
         for entry in entries:
             dropped = drop_candidate(entry["name"])
             changed |= end_others(entry["name"], params["settle"], params["timeout"]) or dropped
+    elif params["state"] == "stopped":
+        changed = stop_engines([entry["name"] for entry in entries])
     elif params["state"] == "absent":
         removed = [path for entry in entries for path in remove_instance(entry["name"])]
     else:
@@ -404,7 +416,11 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "required": True, "choices": ["candidate", "live", "ended", "absent", "kept"]},
+            "state": {
+                "type": "str",
+                "required": True,
+                "choices": ["candidate", "live", "ended", "stopped", "absent", "kept"],
+            },
             "instances": {"type": "list", "elements": "dict", "required": True},
             "overlap": {"type": "bool", "default": False},
             "restart": {"type": "bool", "default": False},
