@@ -131,6 +131,16 @@ def test_the_plan_is_shown_before_the_question(
     assert "    gpu1:a token: passed; after 0.4 s\n" in err
 
 
+@pytest.mark.parametrize("rows", [[{**ROW, "what": ["driver 570.1 -> 580.1"]}], []], ids=["changes", "unchanged"])
+def test_the_plan_of_the_drivers_is_shown_and_is_no_generation_to_return_to(
+    site: Path, runs: Any, capsys: pytest.CaptureFixture[str], rows: list[dict[str, Any]]
+) -> None:
+    runs({**PLAN, "kind": "driver_plan", "rows": rows}, {**PLAN, "rows": []})
+    assert main(["rollout", "--yes", "-i", str(site)]) == 0
+    assert ("driver 570.1 -> 580.1" in capsys.readouterr().err) == bool(rows)
+    assert last_rollout(site).changed == {}
+
+
 @pytest.mark.parametrize("text", ["n\n", "\n", ""])
 def test_without_a_yes_nothing_is_changed(
     site: Path, runs: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str
