@@ -59,7 +59,7 @@ asked.exit_json(changed=False)
 """,
     "edge_rotation": """
 asked = module(set="dict", by="str", run="str", wait="int", force="bool", read="bool")
-labels = [label + ":chat" for label in state if label != "marks"]
+labels = [label + ":chat" for label in state if label.startswith("gpu")]
 table = {"groups": {"g": {"servers": labels, "models": ["m"]}}, "servers": dict.fromkeys(labels)}
 marks, given = state["marks"], asked.params
 if not given["read"]:
@@ -74,7 +74,8 @@ if not given["read"]:
         keep()
 names = {label: ["m"] for label in labels}
 told = {"before": marks, "after": state["marks"], "weights": weights_of(table, state["marks"]), "names": names}
-asked.exit_json(changed=False, installed=True, streams=0, addresses=dict.fromkeys(labels, "127.0.0.1:1"), **told)
+told |= {"streams": given["wait"] and state["streams"], "addresses": dict.fromkeys(labels, "127.0.0.1:1")}
+asked.exit_json(changed=False, installed=True, **told)
 """,
 }
 ROLE: dict[str, list[dict[str, Any]]] = {
@@ -112,7 +113,8 @@ class Site:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.hosts: dict[str, dict[str, Any]] = {"gpu1": {"change": SAME}, "gpu2": {"change": SAME}}
-        self.state: dict[str, Any] = {"gpu1": {"active": True}, "gpu2": {"active": True}, "marks": []}
+        self.state: dict[str, Any] = {"gpu1": {"active": True}, "gpu2": {"active": True}}
+        self.state |= {"marks": [], "streams": 0}
         (folder / "library").mkdir()
         for name, text in MODULES.items():
             (folder / f"library/{name}.py").write_text(HEAD + text)
@@ -227,6 +229,25 @@ def test_a_host_that_would_wait_for_a_reboot_is_refused_unless_an_operator_has_d
     assert "gpu1 must be rebooted before its driver can serve: 570.1 is loaded" in said
     assert did == ["gpu2 driver", "gpu1 stopped", "gpu1 driver"]
     assert site.out() == [("gpu1:chat", "operator")]
+
+
+def test_no_host_follows_one_that_waits_for_its_reboot(site: Site) -> None:
+    site.hosts = {"gpu1": {"change": OTHER, "reboots": True}, "gpu2": {"change": OTHER}}
+    site.mark("gpu1:chat", "operator")
+    said, did = site.play(stack_rollout_consent="agreed")
+    assert (
+        "gpu2 and the hosts after it were not changed, because gpu1 is out of service until its reboot: 570.1" in said
+    )
+    assert did == ["gpu1 stopped", "gpu1 driver"]
+
+
+def test_a_host_whose_streams_do_not_end_is_left_as_it_was(site: Site) -> None:
+    site.hosts["gpu1"] = {"change": OTHER}
+    site.state["streams"] = 2
+    said, did = site.play()
+    assert "gpu1 was left as it was, and no further host was changed." in said
+    assert did == ["gpu2 driver", "edge gpu1:chat 0", *steps("gpu1", COMES)]
+    assert site.out() == []
 
 
 def test_what_a_rollout_left_drained_stays_so(site: Site) -> None:
