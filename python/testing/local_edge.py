@@ -26,7 +26,7 @@ import jinja2
 import yaml
 
 from rackserve import edge
-from rackserve.ansible.module_utils import rackserve_rotation
+from rackserve.ansible.module_utils import rackserve_edge, rackserve_rotation
 from rackserve.ansible.modules import edge_rotation
 
 if TYPE_CHECKING:
@@ -193,16 +193,16 @@ class Edge:
         }
 
     @property
-    def places(self) -> edge_rotation.Places:
+    def places(self) -> rackserve_edge.Places:
         """Where the module edge_rotation finds this edge."""
         conf = str(self.folder / "nginx.conf")
         argv = (str(shutil.which("nginx")), "-p", str(self.folder), "-e", str(self.folder / "log/error.log"))
-        return edge_rotation.Places(str(self.folder / "rotation.json"), str(self.folder / "lock"), conf, argv)
+        return rackserve_edge.Places(str(self.folder / "rotation.json"), str(self.folder / "lock"), conf, argv)
 
     def rotate(self, weights: Mapping[str, int], *, check: bool = False, **options: Any) -> dict[str, Any]:
         """Change the rotation as the module does."""
         params = {"set": dict(weights), "by": "operator", "run": "", "wait": 0, "force": False, **options}
-        return edge_rotation.rotate(edge_rotation.Edge(self.places), params, check=check)
+        return edge_rotation.rotate(rackserve_edge.Edge(self.places), params, check=check)
 
     def reload(self) -> set[int]:
         """Have nginx read its configuration again; returns the workers from before."""

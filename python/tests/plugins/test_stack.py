@@ -12,8 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
-from rackserve.ansible.module_utils import rackserve_driver_host, rackserve_generations, rackserve_host
-from rackserve.ansible.modules import edge_rotation, host_evidence, vllm_generation
+from rackserve.ansible.module_utils import (
+    rackserve_driver_host,
+    rackserve_edge,
+    rackserve_generations,
+    rackserve_host,
+)
+from rackserve.ansible.modules import host_evidence, vllm_generation
 from rackserve.programs import vllm_probe
 from rackserve.vllm import _files
 
@@ -123,7 +128,7 @@ def constant(name: str) -> str:
         (host_evidence.PROBE, vllm_probe.RECORD),
         (host_evidence.DRAINED, vllm_probe.DRAINED),
         (rackserve_driver_host.CONFIG, constant("__stack_apt_config")),
-        (edge_rotation.Places().state, constant("__stack_rotation_state")),
+        (rackserve_edge.Places().state, constant("__stack_rotation_state")),
         (rackserve_host.LOCK, constant("__stack_host_state") + "/.lock"),
     ],
 )

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 _OPEN = ("01", "02")  # TCP_ESTABLISHED and TCP_SYN_SENT of the kernel's include/net/tcp_states.h
 
+LIBRARIES = ("/usr/", "/lib", "/opt/")
+_DELETED = " (deleted)"
+# dpkg keeps a replaced file under this name until it has unpacked the package.
+_OF_DPKG = ".dpkg-tmp"
+
 
 def _read(path: str) -> str:
     with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as source:
@@ -32,6 +37,39 @@ def serving_workers(master: int) -> set[int]:
     """Return the processes of a master that take new connections: not those that end after a reload."""
     children = {int(pid) for pid in _read(f"/proc/{master}/task/{master}/children").split()}
     return {pid for pid in children if _read(f"/proc/{pid}/cmdline").rstrip("\0 ") == "nginx: worker process"}
+
+
+def predecessor_of(master: int) -> int:
+    """Return the master whose place this one takes and that has not ended yet, 0 where there is none."""
+    fields = _read(f"/proc/{master}/stat").rpartition(")")[2].split()
+    parent = int(fields[1]) if fields else 0
+    return parent if _read(f"/proc/{parent}/cmdline").startswith("nginx: master process") else 0
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process has not ended."""
+    return _read(f"/proc/{pid}/stat").rpartition(")")[2].split()[:1] not in ([], ["Z"])
+
+
+def replaced_files(master: int, program: str) -> list[str]:
+    """Return the program and the libraries that the running nginx uses as they were before they were replaced."""
+    found = set()
+    with contextlib.suppress(FileNotFoundError):
+        if not os.path.samestat(os.stat(f"/proc/{master}/exe"), os.stat(program)):
+            found.add(program)
+    for pid in (master, *serving_workers(master)):
+        found |= deleted_libraries(_read(f"/proc/{pid}/maps"))
+    return sorted(found)
+
+
+def deleted_libraries(maps: str) -> set[str]:
+    """Return the code that a process has mapped and whose file was replaced or removed, from its `/proc/PID/maps`.
+
+    Shared memory and the code that programs make themselves is mapped as deleted too; its path is elsewhere.
+    """
+    rows = (line.split(maxsplit=5) for line in maps.splitlines() if line.endswith(_DELETED))
+    found = {row[5][: -len(_DELETED)] for row in rows if "x" in row[1] and row[5].startswith(LIBRARIES)}
+    return {name.removesuffix(_OF_DPKG) for name in found}
 
 
 def places_of(address: str) -> set[tuple[str, int]]:

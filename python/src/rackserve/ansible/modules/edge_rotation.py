@@ -59,19 +59,16 @@ seconds: {description: Seconds that it took., type: float, returned: always}
 """
 
 import contextlib
-import http.client
 import os
-import re
-import signal
 import time
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from json import loads
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.rackserve_host import host_lock, run, tail, write_durably
-from ansible.module_utils.rackserve_nginx import master_of, open_connections, serving_workers
+from ansible.module_utils.rackserve_edge import RELOAD_S, UPSTREAMS, Edge, EdgeError, Places, text_of
+from ansible.module_utils.rackserve_host import host_lock
+from ansible.module_utils.rackserve_nginx import master_of, open_connections
 from ansible.module_utils.rackserve_rotation import (
     OPERATOR,
     TIME,
@@ -81,123 +78,13 @@ from ansible.module_utils.rackserve_rotation import (
     labels_of,
     marks_after,
     names_of,
-    parse_marks,
     upstreams_of,
     weights_of,
 )
+from ansible.module_utils.rackserve_upgrade import upgrade
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-UPSTREAMS = "upstreams.conf"
-_RELOAD_S = 30.0
-_MOMENT_S = 3.0
-_STEP_S = 0.05
 # Between two looks at the connections: a worker from before the reload may connect while it is told to end.
 _LOOK_S = 0.2
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where an edge has its files; tests have others."""
-
-    state: str = "/var/lib/rackserve/edge/rotation.json"
-    lock: str = "/var/lib/rackserve/edge/rotation.lock"
-    conf: str = "/etc/nginx/nginx.conf"
-    nginx: tuple[str, ...] = ("/usr/sbin/nginx",)
-
-
-def _text(path: str) -> str:
-    with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as source:
-        return source.read()
-    return ""
-
-
-class Edge:
-    """The edge of this host, as its nginx.conf has it."""
-
-    def __init__(self, places: Places) -> None:
-        """Read nginx.conf."""
-        self.places = places
-        conf = _text(places.conf)
-        self.upstreams = _found(r"^\s*include (\S+/upstreams\.conf);", conf)
-        self.pid_file = _found(r"^pid (\S+);", conf)
-        self.port = int(_found(r"^\s*listen 127\.0\.0\.1:(\d+); # edge_rotation", conf) or 0)
-
-    @property
-    def installed(self) -> bool:
-        """Whether nginx is here with a configuration of ours."""
-        return bool(self.upstreams) and os.path.exists(self.places.nginx[0])
-
-    def table(self) -> dict[str, Any]:
-        """Return what the inventory says of groups and servers.
-
-        Raises:
-            RotationError: it is not there.
-        """
-        path = os.path.join(os.path.dirname(self.upstreams), "table.json")
-        text = _text(path)
-        if not text:
-            raise RotationError(f"{path} is missing, which {self.places.conf} names; run the role `nginx` on this host")
-        return dict(loads(text))
-
-    def marks(self) -> list[dict[str, Any]]:
-        """Return the marks of the state on disk."""
-        found: list[dict[str, Any]] = parse_marks(_text(self.places.state), self.places.state)
-        return found
-
-    def write(self, path: str, text: str) -> None:
-        """Write a file, or remove it where there was none; a worker, which is no root, reads the upstreams."""
-        if text:
-            write_durably(path, text.encode(), 0o644)
-        else:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-
-    def test(self) -> str:
-        """Have nginx test its configuration; return its complaint, empty where it is well."""
-        code, out, err = run([*self.places.nginx, "-t", "-q", "-c", self.places.conf])
-        return "" if code == 0 else tail(err or out, 3)
-
-    def loaded(self) -> str:
-        """Return the digest that a worker has loaded, empty where none answers."""
-        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
-        try:
-            link.request("GET", "/edge")
-            return str(link.getresponse().read().decode(errors="replace")).strip()
-        except (OSError, http.client.HTTPException):
-            return ""
-        finally:
-            link.close()
-
-    def reload(self, master: int, digest: str) -> bool:
-        """Have nginx load its configuration; return whether all workers that take connections have in time."""
-        before = serving_workers(master)
-        os.kill(master, signal.SIGHUP)
-
-        def is_new() -> bool:
-            now = serving_workers(master)
-            return bool(now) and not now & before and self.loaded() == digest
-
-        return _until(is_new, _RELOAD_S)
-
-    def has(self, digest: str) -> bool:
-        """Return whether a worker has loaded this, or does in a moment: systemd does not wait for a reload."""
-        return _until(lambda: self.loaded() == digest, _MOMENT_S)
-
-
-def _until(what: Callable[[], bool], seconds: float) -> bool:
-    ends = time.monotonic() + seconds
-    while not what():
-        if time.monotonic() > ends:
-            return False
-        time.sleep(_STEP_S)
-    return True
-
-
-def _found(pattern: str, text: str) -> str:
-    match = re.search(pattern, text, re.MULTILINE)
-    return match.group(1) if match else ""
 
 
 def rotate(edge: Edge, params: dict[str, Any], *, check: bool) -> dict[str, Any]:
@@ -218,17 +105,17 @@ def rotate(edge: Edge, params: dict[str, Any], *, check: bool) -> dict[str, Any]
     after = marks_after(table, before, {name: params["set"][name] for name in meant if meant[name]}, now=now, **who)
     weights = weights_of(table, after)
     upstreams = upstreams_of(table, after)
-    master, written = master_of(edge.pid_file), _text(edge.upstreams)
+    master, written = master_of(edge.pid_file), text_of(edge.upstreams)
     changed = after != before or upstreams != written
     if not check:
         if changed:
             _write(edge, dump_marks(after), upstreams)
         if master and (changed or not edge.has(digest_of(upstreams))):
             changed = True
-            if not edge.reload(master, digest_of(upstreams)):
+            if not edge.reload(master, digest_of(upstreams)) and not _upgraded(edge):
                 _restore(edge, dump_marks(before) if before else "", written)
                 raise RotationError(
-                    f"nginx did not load its configuration in {_RELOAD_S:.0f} s and the rotation is as before; "
+                    f"nginx did not load its configuration in {RELOAD_S:.0f} s and the rotation is as before; "
                     "read /var/log/nginx/error.log"
                 )
     of_change = {label for labels in meant.values() for label in labels} if params["set"] else set(weights)
@@ -248,8 +135,15 @@ def rotate(edge: Edge, params: dict[str, Any], *, check: bool) -> dict[str, Any]
     }
 
 
+def _upgraded(edge: Edge) -> bool:
+    """Return whether a new nginx has its place: one from before an upgrade cannot load the modules of another."""
+    with contextlib.suppress(EdgeError):
+        return bool(upgrade(edge, wait=0)["changed"])
+    return False
+
+
 def _write(edge: Edge, state: str, upstreams: str) -> None:
-    kept = {path: _text(path) for path in (edge.places.state, edge.upstreams)}
+    kept = {path: text_of(path) for path in (edge.places.state, edge.upstreams)}
     edge.write(edge.places.state, state)
     edge.write(edge.upstreams, upstreams)
     if complaint := edge.test():
@@ -278,8 +172,8 @@ def _wait(addresses: list[str], seconds: int) -> int:
 def render(edge: Edge, table: str, *, check: bool) -> dict[str, Any]:
     """Write the upstreams of a table beside it, as the state on disk has them."""
     path = os.path.join(os.path.dirname(table), UPSTREAMS)
-    text = upstreams_of(loads(_text(table) or '{"groups": {}, "servers": {}}'), edge.marks())
-    changed = text != _text(path)
+    text = upstreams_of(loads(text_of(table) or '{"groups": {}, "servers": {}}'), edge.marks())
+    changed = text != text_of(path)
     if changed and not check:
         edge.write(path, text)
     return {"changed": changed}
