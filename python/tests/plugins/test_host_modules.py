@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -96,6 +97,40 @@ def test_only_installed_packages_count() -> None:
 def test_a_repository_index_gives_versions() -> None:
     text = "Package: a\nDepends: b (>= 1)\nVersion: 2-1\n\nPackage: c\nVersion: 3\n"
     assert rackserve_packages.parse_index(text) == {"a": "2-1", "c": "3"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "passed"),
+    [
+        ("deb-systemd-invoke restart nginx.service", False),
+        ("invoke-rc.d nginx upgrade", False),
+        ("invoke-rc.d --quiet nginx status", False),
+        ("deb-systemd-invoke restart prometheus-nginx-exporter.service", True),
+        ("invoke-rc.d keepalived restart", True),
+    ],
+)
+def test_a_package_does_not_touch_nginx_and_all_else(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: str,
+    passed: bool,  # noqa: FBT001
+) -> None:
+    system, guards = tmp_path / "system", tmp_path / "guards"
+    system.mkdir()
+    for name in rackserve_packages._ASKED:
+        (system / name).write_text('#!/bin/sh\necho "passed $*"\nexit 3\n')
+        (system / name).chmod(0o755)
+    monkeypatch.setattr(rackserve_packages, "_SYSTEM_PATH", str(system))
+    path = rackserve_packages.write_guards(str(guards))
+    assert path == f"{guards}:{system}"
+    done = subprocess.run(asked.split(), env={"PATH": path}, capture_output=True, text=True, check=False)
+    assert (done.returncode, bool(done.stdout)) == ((3, True) if passed else (0, False))
+
+
+def test_a_host_without_these_programs_gets_no_guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rackserve_packages, "_SYSTEM_PATH", str(tmp_path / "none"))
+    rackserve_packages.write_guards(str(tmp_path / "guards"))
+    assert not list((tmp_path / "guards").iterdir())
 
 
 @pytest.mark.needs("dpkg")

@@ -10,6 +10,8 @@ description:
   - Installs the versions that the bundle's repository carries; an installed newer version is kept.
   - apt is run with a configuration of ours, so the host's own sources and lists are neither read nor written. Works
     before python3-apt is there, and in check mode before the bundle is.
+  - No package starts, stops, restarts or reloads nginx, so an upgrade ends no stream; the role nginx does what is left
+    to do, see C(edge_upgrade). A file of a package that was changed on the host stays as it is.
 options:
   names: {description: Names of packages., type: list, elements: str, required: true}
   config: {description: "apt's configuration file.", type: str, default: /etc/rackserve/apt.conf}
@@ -25,9 +27,38 @@ installed: {description: Packages that were installed or changed., type: list, r
 
 import os
 import re
+import shutil
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.rackserve_host import host_lock, run, tail
+from ansible.module_utils.rackserve_host import host_lock, run, tail, write_durably
+
+# The programs by which a package's scripts act on a service (Debian Policy 9.3.3).
+_ASKED = ("deb-systemd-invoke", "invoke-rc.d")
+_SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+_GUARDS = "/var/lib/rackserve/apt/guards"
+_GUARD = """\
+#!/bin/sh
+# Written by rackserve_packages, for the packages that it installs: the role nginx starts and upgrades nginx.
+for word; do
+    case $word in nginx | nginx.service) exit 0 ;; esac
+done
+exec {program} "$@"
+"""
+# What was changed on the host stays; without a terminal dpkg would end at its question.
+_KEEP = ("--force-confdef", "--force-confold")
+
+
+def write_guards(folder: str) -> str:
+    """Write programs that leave nginx alone and pass all else on; return the PATH that finds them first.
+
+    Nothing of the host is changed for it, such as `policy-rc.d`, that a run which is killed would leave changed.
+    """
+    os.makedirs(folder, mode=0o755, exist_ok=True)
+    for name in _ASKED:
+        program = shutil.which(name, path=_SYSTEM_PATH)
+        if program:
+            write_durably(os.path.join(folder, name), _GUARD.format(program=program).encode(), 0o755)
+    return f"{folder}:{_SYSTEM_PATH}"
 
 
 def parse_installed(text: str) -> dict[str, str]:
@@ -82,9 +113,11 @@ def main() -> None:
     wanted = [f"{name}={carried[name]}" for name in names if is_older(present.get(name), carried[name])]
     if wanted and not module.check_mode:
         env = {**os.environ, "APT_CONFIG": config, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
-        install = ["apt-get", "install", "--yes", "--no-install-recommends", *wanted]
-        finish = ["dpkg", "--configure", "--pending"]  # what an interrupted run has left
         with host_lock():
+            env["PATH"] = write_guards(_GUARDS)
+            options = [f"-oDPkg::Path={env['PATH']}", *(f"-oDPkg::Options::={option}" for option in _KEEP)]
+            install = ["apt-get", "install", "--yes", "--no-install-recommends", *options, *wanted]
+            finish = ["dpkg", *_KEEP, "--configure", "--pending"]  # what an interrupted run has left
             for argv in (finish, ["apt-get", "update"], install):
                 code, out, err = run(argv, env)
                 if code != 0:
