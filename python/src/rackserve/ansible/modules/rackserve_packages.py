@@ -36,8 +36,7 @@ from ansible.module_utils.rackserve_host import host_lock, run, tail, write_dura
 _ASKED = ("deb-systemd-invoke", "invoke-rc.d")
 _SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _GUARDS = "/var/lib/rackserve/apt/guards"
-_GUARD = """\
-#!/bin/sh
+_GUARD = """#!/bin/sh
 # Written by rackserve_packages, for the packages that it installs: the role nginx starts and upgrades nginx.
 for word; do
     case $word in nginx | nginx.service) exit 0 ;; esac
