@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import subprocess
+    from collections.abc import Callable, Iterator
 
     from testinfra.host import Host
+
+    Play = Callable[..., subprocess.CompletedProcess[str]]
 
 PROGRAM = "/usr/local/lib/rackserve/host_state.pyz"
 METRICS = "/var/lib/prometheus/node-exporter/rackserve_drift.prom"
@@ -127,6 +130,26 @@ def seeded(host: Host, request: pytest.FixtureRequest) -> Iterator[Seed]:
 def test_a_seeded_difference_is_found(host: Host, seeded: Seed) -> None:
     found = differences(host)
     assert any(one["kind"] == seeded.kind and one["what"].startswith(seeded.what) for one in found), found
+
+
+def accept(host: Host, play: Play, seen: list[dict[str, Any]]) -> subprocess.CompletedProcess[str]:
+    name = host.check_output("hostname")
+    given = {"drift_accept_reason": "a test", "drift_accept_seen": [f"{name}: {one['text']}" for one in seen]}
+    return play("playbooks/record_fleet.yml", given, "--limit", name)
+
+
+@pytest.mark.parametrize("more", ["true", f"chown www-data {CONF}"], ids=["what was seen", "and what came since"])
+def test_an_acceptance_takes_what_was_seen_and_no_more(host: Host, play: Play, more: str) -> None:
+    host.check_output(f"chmod 666 {CONF}")
+    seen = differences(host)
+    host.check_output(more)
+    try:
+        done = accept(host, play, seen)
+        refused = "nothing was accepted on this host: this differs too by now" in " ".join(done.stdout.split())
+        assert (refused, bool(done.returncode), bool(differences(host))) == ((more != "true"),) * 3, done.stdout[-3000:]
+    finally:
+        host.check_output(f"chmod 644 {CONF}; chown root {CONF}")
+        accept(host, play, differences(host))
 
 
 def test_the_timers_unit_writes_metrics(host: Host) -> None:

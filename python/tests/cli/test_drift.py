@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
 from rackserve.cli import _drift, main
 from rackserve.programs.host_state import KINDS
 from rackserve.run import EventKind, Fleet, FleetHost, HostStats, RunEvent, RunResult, TaskFailure, _ansible
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 HOSTS = (FleetHost("gpu1", ("vllm_hosts",), "10.0.0.11"), FleetHost("edge1", ("edge_hosts",), None))
 STATS = (HostStats("edge1", ok=1), HostStats("gpu1", ok=1))
@@ -84,7 +82,72 @@ def test_a_row_for_each_difference_and_what_to_do(run: Any, capsys: pytest.Captu
     assert second.split()[:5] == ["gpu1", "unowned", "/etc/x", "absent", "file"]
     assert count == "2 differences"
     assert (file.startswith("file: `rackserve apply`"), unowned.startswith("unowned: remove it")) == (True, True)
-    assert "record_fleet.yml" in accept
+    assert "--accept REASON" in accept
+
+
+class TestAcceptance:
+    """`--accept`: what was printed is recorded as it is, and nothing else."""
+
+    @pytest.fixture
+    def accepted(self, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+        """Return what the play that records was run with."""
+        seen: list[dict[str, Any]] = []
+
+        def run_site(_inventory: str, limit: str, **asked: Any) -> tuple[RunResult, Fleet]:
+            seen.append({"limit": limit, "playbook": asked["playbook_name"], **asked["variables"]})
+            asked["on_event"](RunEvent(EventKind.OK, task="t", host="gpu1", data={"notes": self.left}))
+            return RunResult(0, "done", STATS, (), (), Path("/record")), Fleet(Path("/site"), HOSTS)
+
+        monkeypatch.setattr(_drift, "run_site", run_site)
+        return seen
+
+    left: ClassVar[list[str]] = []
+
+    def test_the_hosts_that_differ_record_what_was_seen(self, run: Any, accepted: list[dict[str, Any]]) -> None:
+        assert run(DIFFERS, "--accept", " vendor's fix ", "--yes") == 0
+        seen = [f"gpu1: {ONE['text']}", f"gpu1: {STRAY['text']}"]
+        assert accepted == [
+            {
+                "limit": "gpu1",
+                "playbook": "playbooks/record_fleet.yml",
+                "drift_accept_reason": "vendor's fix",
+                "drift_accept_seen": seen,
+            }
+        ]
+
+    def test_what_no_record_takes_is_told(
+        self,
+        run: Any,
+        accepted: list[dict[str, Any]],
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setattr(TestAcceptance, "left", ["gpu1: /etc/x is nobody's"])
+        assert run(DIFFERS, "--accept", "r", "--yes") == 1
+        assert accepted
+        assert "still a difference: gpu1: /etc/x is nobody's" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("drift", "options", "code"),
+        [
+            (FINE, ("--accept", "r", "--yes"), 0),
+            ({**DIFFERS, "unread": {"firewall": "nft: No such file"}}, ("--accept", "r", "--yes"), 2),
+            (None, ("--accept", "r", "--yes"), 2),
+            (DIFFERS, ("--accept", " ", "--yes"), 2),
+            (DIFFERS, ("--accept", "r"), 2),
+        ],
+        ids=["nothing differs", "not in every part", "off", "no reason", "nobody to ask"],
+    )
+    def test_nothing_is_accepted(
+        self,
+        run: Any,
+        accepted: list[dict[str, Any]],
+        drift: dict[str, Any] | None,
+        options: tuple[str, ...],
+        code: int,
+    ) -> None:
+        assert run(drift, *options) == code
+        assert accepted == []
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from rackserve.ansible.module_utils import rackserve_edge
 from rackserve.ansible.module_utils.rackserve_nginx import master_of, open_connections, places_of, serving_workers
 from rackserve.ansible.modules import edge_rotation
 from testing.local_edge import Edge, Engine, wait_for
@@ -322,7 +323,7 @@ def test_a_worker_from_before_a_reload_asks_no_drained_instance(edge: Edge) -> N
 def test_what_the_role_writes_is_what_the_module_finds(edge: Edge, tmp_path: Path) -> None:
     edge.rotate({"gpu1:a": 0})
     shutil.copy(edge.folder / "table.json", tmp_path)
-    found = edge_rotation.Edge(edge.places)
+    found = rackserve_edge.Edge(edge.places)
     table = str(tmp_path / "table.json")
     assert edge_rotation.render(found, table, check=True) == {"changed": True}
     assert not (tmp_path / "upstreams.conf").exists()

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ while [ $# -gt 2 ]; do shift; done
 echo "$1 ${port:-22}" >>"$REACHED"
 exec /bin/sh -c "$2"
 """
-WRITTEN = {
+WRITTEN: dict[str, dict[str, Any]] = {
     "with the name of the host": {"ansible_host": "{{ inventory_hostname }}.rack.invalid", "ansible_port": 2200},
     "in a table of ports": {"ansible_port": "{{ {'gpu1': 2201, 'edge1': 2200}[inventory_hostname] }}"},
     "not at all": {},
@@ -29,12 +30,12 @@ REACHED = {
 }
 
 
-def reached(folder: Path, connection: dict[str, object], *, evaluated: bool) -> set[str]:
+def reached(folder: Path, connection: dict[str, Any], *, evaluated: bool) -> set[str]:
     """Return address and port of what `gpu1` reaches when it delegates a task to `edge1`."""
     ssh, noted = folder / "ssh", folder / "reached"
     ssh.write_text(SSH, encoding="utf-8")
     ssh.chmod(0o755)
-    hosts = {"vllm_hosts": {"hosts": {"gpu1": {}}}, "edge_hosts": {"hosts": {"edge1": {}}}}
+    hosts: dict[str, Any] = {"vllm_hosts": {"hosts": {"gpu1": {}}}, "edge_hosts": {"hosts": {"edge1": {}}}}
     (folder / "hosts.json").write_text(
         json.dumps({"all": {"vars": {**connection, "ansible_ssh_executable": str(ssh)}, "children": hosts}}),
         encoding="utf-8",

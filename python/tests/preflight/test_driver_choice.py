@@ -211,7 +211,7 @@ def facts(**changes: Any) -> GpuFacts:
 
 def change(would: dict[str, Any], *, placed: bool = False, host: dict[str, Any] | None = None, **asked: Any) -> Any:
     request = {"source": "bundle", **asked}
-    expected = {"version": "580.95.05", "modules": "open", "placed": placed, "seconds": 1200}
+    expected: dict[str, Any] = {"version": "580.95.05", "modules": "open", "placed": placed, "seconds": 1200}
     return driver_change(facts(**(host or {})), request, would, [KEPT], **expected)
 
 

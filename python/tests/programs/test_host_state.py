@@ -166,7 +166,7 @@ def test_the_record_of_a_host_that_nobody_touched_is_the_same(host: FakeHost) ->
 
 def test_a_file_that_comes_and_goes_changes_no_record(host: FakeHost) -> None:
     """Such as the history, which the first run leaves after its record."""
-    owned = {**OWNED, "other": {"changing": ["/etc/other.lock"]}}
+    owned: dict[str, dict[str, Any]] = {**OWNED, "other": {"changing": ["/etc/other.lock"]}}
     before = new_record(host.host(), owned, now=NOW, only=[], before={})["roles"]
     host.write("/etc/other.lock", "1")
     after = new_record(host.host(), owned, now=NOW, only=[], before={})["roles"]

@@ -311,7 +311,7 @@ def test_wrong_input_is_refused(raw: dict[str, Any], message: str) -> None:
         parse_input(raw)
 
 
-NEW_MACHINE = {"live": None, "live_names": [], "serves": False}
+NEW_MACHINE: dict[str, Any] = {"live": None, "live_names": [], "serves": False}
 
 
 def test_a_machine_that_was_replaced_serves_nothing_although_the_edges_list_it() -> None:

@@ -1,4 +1,4 @@
-"""`rackserve drift`: what differs on a site's hosts from what the last complete run left on them."""
+"""`rackserve drift`: what differs on hosts from what the last complete run left on them, and its acceptance."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from rackserve.cli import EXIT_CANNOT_CHECK, EXIT_CHECK_FAILED, EXIT_OK
-from rackserve.cli._options import add_site_options
-from rackserve.cli._progress import format_table, shown
+from rackserve.cli._options import add_confirmation, add_site_options, confirmed, require_answer
+from rackserve.cli._progress import format_table, outcome, shown
 from rackserve.drift.fleet import compare
-from rackserve.run import load_fleet, resolve_inventory
+from rackserve.errors import InputError
+from rackserve.run import failure_messages, load_fleet, resolve_inventory, run_site
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
     from rackserve.drift.fleet import Difference, HostDrift
+    from rackserve.run import RunEvent
 
 _HEAD: Final = ("HOST", "KIND", "WHAT", "RECORDED", "FOUND", "SINCE", "BY")
 _WIDTH: Final = 60
@@ -32,22 +34,35 @@ ADVICE: Final = {
     "firewall": "restart the unit that keeps the table",
     "kernel": "boot the kernel that was recorded, or see the GPU and its driver with `rackserve doctor`",
 }
-ACCEPT: Final = "to accept all as it is on a host: ansible-playbook -i DIR playbooks/record_fleet.yml --limit HOST"
+ACCEPT: Final = "to accept all as it is on a host, and why: rackserve drift --limit HOST --accept REASON"
+_PLAYBOOK: Final = "playbooks/record_fleet.yml"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add_site_options(parser, "the differences")
+    add_confirmation(parser)
+    parser.add_argument("--accept", metavar="REASON", help="record what differs as it is, after a question; signed")
     parser.set_defaults(handler=drift)
 
 
 def drift(args: argparse.Namespace) -> int:
-    """Run the command: exit 0 without a difference, 1 with any, 2 when a host could not be compared."""
+    """Run the command: exit 0 without a difference, 1 with any, 2 when a host could not be compared.
+
+    Raises:
+        InputError: an acceptance without a reason, or of a host that could not be compared.
+    """
     inventory = resolve_inventory(args.inventory)
+    if args.accept is not None:
+        if not args.accept.strip():
+            raise InputError("--accept is empty; say why what differs is right")
+        require_answer(args)
     with shown() as on_event:
         hosts = compare(load_fleet(inventory), args.limit, on_event)
     differences = [one for host in hosts for one in host.differences]
     unchecked = [(host.host, reason) for host in hosts for reason in host.unchecked]
+    if args.accept is not None and differences:
+        return _accept(args, hosts, differences, unchecked)
     if args.json:
         print(json.dumps(_as_json(hosts, differences, unchecked), indent=2))
     else:
@@ -57,6 +72,48 @@ def drift(args: argparse.Namespace) -> int:
     if differences:
         return EXIT_CHECK_FAILED
     return EXIT_CANNOT_CHECK if unchecked else EXIT_OK
+
+
+def _accept(
+    args: argparse.Namespace,
+    hosts: Sequence[HostDrift],
+    differences: Sequence[Difference],
+    unchecked: Sequence[tuple[str, str]],
+) -> int:
+    """Have hosts record what was printed here, and nothing that came later."""
+    print(_text(hosts, differences), file=sys.stderr if args.json else sys.stdout)
+    if unchecked:
+        raise InputError(
+            "nothing was accepted, because not everything could be compared: "
+            + "; ".join(f"{name}: {reason}" for name, reason in unchecked)
+        )
+    seen = [f"{one.host}: {one.text}" for one in differences]
+    names = [host.host for host in hosts if host.differences]
+    if not confirmed(args, f"Accept this on {', '.join(names)}?"):
+        return EXIT_OK
+    left: list[str] = []
+
+    def take(event: RunEvent) -> None:
+        notes = event.data.get("notes")
+        left.extend(map(str, notes if isinstance(notes, list) else ()))
+
+    with shown(take) as on_event:
+        result, fleet = run_site(
+            args.inventory,
+            ",".join(names),
+            check=False,
+            on_event=on_event,
+            variables={"drift_accept_reason": args.accept.strip(), "drift_accept_seen": seen},
+            playbook_name=_PLAYBOOK,
+        )
+    messages = [*failure_messages(result, fleet), *(f"still a difference: {text}" for text in left)]
+    if args.json:
+        print(json.dumps({**outcome(result, messages), "accepted": seen if result.ok else []}, indent=2))
+    else:
+        for message in messages:
+            print(message, file=sys.stderr)
+        print(f"record: {result.record_dir}", file=sys.stderr)
+    return EXIT_OK if result.ok and not left else EXIT_CHECK_FAILED
 
 
 def _text(hosts: Sequence[HostDrift], differences: Sequence[Difference]) -> str:

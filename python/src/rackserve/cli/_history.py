@@ -81,10 +81,9 @@ def _what(entry: Mapping[str, Any]) -> list[str]:
     records = entry.get("records", [])
     gates = [record for record in records if record.get("kind") == "gate"]
     if gates:
-        bad = [f"{gate.get('gate', '?')} of {_where(gate)}" for gate in gates if not gate.get("ok")]
-        told.append(
-            f"{len(gates) - len(bad)} of {len(gates)} gates passed" + (f", failed: {', '.join(bad)}" if bad else "")
-        )
+        bad = [f"{gate.get('gate', '?')} of {_where(gate)}" for gate in gates if gate.get("ok") is False]
+        judged = sum(gate.get("ok") is not None for gate in gates)
+        told.append(f"{judged - len(bad)} of {judged} gates passed" + (f", failed: {', '.join(bad)}" if bad else ""))
     return told + [_one(record) for record in records if record.get("kind") != "gate"]
 
 
@@ -100,6 +99,8 @@ def _one(record: Mapping[str, Any]) -> str:
         return f"bundle {record.get('name')} version {record.get('version')}"
     if kind == "consent":
         return f"allowed {record.get('what')}: {record.get('reason')}"
+    if kind == "accept":
+        return f"accepted {len(record.get('differences', []))} differences {where}: {record.get('reason')}"
     if kind in ("lock_broken", "lock_taken_over"):
         return f"{kind.replace('_', ' ')} {where}, of run {record.get('of', {}).get('run')}: {record.get('reason')}"
     return f"{kind} {where}".strip()

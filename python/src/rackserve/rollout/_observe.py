@@ -72,7 +72,7 @@ def _outside(host: str, edges: Mapping[str, Mapping[str, Any]]) -> Iterator[dict
             "live_names": sorted(names),
             "wanted_names": sorted(names),
             "edges": {
-                edge: {**_at_edge(label, state), "names": state.get("names", {}).get(label, [])}
+                edge: {**_at_edge(label, state, ""), "names": state.get("names", {}).get(label, [])}
                 for edge, state in edges.items()
             },
         }

@@ -1,7 +1,7 @@
 """Record what a run left on a host, or compare the host with its record.
 
 The task's options are those of the module, without `owned`: what the roles own on this host is read from their
-`vars/owned.yml`, with the variables of this task.
+`vars/owned.yml`, with the variables of this task. `accept.seen` has `HOST: sentence` of any host.
 """
 
 from __future__ import annotations
@@ -31,8 +31,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 )
             except RackserveError as refused:
                 return {**result, "failed": True, "msg": str(refused)}
-        found = self._execute_module("host_record", module_args=asked, task_vars=task_vars)
         host = str(known.get("inventory_hostname", "this host"))
+        if accept := asked.get("accept"):
+            own = f"{host}: "
+            accept["seen"] = [text.removeprefix(own) for text in accept["seen"] if text.startswith(own)]
+        found = self._execute_module("host_record", module_args=asked, task_vars=task_vars)
         notes = [f"{host}: {text}" for text in found.get("left", [])]
         if notes:
             found = {**found, "notes": notes, "warnings": [*found.get("warnings", []), *notes]}

@@ -27,6 +27,12 @@ options:
       remains a difference. Empty takes the host as it is.
     type: dict
     default: {}
+  accept:
+    description: >-
+      For C(write): C(reason), and C(seen), the sentences of C(compare) that a person has read. Where anything else
+      differs by now, nothing is written.
+    type: dict
+    default: {}
   metrics: {description: File for the node exporter that C(write) replaces; empty writes none., type: str, default: ""}
 author: rackserve
 """
@@ -37,6 +43,10 @@ EXAMPLES = r"""
 RETURN = r"""
 drift: {description: written; differences; prints; unread; seconds; problem., type: dict, returned: to compare}
 left: {description: A sentence for each difference that remains., type: list, returned: to write}
+rackserve_record:
+  description: "Of an acceptance, for the record of the run: reason, and the sentences."
+  type: dict
+  returned: to write with accept
 """
 
 import datetime as dt
@@ -58,6 +68,10 @@ from ansible.module_utils.host_state import (
 )
 
 
+class UnseenError(ValueError):
+    """What differs and was not seen by the person who accepts; the text is one sentence for an operator."""
+
+
 def compare(host: Host) -> dict[str, Any]:
     """Return the differences, or the problem that there is no record."""
     try:
@@ -71,11 +85,14 @@ def write(host: Host, params: dict[str, Any], *, dry: bool) -> dict[str, Any]:
     before: dict[str, Any] = {}
     try:
         before = load(host)
-    except RecordError:
+    except RecordError as missing:
+        if params["accept"]:
+            raise UnseenError(str(missing)) from None
         if params["only"]:  # a part of nothing: the next complete run writes the whole
             return {"changed": False, "left": []}
     if dry:
         return {"changed": False, "left": []}
+    accepted = read_accepted(host, params["accept"]) if params["accept"] else []
     now = dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds")  # noqa: UP017 - Python 3.9 runs this
     differed = params["before"] if before else {}
     record = new_record(host, params["owned"], now=now, only=params["only"], before=differed)
@@ -84,10 +101,27 @@ def write(host: Host, params: dict[str, Any], *, dry: bool) -> dict[str, Any]:
     if params["metrics"] and os.path.isdir(os.path.dirname(params["metrics"])):
         write_metrics(params["metrics"], result, time.time())
     left = [one["text"] for one in result["differences"]]
-    return {
+    found = {
         "changed": record_differs(host, before.get("roles", {}), record["roles"]),
         "left": left if before else [*left, *dropins_of_others(record["roles"])],
     }
+    if params["accept"]:
+        accepted = [text for text in accepted if text not in left]
+        found["rackserve_record"] = {"kind": "accept", "reason": params["accept"]["reason"], "differences": accepted}
+    return found
+
+
+def read_accepted(host: Host, accept: dict[str, Any]) -> list[str]:
+    """Return a sentence for each difference, all of which a person has seen.
+
+    Raises:
+        UnseenError: something else differs by now.
+    """
+    texts = [str(one["text"]) for one in check(host)["differences"]]
+    unseen = [text for text in texts if text not in accept["seen"]]
+    if unseen:
+        raise UnseenError(f"this differs too by now: {'; '.join(unseen)}; look again with `rackserve drift`")
+    return texts
 
 
 def dropins_of_others(roles: dict[str, Any]) -> list[str]:
@@ -108,6 +142,7 @@ def main() -> None:
             "owned": {"type": "dict", "default": {}},
             "only": {"type": "list", "elements": "str", "default": []},
             "before": {"type": "dict", "default": {}},
+            "accept": {"type": "dict", "default": {}},
             "metrics": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
@@ -117,6 +152,8 @@ def main() -> None:
         module.exit_json(changed=False, drift=compare(host))
     try:
         module.exit_json(**write(host, module.params, dry=module.check_mode))
+    except UnseenError as unseen:
+        module.fail_json(msg=f"nothing was accepted on this host: {unseen}")
     except (UnreadError, OSError) as failed:
         module.fail_json(msg=f"the state of this host was not recorded: {failed}; mend that, and run the play again")
 
