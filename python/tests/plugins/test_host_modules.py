@@ -105,11 +105,12 @@ def test_a_repository_index_gives_versions() -> None:
         ("deb-systemd-invoke restart nginx.service", False),
         ("invoke-rc.d nginx upgrade", False),
         ("invoke-rc.d --quiet nginx status", False),
+        ("deb-systemd-invoke try-restart nftables.service", False),
         ("deb-systemd-invoke restart prometheus-nginx-exporter.service", True),
         ("invoke-rc.d keepalived restart", True),
     ],
 )
-def test_a_package_does_not_touch_nginx_and_all_else(
+def test_a_package_does_not_touch_nginx_and_the_firewall(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     asked: str,

@@ -10,8 +10,9 @@ description:
   - Installs the versions that the bundle's repository carries; an installed newer version is kept.
   - apt is run with a configuration of ours, so the host's own sources and lists are neither read nor written. Works
     before python3-apt is there, and in check mode before the bundle is.
-  - No package starts, stops, restarts or reloads nginx, so an upgrade ends no stream; the role nginx does what is left
-    to do, see C(edge_upgrade). A file of a package that was changed on the host stays as it is.
+  - No package starts, stops, restarts or reloads nginx or nftables.service, so an upgrade ends no stream and flushes no
+    table of the firewall; the role nginx does what is left to do, see C(edge_upgrade). A file of a package that was
+    changed on the host stays as it is.
 options:
   names: {description: Names of packages., type: list, elements: str, required: true}
   config: {description: "apt's configuration file.", type: str, default: /etc/rackserve/apt.conf}
@@ -37,9 +38,10 @@ _ASKED = ("deb-systemd-invoke", "invoke-rc.d")
 _SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _GUARDS = "/var/lib/rackserve/apt/guards"
 _GUARD = """#!/bin/sh
-# Written by rackserve_packages, for the packages that it installs: the role nginx starts and upgrades nginx.
+# Written by rackserve_packages, for the packages that it installs: the role nginx starts and upgrades nginx, and a stop
+# of nftables.service flushes every table.
 for word; do
-    case $word in nginx | nginx.service) exit 0 ;; esac
+    case $word in nginx | nginx.service | nftables | nftables.service) exit 0 ;; esac
 done
 exec {program} "$@"
 """
@@ -48,7 +50,7 @@ _KEEP = ("--force-confdef", "--force-confold")
 
 
 def write_guards(folder: str) -> str:
-    """Write programs that leave nginx alone and pass all else on; return the PATH that finds them first.
+    """Write programs that leave nginx and nftables alone and pass all else on; return the PATH that finds them first.
 
     Nothing of the host is changed for it, such as `policy-rc.d`, that a run which is killed would leave changed.
     """
