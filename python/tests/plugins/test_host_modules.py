@@ -135,6 +135,12 @@ def test_a_host_without_these_programs_gets_no_guard(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.needs("dpkg")
+def test_of_two_versions_the_highest_counts() -> None:
+    text = "Package: a\nVersion: 1.10\n\nPackage: a\nVersion: 1.9\n"
+    assert rackserve_packages.parse_index(text) == {"a": "1.10"}
+
+
+@pytest.mark.needs("dpkg")
 @pytest.mark.parametrize(
     ("present", "carried", "older"),
     [(None, "1", True), ("1.0-1", "1.0-2", True), ("1.0-2", "1.0-2", False), ("1.0-3", "1.0-2", False)],

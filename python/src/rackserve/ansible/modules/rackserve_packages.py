@@ -69,8 +69,12 @@ def parse_installed(text: str) -> dict[str, str]:
 
 
 def parse_index(text: str) -> dict[str, str]:
-    """Read name -> version of a repository's `Packages`."""
-    return dict(re.findall(r"^Package: (\S+)$.*?^Version: (\S+)$", text, re.MULTILINE | re.DOTALL))
+    """Read name -> highest version of a repository's `Packages`."""
+    found: dict[str, str] = {}
+    for name, version in re.findall(r"^Package: (\S+)$.*?^Version: (\S+)$", text, re.MULTILINE | re.DOTALL):
+        if is_older(found.get(name), version):
+            found[name] = version
+    return found
 
 
 def repository_of(config: str) -> str:
