@@ -88,6 +88,17 @@ class Engine(http.server.BaseHTTPRequestHandler):
             self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
             self.wfile.flush()
 
+    def stream_until(self, ended: threading.Event) -> None:
+        """Stream an event, and the last one when the test says so."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        self.close_connection = True
+        self.wfile.write(b"data: a\n\n")
+        self.wfile.flush()
+        ended.wait(60)
+        self.wfile.write(b"data: [DONE]\n\n")
+
 
 def well(engine: Engine, _: bytes) -> None:
     """Answer as an engine that is well."""

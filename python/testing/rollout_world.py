@@ -16,6 +16,24 @@ if TYPE_CHECKING:
 OUT = ("operator", "rollout")
 
 
+def generation(digest: str = "01", name: str = "a") -> dict[str, Any]:
+    """Return what a generation says of itself on its host."""
+    return {
+        "name": name,
+        "digest": digest,
+        "unit": f"vllm@{name}.{digest}.service",
+        "task": "generate",
+        "served_names": ["m"],
+        "environment": "e",
+        "probe": "p",
+        "settings": "s",
+        "visible": {},
+        "config": {},
+        "runtime": "/r",
+        "engine": "/s",
+    }
+
+
 @dataclass
 class Engine:
     """An instance: what is live, what the inventory wants."""

@@ -49,14 +49,7 @@ class Recorder:
         if b"stream" not in body:
             engine.tell(200, json.dumps({"from": label}))
             return
-        engine.send_response(200)
-        engine.send_header("Content-Type", "text/event-stream")
-        engine.end_headers()
-        engine.close_connection = True
-        engine.wfile.write(b"data: a\n\n")
-        engine.wfile.flush()
-        self.ended.wait(60)
-        engine.wfile.write(b"data: [DONE]\n\n")
+        engine.stream_until(self.ended)
 
     def ask(self, number: int, **asked: Any) -> collections.Counter[str]:
         """Send requests one after another; return who answered."""

@@ -87,14 +87,7 @@ class Host:
         if b"stream" not in body:
             well(engine, body)
             return
-        engine.send_response(200)
-        engine.send_header("Content-Type", "text/event-stream")
-        engine.end_headers()
-        engine.close_connection = True
-        engine.wfile.write(b"data: a\n\n")
-        engine.wfile.flush()
-        self.ended.wait(60)
-        engine.wfile.write(b"data: [DONE]\n\n")
+        engine.stream_until(self.ended)
 
     def stop(self) -> None:
         """End what this test has started."""

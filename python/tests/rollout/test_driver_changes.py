@@ -7,27 +7,14 @@ from typing import Any
 import pytest
 
 from rackserve.rollout import RolloutPlan, driver_hosts, driver_labels, parse_input, rollout_plan
+from testing.rollout_world import generation
 
 OTHER = {"words": ["driver 570.1 -> 580.1"], "seconds": 1200}
-GENERATION = {
-    "name": "a",
-    "digest": "01",
-    "unit": "vllm@a.01.service",
-    "task": "generate",
-    "served_names": ["m"],
-    "environment": "e",
-    "probe": "p",
-    "settings": "s",
-    "visible": {},
-    "config": {},
-    "runtime": "/r",
-    "engine": "/s",
-}
 
 
 def read(*, active: bool = True, change: dict[str, Any] | None = None) -> dict[str, Any]:
     there = {"live": "01", "active": active, "seconds": 40.0, "listens": "10.0.0.5:1", "before": {}}
-    there["generation"] = GENERATION
+    there["generation"] = generation()
     return {"__rollout_found": {"instances": {"a": there}, "stale": []}, "__nvidia_driver_change": change}
 
 

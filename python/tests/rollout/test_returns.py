@@ -9,20 +9,7 @@ import pytest
 
 from rackserve.rollout import generations_before, previous_plan
 from rackserve.vllm._plan import InstancePlan
-
-
-def generation(digest: str, name: str = "a") -> dict[str, Any]:
-    return {
-        "name": name,
-        "digest": digest,
-        "unit": f"vllm@{name}.{digest}.service",
-        "task": "generate",
-        "served_names": ["m"],
-        "environment": "e",
-        "probe": "p",
-        "settings": "s",
-        "visible": {},
-    }
+from testing.rollout_world import generation
 
 
 def found(*, live: str = "one", previous: str = "zero", name: str = "a") -> dict[str, Any]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import TYPE_CHECKING
 
-from rackserve.cli import EXIT_CHECK_FAILED, EXIT_OK
 from rackserve.cli._options import add_site_options
-from rackserve.cli._progress import format_table, outcome, shown
+from rackserve.cli._progress import conclude, format_table, outcome, shown
 from rackserve.run import failure_messages, run_site
 
 if TYPE_CHECKING:
@@ -33,14 +30,8 @@ def apply(args: argparse.Namespace) -> int:
     with shown() as on_event:
         result, fleet = run_site(args.inventory, args.limit, check=args.check, on_event=on_event, variables=variables)
     messages = failure_messages(result, fleet)
-    if args.json:
-        print(json.dumps(outcome(result, messages), indent=2))
-    else:
-        print(_table(result))
-        for message in messages:
-            print(message, file=sys.stderr)
-        print(f"record: {result.record_dir}", file=sys.stderr)
-    return EXIT_OK if result.ok else EXIT_CHECK_FAILED
+    found = outcome(result, messages) if args.json else None
+    return conclude(result, messages, said=[_table(result)], found=found)
 
 
 def _table(result: RunResult) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from rackserve.cli import EXIT_CANNOT_CHECK, EXIT_CHECK_FAILED, EXIT_OK
 from rackserve.cli._options import add_confirmation, add_site_options, confirmed, require_answer
-from rackserve.cli._progress import format_table, outcome, shown
+from rackserve.cli._progress import conclude, format_table, outcome, shown
 from rackserve.drift.fleet import compare
 from rackserve.errors import InputError
 from rackserve.run import failure_messages, load_fleet, resolve_inventory, run_site
@@ -107,13 +107,9 @@ def _accept(
             playbook_name=_PLAYBOOK,
         )
     messages = [*failure_messages(result, fleet), *(f"still a difference: {text}" for text in left)]
-    if args.json:
-        print(json.dumps({**outcome(result, messages), "accepted": seen if result.ok else []}, indent=2))
-    else:
-        for message in messages:
-            print(message, file=sys.stderr)
-        print(f"record: {result.record_dir}", file=sys.stderr)
-    return EXIT_OK if result.ok and not left else EXIT_CHECK_FAILED
+    found = {**outcome(result, messages), "accepted": seen if result.ok else []} if args.json else None
+    code = conclude(result, messages, found=found)
+    return EXIT_CHECK_FAILED if left else code
 
 
 def _text(hosts: Sequence[HostDrift], differences: Sequence[Difference]) -> str:

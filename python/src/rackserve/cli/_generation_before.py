@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
-from rackserve.cli import EXIT_CHECK_FAILED, EXIT_OK
-from rackserve.cli._progress import shown
+from rackserve.cli._progress import conclude, shown
 from rackserve.run import failure_messages, run_site
 
 if TYPE_CHECKING:
@@ -38,13 +35,7 @@ def roll_back(args: argparse.Namespace, hosts: Sequence[str], only_from: Mapping
             args.inventory, None, check=False, on_event=on_event, variables=variables, playbook_name=_PLAYBOOK
         )
     messages = failure_messages(result, fleet)
-    if args.json:
-        found = {"ok": result.ok, "returned": list(hosts), "hosts": [asdict(host) for host in result.hosts]}
-        print(json.dumps({**found, "messages": messages, "record": str(result.record_dir)}, indent=2))
-    else:
-        if result.ok:
-            print(f"{', '.join(hosts)}: on the generation before")
-        for message in messages:
-            print(message, file=sys.stderr)
-        print(f"record: {result.record_dir}", file=sys.stderr)
-    return EXIT_OK if result.ok else EXIT_CHECK_FAILED
+    said = [f"{', '.join(hosts)}: on the generation before"] if result.ok else []
+    returned = {"ok": result.ok, "returned": list(hosts), "hosts": [asdict(host) for host in result.hosts]}
+    found = {**returned, "messages": messages, "record": str(result.record_dir)} if args.json else None
+    return conclude(result, messages, said=said, found=found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from contextlib import contextmanager
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.text import Text
 
+from rackserve.cli import EXIT_CHECK_FAILED, EXIT_OK
 from rackserve.cli._rollout_text import record_line, records_of
 from rackserve.run import EventKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from rackserve.checks import EdgeTarget
@@ -127,6 +129,28 @@ def outcome(result: RunResult, messages: Sequence[str]) -> dict[str, object]:
         "messages": list(messages),
         "record": str(result.record_dir),
     }
+
+
+def conclude(
+    result: RunResult, messages: Sequence[str], *, said: Sequence[str] = (), found: Mapping[str, object] | None = None
+) -> int:
+    """Print the end of a run that may have changed hosts; return the command's exit code.
+
+    Args:
+        result: the run's.
+        messages: one for each host that failed or could not be reached.
+        said: texts for people, printed before the messages.
+        found: what `--json` prints in their place; None without that option.
+    """
+    if found is not None:
+        print(json.dumps(found, indent=2))
+    else:
+        for text in said:
+            print(text)
+        for message in messages:
+            print(message, file=sys.stderr)
+        print(f"record: {result.record_dir}", file=sys.stderr)
+    return EXIT_OK if result.ok else EXIT_CHECK_FAILED
 
 
 def format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

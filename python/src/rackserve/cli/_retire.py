@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from rackserve import rollout
-from rackserve.cli import EXIT_CHECK_FAILED, EXIT_OK
+from rackserve.cli import EXIT_OK
 from rackserve.cli._options import add_confirmation, add_inventory, add_json, confirmed
-from rackserve.cli._progress import outcome, shown
+from rackserve.cli._progress import conclude, outcome, shown
 from rackserve.cli._rollout_text import records_of
 from rackserve.errors import InputError
 from rackserve.run import failure_messages, load_fleet, resolve_inventory, rollout_variables, run_site
@@ -63,12 +61,6 @@ def retire(args: argparse.Namespace) -> int:
             args.inventory, None, check=False, on_event=on_event, variables=variables, playbook_name=_PLAYBOOK
         )
     messages = failure_messages(result, fleet)
-    if args.json:
-        print(json.dumps({**outcome(result, messages), "retired": records}, indent=2))
-    else:
-        for record in records:
-            print("\n".join(record["text"]))
-        for message in messages:
-            print(message, file=sys.stderr)
-        print(f"record: {result.record_dir}", file=sys.stderr)
-    return EXIT_OK if result.ok else EXIT_CHECK_FAILED
+    said = [text for record in records for text in record["text"]]
+    found = {**outcome(result, messages), "retired": records} if args.json else None
+    return conclude(result, messages, said=said, found=found)

@@ -7,10 +7,10 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rackserve.cli import EXIT_CHECK_FAILED, EXIT_OK
+from rackserve.cli import EXIT_OK
 from rackserve.cli._generation_before import roll_back
 from rackserve.cli._options import add_confirmation, add_site_options, confirmed, require_answer
-from rackserve.cli._progress import format_table, outcome, shown
+from rackserve.cli._progress import conclude, format_table, outcome, shown
 from rackserve.cli._rollout_text import PLAN_HEAD, plan_notes, plan_rows, records_of
 from rackserve.errors import InputError
 from rackserve.rollout import parse_steps
@@ -133,17 +133,10 @@ def _run(
 
 def _end(args: argparse.Namespace, watched: _Watched, result: RunResult, fleet: Fleet) -> int:
     messages = failure_messages(result, fleet)
-    if args.json:
-        print(json.dumps(_as_json(watched, result, messages), indent=2))
-    else:
-        if watched.plan and not watched.kept:
-            _print_plan(watched.plan, to_stderr=False)
-        if watched.kept:
-            print(_verdict(watched, result))
-        for message in messages:
-            print(message, file=sys.stderr)
-        print(f"record: {result.record_dir}", file=sys.stderr)
-    return EXIT_OK if result.ok else EXIT_CHECK_FAILED
+    plan = [_plan_text(watched.plan)] if watched.plan else []
+    said = [_verdict(watched, result)] if watched.kept else plan
+    found = _as_json(watched, result, messages) if args.json else None
+    return conclude(result, messages, said=said, found=found)
 
 
 def _verdict(watched: _Watched, result: RunResult) -> str:
@@ -157,9 +150,12 @@ def _verdict(watched: _Watched, result: RunResult) -> str:
 
 
 def _print_plan(plan: Mapping[str, Any], *, to_stderr: bool) -> None:
+    print(_plan_text(plan), file=sys.stderr if to_stderr else sys.stdout, flush=True)
+
+
+def _plan_text(plan: Mapping[str, Any]) -> str:
     rows = plan_rows(plan)
-    text = "\n".join([*([format_table(PLAN_HEAD, rows), ""] if rows else []), *plan_notes(plan)])
-    print(text, file=sys.stderr if to_stderr else sys.stdout, flush=True)
+    return "\n".join([*([format_table(PLAN_HEAD, rows), ""] if rows else []), *plan_notes(plan)])
 
 
 def _abort(args: argparse.Namespace, last: KeptRollout) -> int:

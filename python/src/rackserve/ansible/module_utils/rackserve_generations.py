@@ -6,7 +6,7 @@ import json
 import os
 from typing import Any
 
-from ansible.module_utils.rackserve_host import run
+from ansible.module_utils.rackserve_host import properties_in, run
 
 INSTANCES = "/etc/vllm/instances"
 UNITS = "/etc/systemd/system"
@@ -85,7 +85,7 @@ def started_at(show: str, now: float, monotonic: float) -> float | None:
 
     A service counts from the start of its process, which may take minutes to be active; a socket has no process.
     """
-    values = dict(line.split("=", 1) for line in show.splitlines() if "=" in line)
+    values = properties_in(show)
     text = values.get("ExecMainStartTimestampMonotonic") or values.get("ActiveEnterTimestampMonotonic")
     microseconds = int(text or 0)
     if values.get("ActiveState") not in {"active", "activating"} or microseconds == 0:

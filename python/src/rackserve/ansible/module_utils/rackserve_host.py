@@ -85,6 +85,11 @@ def run(argv: list[str], env: dict[str, str] | None = None) -> tuple[int, str, s
     return done.returncode, done.stdout, done.stderr
 
 
+def properties_in(shown: str) -> dict[str, str]:
+    """Return the properties of a unit, from what `systemctl show` prints of it."""
+    return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+
+
 def tail(text: str, lines: int = 20) -> str:
     """Return the last lines of a program's output."""
     return "\n".join(text.strip().splitlines()[-lines:])

@@ -45,7 +45,7 @@ from ansible.module_utils.rackserve_generations import (
     stale_units,
     unit_of,
 )
-from ansible.module_utils.rackserve_host import run
+from ansible.module_utils.rackserve_host import properties_in, run
 
 _PROPERTIES = f"{STARTED},MemoryCurrent"
 
@@ -58,7 +58,7 @@ def state_of(name: str, shown: str, running: list[str]) -> dict[str, Any]:
         shown: what `systemctl show` says of its live engine's unit.
         running: units of engines that run on the host.
     """
-    values = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    values = properties_in(shown)
     began, ready, memory = (values.get(key, "") for key in _PROPERTIES.split(",")[1:])
     active, complete = values.get("ActiveState") == "active", generations(name)
     links = {"live" if link == "current" else link: linked(name, link) for link in LINKS}

@@ -64,6 +64,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.rackserve_generations import live_unit
+from ansible.module_utils.rackserve_host import properties_in
 from ansible.module_utils.rackserve_rotation import deciding, parse_marks
 from ansible.module_utils.rackserve_soak import alerts_of
 
@@ -128,7 +129,7 @@ def unit_of(instance: str, shown: str, journal: str, record: str, *, drained: bo
         record: what its probe keeps.
         drained: whether an operator keeps it closed.
     """
-    properties = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    properties = properties_in(shown)
     probe: dict[str, Any] = {}
     with contextlib.suppress(ValueError):
         probe = json.loads(record) if record else {}

@@ -83,16 +83,17 @@ def compare(host: Host) -> dict[str, Any]:
 def write(host: Host, params: dict[str, Any], *, dry: bool) -> dict[str, Any]:
     """Replace the record, and return whether it differs from the one before."""
     before: dict[str, Any] = {}
+    accept = params["accept"]
     try:
         before = load(host)
     except RecordError as missing:
-        if params["accept"]:
+        if accept:
             raise UnseenError(str(missing)) from None
         if params["only"]:  # a part of nothing: the next complete run writes the whole
             return {"changed": False, "left": []}
     if dry:
         return {"changed": False, "left": []}
-    accepted = read_accepted(host, params["accept"]) if params["accept"] else []
+    seen = read_accepted(host, accept) if accept else []
     now = dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds")  # noqa: UP017 - Python 3.9 runs this
     differed = params["before"] if before else {}
     record = new_record(host, params["owned"], now=now, only=params["only"], before=differed)
@@ -105,9 +106,9 @@ def write(host: Host, params: dict[str, Any], *, dry: bool) -> dict[str, Any]:
         "changed": record_differs(host, before.get("roles", {}), record["roles"]),
         "left": left if before else [*left, *dropins_of_others(record["roles"])],
     }
-    if params["accept"]:
-        accepted = [text for text in accepted if text not in left]
-        found["rackserve_record"] = {"kind": "accept", "reason": params["accept"]["reason"], "differences": accepted}
+    if accept:
+        accepted = [text for text in seen if text not in left]
+        found["rackserve_record"] = {"kind": "accept", "reason": accept["reason"], "differences": accepted}
     return found
 
 

@@ -34,7 +34,7 @@ import shutil
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.rackserve_host import host_lock, run, tail
+from ansible.module_utils.rackserve_host import host_lock, properties_in, run, tail
 
 MOUNTS = "/proc/self/mounts"
 # Not below these: a file system that other hosts see too.
@@ -95,7 +95,7 @@ def stop(units: list[str]) -> list[str]:
     stopped = []
     for unit in units:
         shown = run(["systemctl", "show", unit, "--property=LoadState,ActiveState,UnitFileState"])[1]
-        state = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+        state = properties_in(shown)
         if state.get("LoadState") != "loaded":
             continue
         if state.get("ActiveState") in {"inactive", "failed"} and state.get("UnitFileState") != "enabled":

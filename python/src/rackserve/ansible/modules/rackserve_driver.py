@@ -147,15 +147,14 @@ def put(module: AnsibleModule) -> dict[str, Any]:
     if new != record and not check:
         write_durably(os.path.join(keep, "record.json"), json.dumps(new, sort_keys=True).encode())
         prune(keep, {mine, str(previous)})
-    changed = bool(done or built or held or kept)
-    done_and_kept = {
+    return {
+        "changed": bool(done or built or held or kept),
         "installed": done,
         "built": built,
         "held": held,
         "current": current or "",
         "previous": previous or "",
     }
-    return {"changed": changed, **done_and_kept}
 
 
 def take(module: AnsibleModule) -> dict[str, Any]:

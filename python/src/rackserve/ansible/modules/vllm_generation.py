@@ -70,6 +70,7 @@ _RECORD = "/run/rackserve/probe"
 _METRICS = "/var/lib/prometheus/node-exporter"
 _PAUSE_S = 0.5
 _METRICS_TIMEOUT_S = 5.0
+_ENDED = {"inactive", "failed"}
 
 
 class SwitchError(Exception):
@@ -261,7 +262,7 @@ def end_others(name: str, settle: float, timeout: int) -> bool:
         if digest == live or digest == linked(name, "candidate"):
             continue
         state = property_of(unit, "ActiveState")
-        if state in {"inactive", "failed"}:
+        if state in _ENDED:
             continue
         began, ran = time.monotonic(), True
         engine = Settings(f"/run/vllm-{name}.{digest}/api.sock", "", (), metrics_timeout_s=_METRICS_TIMEOUT_S)
@@ -278,8 +279,7 @@ def end_others(name: str, settle: float, timeout: int) -> bool:
 
 def stop_engines(names: list[str]) -> bool:
     """Stop the engines of instances, of whatever generation, and return whether one ran."""
-    ended = {"inactive", "failed"}
-    running = [unit for name in names for unit in units_of(name) if property_of(unit, "ActiveState") not in ended]
+    running = [unit for name in names for unit in units_of(name) if property_of(unit, "ActiveState") not in _ENDED]
     if running:
         systemctl("stop", *running)
     return bool(running)
@@ -289,7 +289,7 @@ def remove_instance(name: str) -> list[str]:
     """Stop an instance and remove its files; return their paths."""
     stopped = [timer_of(name), *units_of(name), listener_of(name)]
     said = run(["systemctl", "stop", *stopped])[2]  # it also fails for one that is not loaded
-    if active := [unit for unit in stopped if property_of(unit, "ActiveState") not in {"inactive", "failed"}]:
+    if active := [unit for unit in stopped if property_of(unit, "ActiveState") not in _ENDED]:
         raise SwitchError(f"{', '.join(active)} cannot be stopped: {tail(said, 3)}")
     run(["systemctl", "disable", "--quiet", timer_of(name), *units_of(name)])
     drop_ins = [

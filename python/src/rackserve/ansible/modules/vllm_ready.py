@@ -37,7 +37,7 @@ import urllib.error
 import urllib.request
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.rackserve_host import run, tail
+from ansible.module_utils.rackserve_host import properties_in, run, tail
 
 _PAUSE = 1.0
 _REQUEST_TIMEOUT = 60
@@ -73,7 +73,7 @@ def one_token(url: str, model: str, task: str = "generate") -> str:
 
 def unit_state(shown: str) -> tuple[str, bool]:
     """Return the state of a unit, from `systemctl show`, and whether it is down with no start queued."""
-    values = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    values = properties_in(shown)
     state = values.get("ActiveState", "unknown")
     return state, state in {"failed", "inactive"} and values.get("Job", "0") in {"", "0"}
 
